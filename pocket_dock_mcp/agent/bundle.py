@@ -1,0 +1,30 @@
+"""Packs the agent's modules into the one command-line argument that starts it in any image with python3."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import zlib
+from importlib import resources
+
+_MODULES = ("wire", "loop", "cgroup", "identity", "runs", "files", "main")
+"""In the order of their imports."""
+
+_BOOTSTRAP = """\
+import base64, json, sys, types, zlib
+p = types.ModuleType("agent"); p.__path__ = []; sys.modules["agent"] = p
+for n, s in json.loads(zlib.decompress(base64.b85decode({packed!r}))):
+    m = types.ModuleType("agent." + n); m.__package__ = "agent"; sys.modules[m.__name__] = m
+    setattr(p, n, m); exec(compile(s, "agent/" + n + ".py", "exec"), m.__dict__)
+p.main.main()
+"""
+
+
+@functools.cache
+def agent_argv() -> tuple[str, ...]:
+    """Return the command that runs the agent: isolated, without ``site``, unbuffered."""
+    inside = resources.files("pocket_dock_mcp.agent.inside")
+    sources = [(name, inside.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
+    packed = base64.b85encode(zlib.compress(json.dumps(sources).encode("utf-8"), 9)).decode("ascii")
+    return ("python3", "-I", "-S", "-u", "-c", _BOOTSTRAP.format(packed=packed))

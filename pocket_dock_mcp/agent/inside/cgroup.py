@@ -1,0 +1,63 @@
+"""What the kernel really enforces and counts, read from inside: cgroup v1 and v2."""
+
+import os
+
+_FILES = {
+    "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
+    "memory_now": ("memory.current", "memory/memory.usage_in_bytes"),
+    "pids_limit": ("pids.max", "pids/pids.max"),
+    "pids_now": ("pids.current", "pids/pids.current"),
+    "oom": ("memory.events", "memory/memory.oom_control"),
+    "cpu_max": ("cpu.max",),
+    "cpu_quota": ("cpu/cpu.cfs_quota_us",),
+    "cpu_period": ("cpu/cpu.cfs_period_us",),
+}
+_ROOT = "/sys/fs/cgroup/"
+
+
+class Cgroup:
+    """The container's own cgroup. Files stay open: one `pread` per question."""
+
+    def __init__(self):
+        self._fds = {}
+        for what, names in _FILES.items():
+            for name in names:
+                try:
+                    self._fds[what] = os.open(_ROOT + name, os.O_RDONLY | os.O_CLOEXEC)
+                    break
+                except OSError:
+                    pass
+
+    def read(self, what):
+        """Return the file's text, or None where there is none."""
+        fd = self._fds.get(what)
+        if fd is None:
+            return None
+        try:
+            return os.pread(fd, 4096, 0).decode("ascii", "replace").strip()
+        except OSError:
+            return None
+
+    def number(self, what):
+        """Return the file's number; None for "max" and for a file that is not there."""
+        text = self.read(what)
+        return int(text) if text is not None and text.lstrip("-").isdigit() else None
+
+    def oom_kills(self):
+        """How many processes of this container the kernel has killed for its memory limit."""
+        for line in (self.read("oom") or "").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill" and value.isdigit():
+                return int(value)
+        return 0
+
+    def cpus(self):
+        """CPU seconds per second, or None when unlimited."""
+        quota = self.number("cpu_quota")
+        period = self.number("cpu_period")
+        both = (self.read("cpu_max") or "").split()
+        if len(both) == 2 and both[0].isdigit():
+            quota, period = int(both[0]), int(both[1])
+        if quota is None or quota <= 0 or not period:
+            return None
+        return quota / period

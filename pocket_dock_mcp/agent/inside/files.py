@@ -1,0 +1,324 @@
+"""Files for the host: read, write, stat, list, always with the sandbox user's rights and never blocking.
+
+A path is walked one component at a time, with directory descriptors and without following anything that
+the kernel would follow by magic: the agent itself has a ``/proc/self``, and a link of the user's into it
+must not make the agent open its own memory or descriptors.
+"""
+
+import collections
+import errno
+import json
+import os
+import stat
+
+from . import wire
+
+MAX_LINKS = 40
+"""Symbolic links in one path, as in Linux (see path_resolution(7))."""
+MAX_LISTING = 900 * 1024
+"""Bytes of a directory listing: within one window, so that it needs no credit."""
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Non-blocking, so that a FIFO that takes a file's place cannot hang the agent between check and open.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Refused(Exception):
+    """Refused for a reason that has no errno of its own."""
+
+    def __init__(self, code):
+        Exception.__init__(self, code)
+        self.code = code
+
+
+class Walk:
+    """A walk along a path; afterwards `directory` is open and holds `name`, whose `status` it is.
+
+    `status` is None when nothing is there. `name` is no symbolic link, unless it was not to be followed.
+    """
+
+    def __init__(self, path, procfs, follow=True, parents=False):
+        self.directory = os.open(b"/", _DIRECTORY)
+        self.name = b"."
+        self.status = None
+        self._procfs = procfs
+        try:
+            self._walk(collections.deque(_parts(path)), follow, parents)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def close(self):
+        if self.directory is not None:
+            os.close(self.directory)
+            self.directory = None
+
+    def _walk(self, todo, follow, parents):
+        links = 0
+        while todo:
+            name = todo.popleft()
+            status = None if name == b".." else _lstat(name, self.directory)
+            if status is not None and stat.S_ISLNK(status.st_mode) and (todo or follow):
+                links += 1
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, "too many symbolic links")
+                self._follow(name, todo)
+            elif not todo and name != b"..":
+                self.name, self.status = name, status
+                return
+            else:
+                if status is None and parents and name != b"..":
+                    os.mkdir(name, 0o755, dir_fd=self.directory)
+                self._enter(name)
+        self.status = os.fstat(self.directory)
+
+    def _follow(self, name, todo):
+        target = os.readlink(name, dir_fd=self.directory)
+        if target.startswith(b"/"):
+            self._enter(b"/")
+        todo.extendleft(reversed(_parts(target)))
+
+    def _enter(self, name):
+        inner = os.open(name, _DIRECTORY, dir_fd=self.directory)
+        os.close(self.directory)
+        self.directory = inner
+        if os.fstat(inner).st_dev == self._procfs:
+            raise Refused("procfs")
+
+    def path(self):
+        """Return the absolute path that the walk ended at."""
+        directory = os.readlink("/proc/self/fd/%d" % self.directory)
+        return directory if self.name == b"." else os.path.join(directory, os.fsdecode(self.name))
+
+
+def _parts(path):
+    return [part for part in path.split(b"/") if part not in (b"", b".")]
+
+
+def _lstat(name, directory):
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _require_regular(status):
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, "is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("not_regular")
+
+
+class Reader:
+    """One read under way: sends as far as the window allows, then waits for credit."""
+
+    def __init__(self, agent, request_id, header):
+        self.agent = agent
+        self.id = request_id
+        self.credit = wire.WINDOW
+        with agent.user, Walk(os.fsencode(header["path"]), agent.procfs) as walk:
+            if walk.status is None:
+                raise FileNotFoundError(errno.ENOENT, "no such file")
+            _require_regular(walk.status)
+            self._fd = os.open(walk.name, _READ, dir_fd=walk.directory)
+        try:
+            self._status = os.fstat(self._fd)
+            _require_regular(self._status)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._offset = header.get("offset", 0)
+        self._left = header["length"]
+
+    def start(self):
+        """Answer in one frame when the file fits, else begin to stream."""
+        data = os.pread(self._fd, min(self._left, wire.MAX_PAYLOAD), self._offset)
+        if len(data) == self._left or self._offset + len(data) == self._status.st_size:
+            self._reply(data)
+            return
+        self._sent(data)
+        self._pump()
+
+    def add_credit(self, amount):
+        self.credit += amount
+        self._pump()
+
+    def abort(self):
+        os.close(self._fd)
+        self.agent.drop(self.id)
+
+    def _pump(self):
+        while self._left and self.credit > 0:
+            try:
+                data = os.pread(self._fd, min(self._left, wire.MAX_PAYLOAD, self.credit), self._offset)
+            except OSError as error:
+                self.abort()
+                self.agent.fail(self.id, "file", error.errno)
+                return
+            if not data:
+                self._left = 0
+                break
+            self._sent(data)
+        if not self._left:
+            self._reply(b"")
+
+    def _sent(self, data):
+        self._offset += len(data)
+        self._left -= len(data)
+        self.credit -= len(data)
+        self.agent.send({"kind": "data", "id": self.id, "s": 1}, data)
+
+    def _reply(self, data):
+        self.abort()
+        self.agent.send({"kind": "reply", "id": self.id, **describe(self._status)}, data)
+
+
+class Writer:
+    """One write under way: into a temporary file beside the target, which takes its place at the end."""
+
+    def __init__(self, agent, request_id, header):
+        self.agent = agent
+        self.id = request_id
+        self._size = 0
+        self._walk = None
+        self._fd = None
+        with agent.user:
+            walk = Walk(os.fsencode(header["path"]), agent.procfs, parents=True)
+            try:
+                if walk.status is not None:
+                    _require_regular(walk.status)
+                self._temporary = b".pocket-dock-%s.tmp" % os.urandom(6).hex().encode("ascii")
+                self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=walk.directory)
+            except BaseException:
+                walk.close()
+                raise
+        self._walk = walk
+        self._mode = header.get("mode")
+        if self._mode is None:
+            self._mode = 0o644 if walk.status is None else stat.S_IMODE(walk.status.st_mode) & 0o777
+
+    def feed(self, data, end):
+        """Take a piece; at the end put the file in its place. After an error nothing is left of it."""
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            self._size += len(data)
+            if end:
+                self._commit()
+        except OSError as error:
+            self.abort()
+            self.agent.fail(self.id, "file", error.errno)
+        else:
+            if not end:
+                self.agent.send({"kind": "credit", "id": self.id, "n": len(data)})
+
+    def abort(self):
+        if self._walk is None:
+            return
+        os.close(self._fd)
+        with self.agent.user:
+            try:
+                os.unlink(self._temporary, dir_fd=self._walk.directory)
+            except OSError:
+                pass
+        self._done()
+
+    def _commit(self):
+        with self.agent.user:
+            os.fchmod(self._fd, self._mode)
+            os.rename(
+                self._temporary, self._walk.name, src_dir_fd=self._walk.directory, dst_dir_fd=self._walk.directory
+            )
+        os.close(self._fd)
+        reply = {
+            "kind": "reply",
+            "id": self.id,
+            "path": self._walk.path(),
+            "size": self._size,
+            "overwrote": self._walk.status is not None,
+        }
+        self._done()
+        self.agent.send(reply)
+
+    def _done(self):
+        self._walk.close()
+        self._walk = None
+        self.agent.drop(self.id)
+
+
+def describe(status):
+    """Return what a header says of a file."""
+    return {
+        "type": file_type(status.st_mode),
+        "size": status.st_size,
+        "mode": stat.S_IMODE(status.st_mode),
+        "mtime": status.st_mtime,
+        "uid": status.st_uid,
+    }
+
+
+def file_type(mode):
+    for test, name in (
+        (stat.S_ISREG, "file"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISLNK, "symlink"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+    ):
+        if test(mode):
+            return name
+    return "device"
+
+
+def stat_path(agent, header):
+    """Return the header fields for one path."""
+    with agent.user, Walk(os.fsencode(header["path"]), agent.procfs, follow=header.get("follow", True)) as walk:
+        if walk.status is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        return {**describe(walk.status), "path": walk.path()}
+
+
+def list_directory(agent, header):
+    """Return ``(fields, pieces)``: JSON lines of the entries, cut off at the caller's limit or ours."""
+    lines = []
+    size = 0
+    truncated = False
+    with agent.user, Walk(os.fsencode(header["path"]), agent.procfs) as walk:
+        if walk.status is None:
+            raise FileNotFoundError(errno.ENOENT, "no such directory")
+        if not stat.S_ISDIR(walk.status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        fd = os.open(walk.name, _READ | os.O_DIRECTORY, dir_fd=walk.directory)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    line = _entry(entry)
+                    if line is None:
+                        continue
+                    size += len(line)
+                    if len(lines) >= header["limit"] or size > MAX_LISTING:
+                        truncated = True
+                        break
+                    lines.append(line)
+        finally:
+            os.close(fd)
+    data = b"".join(lines)
+    pieces = [data[at : at + wire.MAX_PAYLOAD] for at in range(0, len(data), wire.MAX_PAYLOAD)]
+    return {"truncated": truncated}, pieces
+
+
+def _entry(entry):
+    try:
+        fields = {"name": entry.name, **describe(entry.stat(follow_symlinks=False))}
+    except OSError:
+        # It vanished while we looked: then it is not there.
+        return None
+    return (json.dumps(fields, separators=(",", ":")) + "\n").encode("ascii")

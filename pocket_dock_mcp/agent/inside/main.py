@@ -1,0 +1,372 @@
+"""PID 1 of a sandbox: reads requests from standard input, serves them, and ends when the input ends.
+
+The end of the input is the end of the lease: whoever held the stream is gone, so this process exits, the
+kernel kills everything in its PID namespace with it, and the engine removes the container.
+"""
+
+import collections
+import errno
+import os
+import signal
+import sys
+import time
+import traceback
+
+from . import files, identity, runs, wire
+from .cgroup import Cgroup
+from .loop import READ, WRITE, Loop
+
+READ_SIZE = 256 * 1024
+KILL_PAUSE = 0.002
+KILL_PATIENCE = 1.0
+"""Seconds of killing by marker after which everything of the user is killed instead."""
+KILL_DESPAIR = 3.0
+"""Seconds after which a kill is reported as done although processes are left (in uninterruptible sleep)."""
+
+
+class Agent:
+    """All state of the program: who the user is, what is under way, what is still to be sent."""
+
+    def __init__(self):
+        self.loop = Loop(self.reap)
+        self.cgroup = Cgroup()
+        self.markers = runs.Markers()
+        self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.procfs = os.stat("/proc").st_dev
+        self.user = None
+        self._environ = dict(os.environ)
+        self._processes = 0
+        self._decoder = wire.Decoder()
+        self._unsent = collections.deque()
+        self._work = {}
+        self._runs_by_pid = {}
+        self._partial = {}
+        os.set_blocking(0, False)
+        os.set_blocking(1, False)
+        self.loop.watch(0, READ, self._on_input)
+
+    # -- the stream -------------------------------------------------------------------------------
+
+    def _on_input(self):
+        try:
+            data = os.read(0, READ_SIZE)
+        except BlockingIOError:
+            return
+        if not data:
+            os._exit(0)
+        for header, payload in self._decoder.feed(data):
+            self._serve(header, payload)
+
+    def send(self, header, payload=b""):
+        self._unsent.append(memoryview(wire.encode(header, payload)))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self):
+        try:
+            while self._unsent:
+                written = os.write(1, self._unsent[0])
+                rest = self._unsent[0][written:]
+                if rest:
+                    self._unsent[0] = rest
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            self.loop.watch(1, WRITE, self._flush)
+        except OSError:
+            os._exit(0)
+        else:
+            self.loop.unwatch(1)
+
+    def fail(self, request_id, stage, number, code=None):
+        """Answer a request with an error: an errno by name, or a code of our own."""
+        name = code or errno.errorcode.get(number, "EIO")
+        self.send({"kind": "error", "id": request_id, "stage": stage, "code": name})
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def _serve(self, header, payload):
+        request_id = header.get("id")
+        try:
+            handler = _HANDLERS[header.get("op")]
+            handler(self, request_id, header, payload)
+        except files.Refused as refusal:
+            self.fail(request_id, "file", 0, refusal.code)
+        except OSError as error:
+            self.fail(request_id, "file", error.errno)
+        except Exception:
+            # A fault of ours must not end the sandbox; what it was goes to the engine's stderr stream.
+            traceback.print_exc()
+            self.fail(request_id, "agent", 0, "internal")
+
+    def _init(self, request_id, header, _payload):
+        self.user = identity.settle(self._pick_uid(header["uid"]), header["home"])
+        self._processes = header["processes"]
+        base = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            **self._environ,
+            "HOME": self.user.home,
+            "USER": "sandbox",
+            "LOGNAME": "sandbox",
+        }
+        base.update(header["env"])
+        self._environ = base
+        self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
+
+    def _pick_uid(self, wanted):
+        """Return the wanted uid, or one that the user namespace maps when it does not."""
+        ranges = []
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            for line in file:
+                first, _outside, count = (int(word) for word in line.split())
+                ranges.append((first, first + count))
+        if any(first <= wanted < end for first, end in ranges):
+            return wanted
+        first, end = max(ranges, key=lambda pair: pair[1] - pair[0])
+        low = max(first, 1000)
+        # Markers have the top of the first 65536 ids.
+        return low + wanted % (min(end, runs.MARKER_FIRST) - low)
+
+    def _facts(self):
+        """What holds in here, for the host to compare with what it asked for."""
+        status = {}
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                status[name] = value.strip()
+        return {
+            "protocol": wire.PROTOCOL,
+            "uid": self.user.uid,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
+            "no_new_privs": status.get("NoNewPrivs"),
+            "seccomp": status.get("Seccomp"),
+            "memory_limit": self.cgroup.number("memory_limit"),
+            "pids_limit": self.cgroup.number("pids_limit"),
+            "cpus": self.cgroup.cpus(),
+            "interfaces": _interfaces_up(),
+        }
+
+    def _ping(self, request_id, _header, _payload):
+        self.send({"kind": "reply", "id": request_id})
+
+    def _stats(self, request_id, _header, _payload):
+        self.send(
+            {
+                "kind": "reply",
+                "id": request_id,
+                "memory": self.cgroup.number("memory_now"),
+                "processes": len(runs.marked(None)),
+            }
+        )
+
+    def _spawn(self, request_id, header, payload):
+        start = runs.Start(header)
+        start.cwd = os.path.join(self.user.home, start.cwd or "")
+        start.env = {**self._environ, "PWD": start.cwd, **start.env}
+        if start.script_bytes is None:
+            self._start(request_id, start, None)
+        elif len(payload) == start.script_bytes:
+            self._start(request_id, start, payload)
+        else:
+            self._work[request_id] = PartialScript(self, request_id, start, payload)
+
+    def _start(self, request_id, start, script):
+        try:
+            run = runs.Run(self, request_id, start, script)
+        except OSError as error:
+            self._work.pop(request_id, None)
+            self.fail(request_id, "fork", error.errno)
+            return
+        self._work[request_id] = run
+        self._runs_by_pid[run.pid] = run
+
+    def limit_child(self):
+        runs.limit_processes(self._processes)
+
+    def _data(self, request_id, header, payload):
+        work = self._work.get(request_id)
+        if work is not None and hasattr(work, "feed"):
+            work.feed(payload, bool(header.get("end")))
+
+    def _credit(self, request_id, header, _payload):
+        work = self._work.get(request_id)
+        if work is not None and hasattr(work, "add_credit"):
+            work.add_credit(header["n"])
+
+    def _cancel(self, request_id, _header, _payload):
+        """The host has lost interest in a file operation."""
+        work = self._work.get(request_id)
+        if work is not None and hasattr(work, "abort"):
+            work.abort()
+            self.fail(request_id, "file", errno.ECANCELED)
+
+    def _signal(self, request_id, header, _payload):
+        work = self._work.get(header["run"])
+        if isinstance(work, runs.Run):
+            work.signal(header["signal"])
+        self.send({"kind": "reply", "id": request_id})
+
+    def _kill(self, request_id, header, _payload):
+        """End one run; its own exit frame is the answer to whoever waits for it."""
+        work = self._work.get(header["run"])
+        if isinstance(work, runs.Run):
+            work.kill()
+        elif isinstance(work, PartialScript):
+            work.abort()
+            self.fail(header["run"], "fork", errno.ECANCELED)
+        self.send({"kind": "reply", "id": request_id})
+
+    def _kill_all(self, request_id, _header, _payload):
+        for work in list(self._work.values()):
+            if isinstance(work, runs.Run):
+                work.kill()
+        self.kill_marked(None, lambda: self.send({"kind": "reply", "id": request_id}))
+
+    def _read(self, request_id, header, _payload):
+        reader = files.Reader(self, request_id, header)
+        self._work[request_id] = reader
+        reader.start()
+
+    def _write(self, request_id, header, payload):
+        writer = files.Writer(self, request_id, header)
+        self._work[request_id] = writer
+        writer.feed(payload, bool(header.get("end")))
+
+    def _stat(self, request_id, header, _payload):
+        self.send({"kind": "reply", "id": request_id, **files.stat_path(self, header)})
+
+    def _list(self, request_id, header, _payload):
+        fields, pieces = files.list_directory(self, header)
+        for piece in pieces:
+            self.send({"kind": "data", "id": request_id, "s": 1}, piece)
+        self.send({"kind": "reply", "id": request_id, **fields})
+
+    def drop(self, request_id):
+        self._work.pop(request_id, None)
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def run_ended(self, run):
+        self._work.pop(run.id, None)
+        self.markers.give_back(run.marker)
+
+    def reap(self):
+        """Collect every child that has ended: runs, and orphans that fell to PID 1."""
+        ended = []
+        childless = False
+        try:
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                ended.append((pid, status, usage))
+        except ChildProcessError:
+            childless = True
+        for pid, status, usage in ended:
+            run = self._runs_by_pid.pop(pid, None)
+            if run is not None:
+                run.on_exit(status, usage)
+        return childless
+
+    def kill_marked(self, marker, done):
+        """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
+        Kill(self, marker, done).step()
+
+
+def _interfaces_up():
+    """Names of the network interfaces that are up; None where the kernel does not tell."""
+    try:
+        names = os.listdir("/sys/class/net")
+    except OSError:
+        return None
+    up = []
+    for name in names:
+        try:
+            with open("/sys/class/net/%s/flags" % name, encoding="ascii") as file:
+                if int(file.read(), 16) & 1:
+                    up.append(name)
+        except (OSError, ValueError):
+            up.append(name)
+    return sorted(up)
+
+
+class PartialScript:
+    """A script that needs more than one frame, until it is whole."""
+
+    def __init__(self, agent, request_id, start, first):
+        self._agent = agent
+        self._id = request_id
+        self._start = start
+        self._script = bytearray(first)
+
+    def feed(self, data, _end):
+        self._script += data
+        if len(self._script) >= self._start.script_bytes:
+            self._agent._start(self._id, self._start, bytes(self._script))
+
+    def abort(self):
+        self._agent.drop(self._id)
+
+
+class Kill:
+    """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks."""
+
+    def __init__(self, agent, marker, done):
+        self._agent = agent
+        self._marker = marker
+        self._done = done
+        self._began = time.monotonic()
+
+    def step(self):
+        agent = self._agent
+        # Without any child there is nobody to look for: every orphan would have become one.
+        pids = [] if agent.reap() else runs.marked(self._marker)
+        elapsed = time.monotonic() - self._began
+        if not pids or elapsed > KILL_DESPAIR:
+            agent.reap()
+            self._done()
+            return
+        with agent.user:
+            if self._marker is None or elapsed > KILL_PATIENCE:
+                _kill(-1)
+            else:
+                for number in (signal.SIGSTOP, signal.SIGKILL):
+                    for pid in pids:
+                        _kill(pid, number)
+        agent.loop.later(KILL_PAUSE, self.step)
+
+
+def _kill(pid, number=signal.SIGKILL):
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+_HANDLERS = {
+    "init": Agent._init,
+    "ping": Agent._ping,
+    "stats": Agent._stats,
+    "spawn": Agent._spawn,
+    "data": Agent._data,
+    "credit": Agent._credit,
+    "cancel": Agent._cancel,
+    "signal": Agent._signal,
+    "kill": Agent._kill,
+    "kill_all": Agent._kill_all,
+    "read": Agent._read,
+    "write": Agent._write,
+    "stat": Agent._stat,
+    "list": Agent._list,
+}
+
+
+def main():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    identity.shed_privileges()
+    agent = Agent()
+    agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
+    agent.loop.run()

@@ -1,0 +1,82 @@
+"""The frame format, shared by both ends of the stream.
+
+A frame is ``>II`` (length of header, length of payload), then the header (a JSON object), then the payload
+(raw bytes). Requests carry ``op`` and ``id``; what comes back carries ``kind`` and the same ``id``. Whoever
+sends ``data`` frames may have at most a window of bytes under way; the receiver gives ``credit`` back as it
+consumes, so a flood stops at its source and not in anybody's memory.
+"""
+
+import json
+import struct
+
+PROTOCOL = 1
+
+PREFIX = struct.Struct(">II")
+MAX_HEADER = 256 * 1024
+"""Of one JSON header. An argument vector with a 128 KiB command is the longest legitimate one."""
+MAX_PAYLOAD = 256 * 1024
+
+WINDOW = 1024 * 1024
+"""Bytes of ``data`` that may be under way from the container on one request."""
+UPLOAD_WINDOW = 1024 * 1024
+"""Bytes of ``data`` that may be under way to the container on one request."""
+
+MAX_COMMAND = 128 * 1024 - 1
+"""Bytes of one program argument: Linux's MAX_ARG_STRLEN (32 pages) less the terminating NUL."""
+MAX_CODE = 1024 * 1024
+"""Bytes of one script; it travels as a payload of several frames' worth, not as an argument."""
+MAX_PATH = 4096
+"""Bytes of a path: Linux's PATH_MAX."""
+
+
+class FrameError(Exception):
+    """The peer's bytes are not a frame."""
+
+
+def encode(header, payload=b""):
+    """Return the bytes of one frame."""
+    head = json.dumps(header, separators=(",", ":")).encode("ascii")
+    return b"".join((PREFIX.pack(len(head), len(payload)), head, payload))
+
+
+class Decoder:
+    """Bytes in, frames out. Never holds more than one frame's worth of undecoded bytes plus one read."""
+
+    def __init__(self):
+        self._buffer = bytearray()
+
+    def feed(self, data):
+        """Take some bytes and return the list of ``(header, payload)`` that they complete.
+
+        Raises `FrameError` for lengths over the caps and for headers that are no JSON object.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= PREFIX.size:
+            head_length, payload_length = PREFIX.unpack_from(buffer, start)
+            if head_length > MAX_HEADER or payload_length > MAX_PAYLOAD:
+                raise FrameError("frame of %d+%d bytes is over the limit" % (head_length, payload_length))
+            body = start + PREFIX.size
+            end = body + head_length + payload_length
+            if len(buffer) < end:
+                break
+            with memoryview(buffer) as view:
+                head = bytes(view[body : body + head_length])
+                payload = bytes(view[body + head_length : end])
+            frames.append((_header(head), payload))
+            start = end
+        if start:
+            del buffer[:start]
+        return frames
+
+
+def _header(raw):
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise FrameError("header is not JSON") from None
+    if not isinstance(header, dict):
+        raise FrameError("header is not an object")
+    return header

@@ -1,0 +1,296 @@
+"""The host's end of the stream to an agent: requests out, frames in, and no trust in either.
+
+What is behind the stream may be hostile: a frame that the protocol does not allow (a length over the caps,
+an unknown kind, an id that is not ours, more data than the window) ends the link. Whoever waits is told,
+and nothing that arrives later is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.engine.base import STDERR, Stream
+from pocket_dock_mcp.errors import AgentError, AgentProtocolError, AgentTimeoutError, StreamLostError
+
+logger = logging.getLogger(__name__)
+
+Header = dict[str, Any]
+OnData = Callable[[int, bytes], None]
+
+_DIAGNOSTICS = 4096
+"""Bytes kept of what the agent writes to standard error: a traceback, if it ever fails."""
+_FINAL = frozenset({"reply", "error", "exit", "ready"})
+
+
+class Request:
+    """One request under way. Its final frame arrives once; data before it goes to `on_data`."""
+
+    __slots__ = ("answer", "on_data", "owed", "upload", "window")
+
+    def __init__(self, on_data: OnData | None) -> None:
+        self.on_data = on_data
+        self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        self.window = wire.WINDOW
+        self.owed = 0
+        self.upload = UploadWindow()
+
+
+class UploadWindow:
+    """How many bytes may still be sent on one request before the agent gives credit."""
+
+    def __init__(self) -> None:
+        self._room = wire.UPLOAD_WINDOW
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def add(self, amount: int) -> None:
+        """Take credit. More than was used is a lie and stops nothing but the liar."""
+        self._room = min(self._room + amount, wire.UPLOAD_WINDOW)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._closed = True
+        self._changed.set()
+
+    async def take(self, wanted: int) -> int:
+        """Wait for room and return how much of `wanted` may be sent; 0 when nobody reads any more."""
+        while self._room <= 0 and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._closed:
+            return 0
+        amount = min(wanted, self._room)
+        self._room -= amount
+        return amount
+
+
+class AgentLink:
+    """A multiplexed connection to one agent. Made by `connect`; `aclose` ends the lease."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._requests: dict[int, Request] = {}
+        self._next_id = 1
+        self._broken: AgentError | None = None
+        self._diagnostics = b""
+        self._ready = Request(None)
+        self._requests[0] = self._ready
+        # The link outlives the call that made it, so no caller's task group can own its reader: this is
+        # the one task that is not in a group, and `aclose` is what ends it.
+        self._reader = asyncio.get_running_loop().create_task(self._read(), name="agent-link")
+
+    @property
+    def broken(self) -> AgentError | None:
+        """Why the link is dead, or None while it lives."""
+        return self._broken
+
+    @property
+    def diagnostics(self) -> str:
+        """The last of what the program wrote to standard error."""
+        return self._diagnostics.decode("utf-8", "replace")
+
+    async def wait_ready(self, deadline: float) -> None:
+        """Wait for the agent's first frame.
+
+        Raises:
+            AgentTimeoutError: it did not come within `deadline` seconds.
+            StreamLostError: the program ended instead.
+            AgentProtocolError: something else than an agent speaks.
+        """
+        header, _ = await self._answer(self._ready, 0, deadline)
+        if header["kind"] != "ready" or header.get("protocol") != wire.PROTOCOL:
+            self._break(AgentProtocolError("The program in the container is not our agent."))
+            raise self._failure()
+
+    async def wait_broken(self) -> AgentError:
+        """Wait until the link is dead and return why."""
+        await asyncio.wait([self._reader])
+        return self._broken or StreamLostError("The link was closed.")
+
+    async def call(self, op: str, /, *, deadline: float, **fields: Any) -> Header:
+        """Send a request without data and return its reply.
+
+        Raises:
+            RemoteError: the agent refused; with the code it gave.
+            AgentTimeoutError: no reply within `deadline` seconds. The link is dead then.
+            StreamLostError, AgentProtocolError: the link is dead.
+        """
+        request_id, request = self.open(None)
+        await self.send(request_id, {"op": op, **fields})
+        header, _ = await self.finish(request_id, request, deadline)
+        return header
+
+    def open(self, on_data: OnData | None) -> tuple[int, Request]:
+        """Begin a request of several frames; go on with `send` and `finish`."""
+        if self._broken is not None:
+            raise self._failure()
+        request_id = self._next_id
+        self._next_id += 1
+        request = self._requests[request_id] = Request(on_data)
+        return request_id, request
+
+    async def send(self, request_id: int, header: Header, payload: bytes = b"") -> None:
+        """Send one frame of a request."""
+        if self._broken is not None:
+            raise self._failure()
+        try:
+            await self._stream.send(wire.encode({**header, "id": request_id}, payload))
+        except StreamLostError as error:
+            self._break(error)
+            raise self._failure() from error
+
+    async def upload(self, request_id: int, request: Request, data: bytes | memoryview) -> None:
+        """Send `data` as frames, no faster than the agent takes it, and then the end mark."""
+        view = memoryview(data)
+        while view:
+            amount = await request.upload.take(min(len(view), wire.MAX_PAYLOAD))
+            if amount == 0:
+                return
+            await self.send(request_id, {"op": "data"}, bytes(view[:amount]))
+            view = view[amount:]
+        await self.send(request_id, {"op": "data", "end": True})
+
+    async def finish(self, request_id: int, request: Request, deadline: float | None) -> tuple[Header, bytes]:
+        """Wait for a request's final frame and return it; see `call` for what it raises.
+
+        When the caller is cancelled, the request stays known until its final frame arrives.
+        """
+        header, payload = await self._answer(request, request_id, deadline)
+        if header["kind"] == "error":
+            raise RemoteError(header)
+        return header, payload
+
+    async def aclose(self) -> None:
+        """Close the stream: the agent reads end-of-file and the container is gone. Idempotent."""
+        self._break(StreamLostError("The sandbox was closed."))
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        await self._stream.aclose()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        decoder = wire.Decoder()
+        try:
+            while (received := await self._stream.receive()) is not None:
+                source, data = received
+                if source == STDERR:
+                    self._diagnostics = (self._diagnostics + data)[-_DIAGNOSTICS:]
+                    continue
+                for header, payload in decoder.feed(data):
+                    self._dispatch(header, payload)
+                await self._pay_credit()
+            self._break(StreamLostError("The stream to the sandbox ended."))
+        except StreamLostError as error:
+            self._break(error)
+        except (wire.FrameError, AgentProtocolError) as error:
+            self._break(AgentProtocolError(f"The program in the container broke the protocol: {error}."))
+        finally:
+            self._break(StreamLostError("The link was closed."))
+
+    def _dispatch(self, header: Header, payload: bytes) -> None:
+        kind, request_id = header.get("kind"), header.get("id")
+        request = self._requests.get(request_id) if type(request_id) is int else None
+        if request is None:
+            reason = "an answer that nobody asked for"
+            raise AgentProtocolError(reason)
+        if kind == "data":
+            self._take_data(request, header, payload)
+        elif kind == "credit":
+            request.upload.add(_natural(header.get("n")))
+        elif kind in _FINAL:
+            del self._requests[request_id]  # type: ignore[arg-type]  # it was found by this id
+            request.upload.close()
+            if not request.answer.done():
+                request.answer.set_result((header, payload))
+        else:
+            reason = "a frame of unknown kind"
+            raise AgentProtocolError(reason)
+
+    def _take_data(self, request: Request, header: Header, payload: bytes) -> None:
+        stream = header.get("s")
+        request.window -= len(payload)
+        if stream not in (1, 2) or request.window < 0:
+            reason = "data beyond its window"
+            raise AgentProtocolError(reason)
+        request.owed += len(payload)
+        if request.on_data is not None:
+            request.on_data(stream, payload)
+
+    async def _pay_credit(self) -> None:
+        """Give back what was consumed, in big pieces: a credit frame each read would cost more than it saves."""
+        for request_id, request in list(self._requests.items()):
+            if request.owed >= wire.WINDOW // 4:
+                amount, request.owed = request.owed, 0
+                request.window += amount
+                await self._stream.send(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def _break(self, reason: AgentError) -> None:
+        if self._broken is not None:
+            return
+        self._broken = reason
+        for request in self._requests.values():
+            request.upload.close()
+            if not request.answer.done():
+                request.answer.set_exception(self._failure())
+                # Whoever was cancelled does not ask any more; the exception is not lost, it is `broken`.
+                request.answer.exception()
+        self._requests.clear()
+
+    def _failure(self) -> AgentError:
+        """Return a fresh copy of the reason: an exception instance collects tracebacks where it is raised."""
+        reason = self._broken or StreamLostError("The link was closed.")
+        return type(reason)(reason.message, hint=reason.hint)
+
+    async def _answer(self, request: Request, request_id: int, deadline: float | None) -> tuple[Header, bytes]:
+        try:
+            with anyio.fail_after(deadline):
+                return await asyncio.shield(request.answer)
+        except TimeoutError as error:
+            if isinstance(error, AgentError):
+                raise
+            self._break(AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s."))
+            raise self._failure() from None
+
+
+class RemoteError(Exception):
+    """The agent's answer to a request that it could not serve: a stage and a code of a closed set."""
+
+    def __init__(self, header: Header) -> None:
+        self.stage = str(header.get("stage"))[:32]
+        self.code = str(header.get("code"))[:32]
+        super().__init__(f"{self.stage}: {self.code}")
+
+
+def _natural(value: object) -> int:
+    if type(value) is not int or value < 0:
+        reason = "a number that is none"
+        raise AgentProtocolError(reason)
+    return value
+
+
+def parse_lines(data: bytes) -> list[Header]:
+    """Parse JSON lines of an agent's listing.
+
+    Raises:
+        AgentProtocolError: they are not JSON objects.
+    """
+    try:
+        lines = [json.loads(line) for line in data.splitlines()]
+    except (ValueError, RecursionError):
+        message = "The program in the container sent a listing that is no JSON."
+        raise AgentProtocolError(message) from None
+    if not all(isinstance(line, dict) for line in lines):
+        message = "The program in the container sent a listing of something else."
+        raise AgentProtocolError(message)
+    return lines

@@ -1,0 +1,195 @@
+"""The port: a container engine as this project needs it.
+
+Nothing here or above knows a field of the Docker API. A second adapter (a cluster whose nodes hand out
+the same byte streams, say) needs these verbs and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from pocket_dock_mcp.models import ContainerSpec
+
+EngineKind = Literal["podman", "docker", "fake"]
+
+STDOUT = 1
+STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Who answers, and what that means for us."""
+
+    kind: EngineKind
+    version: str
+    url: str
+    rootless: bool
+    cgroup_version: int
+    """1 or 2."""
+
+
+ContainerStatus = Literal["created", "running", "paused", "exited", "removing", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """A container as the engine sees it."""
+
+    id: str
+    name: str
+    status: ContainerStatus
+    labels: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int | None = None
+    """Only when it has exited."""
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageState:
+    """An image that the engine has."""
+
+    id: str
+    tags: tuple[str, ...]
+    labels: Mapping[str, str]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecState:
+    """A program started by :meth:`Engine.exec`."""
+
+    running: bool
+    exit_code: int | None
+    """None while it runs, or where the engine has lost track."""
+
+
+class Stream(Protocol):
+    """A program's standard streams as one connection."""
+
+    async def receive(self) -> tuple[int, bytes] | None:
+        """Return ``(STDOUT | STDERR, data)``, or None at the end of the stream.
+
+        Raises:
+            StreamLostError: the connection broke.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Write to standard input; returns when the transport has room again.
+
+        One call's bytes are never interleaved with another's.
+
+        Raises:
+            StreamLostError: the connection broke or was closed.
+        """
+
+    async def send_eof(self) -> None:
+        """Close standard input and go on reading, as far as the engine allows it."""
+
+    async def aclose(self) -> None:
+        """Close both directions at once. Idempotent, never raises for a dead peer."""
+
+
+class ExecStream(Stream, Protocol):
+    """The streams of one program started with :meth:`Engine.exec`."""
+
+    async def state(self) -> ExecState:
+        """Ask the engine how the program fares. Only this tells how it ended, never the output."""
+
+
+class Engine(Protocol):
+    """A connection to one container engine. Every verb has a deadline and raises `EngineError`s."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Who this is; known since connecting."""
+
+    async def ping(self) -> None:
+        """Raise `EngineUnavailableError` or `EngineTimeoutError` unless the engine answers now."""
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container, hardened and not started, and return its id.
+
+        Raises:
+            ImageNotFoundError: the engine has no such image (it is not pulled here).
+            EngineConflictError: the name is taken.
+        """
+
+    async def attach(self, container_id: str) -> Stream:
+        """Open the first program's streams. Call before `start`, or its first output is lost.
+
+        The stream is the container's lease: when it closes, the first program reads end-of-file.
+        """
+
+    async def start(self, container_id: str) -> None:
+        """Start it.
+
+        Raises:
+            ProgramNotFoundError: the image has no such program.
+        """
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """Say how it is.
+
+        Raises:
+            ContainerGoneError: there is no such container.
+        """
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove it with its anonymous volumes. Quiet when it is gone already."""
+
+    async def containers(self, label: str) -> list[ContainerState]:
+        """List containers in any state that carry ``label`` (``key`` or ``key=value``)."""
+
+    async def exec(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        *,
+        user: str,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> ExecStream:
+        """Start another program in a running container, attached, with an open standard input."""
+
+    async def commit(self, container_id: str, tag: str, *, labels: Mapping[str, str]) -> str:
+        """Make an image of the container's filesystem and return the image's id.
+
+        Its configuration is sanitised: no environment of ours, no labels but these.
+        """
+
+    async def image(self, reference: str) -> ImageState:
+        """Look up an image that the engine has.
+
+        Raises:
+            ImageNotFoundError: it has none of that name or id.
+        """
+
+    async def images(self, label: str) -> list[ImageState]:
+        """List images that carry ``label`` (``key`` or ``key=value``)."""
+
+    def pull(self, reference: str) -> AsyncIterator[str]:
+        """Fetch an image from its registry, yielding progress lines.
+
+        Raises:
+            ImageNotFoundError: the registry refused, has no such image, or cannot be reached.
+        """
+
+    def build(
+        self, context: bytes, tag: str, *, build_args: Mapping[str, str], labels: Mapping[str, str]
+    ) -> AsyncIterator[str]:
+        """Build an image from a tar of a ``Containerfile`` and its context, yielding progress lines.
+
+        Raises:
+            ImageBuildError: a step failed; the message has the last lines.
+        """
+
+    async def import_rootfs(self, tar: AsyncIterable[bytes], tag: str) -> str:
+        """Make an image of one layer from the tar of a root filesystem and return its id."""
+
+    async def remove_image(self, reference: str) -> None:
+        """Remove an image. Quiet when it is gone already."""
+
+    async def aclose(self) -> None:
+        """Release connections, and whatever was started to reach the engine. Idempotent."""

@@ -1,0 +1,85 @@
+"""Pure: a `ContainerSpec` as the Docker API's create request, with everything closed that can be.
+
+No caller can open it: there is no parameter for a mount, a device, a privilege or a host namespace.
+Sources of the single settings: docs.docker.com/engine/security, the CIS Docker benchmark (section 5), and
+measurements on both engines (see ARCHITECTURE.md, "The container profile").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pocket_dock_mcp.models import ContainerSpec, Limits
+
+NANO = 1_000_000_000
+SHADOW_BYTES = 16 * 1024 * 1024
+"""Size of the tmpfs that takes the place of a volume that an image declares."""
+
+_NETWORK_MODES = {"none": "none", "open": "bridge"}
+
+
+def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the body of ``POST /containers/create``."""
+    return {
+        "Image": spec.image,
+        # Explicit: Podman ignores an empty Entrypoint and would run the image's.
+        "Entrypoint": [spec.argv[0]],
+        "Cmd": list(spec.argv[1:]),
+        "User": "0:0",
+        "WorkingDir": "/",
+        "Hostname": spec.hostname,
+        "Labels": dict(spec.labels),
+        # The lease: the first program's input ends when whoever attached is gone.
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": False,
+        # An image must not make the engine run commands on its own account.
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGKILL",
+        "StopTimeout": 1,
+        "HostConfig": _host_config(spec, image_volumes),
+    }
+
+
+def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[str, Any]:
+    limits = spec.limits
+    return {
+        "AutoRemove": True,
+        "Init": spec.init,
+        "CapDrop": ["ALL"],
+        "CapAdd": list(spec.capabilities),
+        "Privileged": False,
+        "SecurityOpt": ["no-new-privileges"],
+        "NetworkMode": _NETWORK_MODES[spec.network],
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "Memory": limits.memory_bytes,
+        # Equal to Memory: no swap, so that a limit is a limit.
+        "MemorySwap": limits.memory_bytes,
+        "NanoCpus": round(limits.cpus * NANO),
+        "PidsLimit": limits.pids,
+        "ShmSize": limits.shm_bytes,
+        # Sandboxes die before the host's services when the host runs out of memory.
+        "OomScoreAdj": 500,
+        "Ulimits": _ulimits(limits),
+        # An engine's log of the container would be host disk outside every limit.
+        "LogConfig": {"Type": "none", "Config": {}},
+        # A volume that the image declares would be host disk without a limit; a small tmpfs hides it.
+        "Tmpfs": {path: f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777" for path in image_volumes},
+    }
+
+
+def _ulimits(limits: Limits) -> list[dict[str, Any]]:
+    # nofile and nproc always: an engine's defaults may be more than the machine lets it raise.
+    values = {
+        "nofile": limits.open_files,
+        "nproc": 4096,
+        "core": 0,
+        "fsize": limits.file_bytes,
+        "memlock": 65536,
+        "msgqueue": 0,
+    }
+    return [{"Name": name, "Soft": value, "Hard": value} for name, value in values.items()]

@@ -1,0 +1,71 @@
+"""One closed table from what an engine answers to our errors.
+
+Engines differ in status codes and texts for the same fact, so texts are looked at only to tell two facts
+with one status apart, and never those that a program in a container could have written.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pocket_dock_mcp.errors import (
+    ContainerGoneError,
+    EngineConflictError,
+    EngineError,
+    EngineResponseError,
+    EngineUnavailableError,
+    ImageBuildError,
+    ImageError,
+    ImageNotFoundError,
+    ProgramNotFoundError,
+)
+
+Verb = Literal["ping", "create", "container", "start", "exec", "image", "pull", "build", "import", "list"]
+
+CANNOT_CONNECT = 900
+"""aiodocker's status for "nobody listens"."""
+IN_STREAM = 0
+"""aiodocker's status for an error that came inside a successful response's progress stream."""
+
+_MISSING_PROGRAM = ("executable file", "no such file or directory", "command not found", "was not found")
+
+
+def translate(verb: Verb, status: int, message: str, subject: str) -> EngineError | ImageError:
+    """Return the error for an engine's answer to `verb` about `subject` (a name, id or reference)."""
+    text = message.lower()
+    if status == CANNOT_CONNECT:
+        return EngineUnavailableError(
+            f"The container engine does not answer: {message}",
+            hint="Start it (Podman: systemctl --user start podman.socket; Docker: systemctl start docker) "
+            "and try again.",
+        )
+    if verb == "start" and status in (400, 404, 500) and any(part in text for part in _MISSING_PROGRAM):
+        return ProgramNotFoundError(f"The image cannot start its first program: {message}")
+    if verb in ("pull", "build", "import"):
+        return _image_failure(verb, message, subject)
+    if status == 404 and (verb == "image" or (verb == "create" and "image" in text)):
+        return image_not_found(subject)
+    if verb == "create" and "no such image" in text:
+        return image_not_found(subject)
+    if status == 404 or (verb != "create" and "no such container" in text):
+        return ContainerGoneError(f"The engine has no container {subject!r}.")
+    if status == 409 or "container state improper" in text or "is not running" in text:
+        return EngineConflictError(f"The engine refused to {verb} {subject!r}: {message}")
+    return EngineResponseError(f"The engine failed to {verb} {subject!r} (HTTP {status}): {message}")
+
+
+def image_not_found(reference: str) -> ImageNotFoundError:
+    """Return the error for an image that the engine does not have."""
+    return ImageNotFoundError(
+        f"The engine has no image {reference!r}.",
+        hint="Pull or build it first, or use a profile such as 'minimal', which is built on first use.",
+    )
+
+
+def _image_failure(verb: Verb, message: str, subject: str) -> ImageError:
+    if verb == "pull":
+        return ImageNotFoundError(
+            f"The image {subject!r} could not be pulled: {message}",
+            hint="Check its name and that its registry can be reached.",
+        )
+    return ImageBuildError(f"The image {subject!r} could not be made: {message}")

@@ -1,0 +1,276 @@
+"""Every error that pocket-dock-mcp raises on purpose.
+
+    PocketDockError                    code, message, hint (the next step)
+    +- InvalidArgumentError            ValueError: the call itself is wrong
+    +- ConfigError                     ValueError: an environment variable or option is wrong
+    +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
+    +- QuotaError                      too many sandboxes or snapshots
+    +- EngineError
+    |  +- EngineUnavailableError       ConnectionError: nobody answers
+    |  +- EngineTimeoutError           TimeoutError: somebody listens and does not answer
+    |  +- EngineResponseError          the engine refused or failed
+    |  +- EngineConflictError          the object is in another state, or the name is taken
+    |  +- ContainerGoneError           LookupError: the engine knows no such container
+    |  +- ProgramNotFoundError         the image has no such program
+    +- ImageError
+    |  +- ImageNotFoundError           LookupError
+    |  +- ImageBuildError
+    +- SandboxError
+    |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
+    |  +- SandboxClosedError           you closed it
+    |  +- SandboxLostError             it died, and not by our hand
+    |  +- SnapshotNotFoundError        LookupError
+    +- AgentError
+    |  +- AgentProtocolError           the peer in the container broke the protocol
+    |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
+    |  +- StreamLostError              ConnectionError: the stream ended in the middle
+    +- FileError                       OSError-like: about one path in a sandbox
+    |  +- SandboxFileNotFoundError     FileNotFoundError
+    |  +- FileDeniedError              PermissionError
+    |  +- FileIsDirectoryError         IsADirectoryError
+    |  +- FileNotDirectoryError        NotADirectoryError
+    |  +- FileNotRegularError          a FIFO, socket or device
+    |  +- SymlinkLoopError
+    |  +- FileTooLargeError
+    |  +- DiskFullError
+    +- RunFailedError                  only from RunResult.check()
+
+A program that fails is a *result*; these are for what the caller or the engine has to mend.
+"""
+
+from __future__ import annotations
+
+MAX_MESSAGE = 2048
+"""Characters kept of a message: names and engine texts can be megabytes."""
+
+
+class PocketDockError(Exception):
+    """The root. ``code`` is stable and part of the API; ``hint`` says what to do next."""
+
+    code = "error"
+    default_hint = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.message = _printable(message)
+        self.hint = self.default_hint if hint is None else _printable(hint)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        """One line: the message, and what to do next."""
+        return f"{self.message} {self.hint}".strip() if self.hint else self.message
+
+
+def _printable(text: str) -> str:
+    """Cap the text and escape control characters: it may quote a hostile program or engine."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[:MAX_MESSAGE]}... [{len(text) - MAX_MESSAGE} characters left out]"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class InvalidArgumentError(PocketDockError, ValueError):
+    """An argument that can never work: out of range, malformed or contradictory."""
+
+    code = "invalid_argument"
+
+
+class ConfigError(PocketDockError, ValueError):
+    """A setting (environment variable or command-line option) that makes no sense."""
+
+    code = "config"
+
+
+class LimitsNotEnforcedError(PocketDockError, PermissionError):
+    """A limit or a protection was requested and does not hold inside the container."""
+
+    code = "limits_not_enforced"
+    default_hint = (
+        "The sandbox was not handed out. Run on cgroup v2 with delegated controllers, or set "
+        "POCKET_DOCK_LIMITS=best-effort to accept what this engine can do."
+    )
+
+
+class QuotaError(PocketDockError):
+    """The owner already has as many as allowed."""
+
+    code = "quota"
+
+
+class EngineError(PocketDockError):
+    """Something is wrong between us and the container engine."""
+
+    code = "engine_error"
+
+
+class EngineUnavailableError(EngineError, ConnectionError):
+    """No engine answers at the addresses tried."""
+
+    code = "engine_down"
+
+
+class EngineTimeoutError(EngineError, TimeoutError):
+    """The engine accepted a request and did not answer within its deadline."""
+
+    code = "engine_timeout"
+    default_hint = "The engine is overloaded or stuck. Try again; if it stays so, restart the engine."
+
+
+class EngineResponseError(EngineError):
+    """The engine answered with an error that has no class of its own."""
+
+
+class EngineConflictError(EngineError):
+    """The engine refused because of the object's present state (HTTP 409)."""
+
+    code = "engine_conflict"
+
+
+class ContainerGoneError(EngineError, LookupError):
+    """The engine knows no such container (any more)."""
+
+    code = "container_gone"
+
+
+class ProgramNotFoundError(EngineError):
+    """The container's first program does not exist in the image."""
+
+    code = "program_not_found"
+
+
+class ImageError(PocketDockError):
+    """Something is wrong with an image."""
+
+    code = "image_error"
+
+
+class ImageNotFoundError(ImageError, LookupError):
+    """The image is neither on the engine nor to be had from a registry."""
+
+    code = "image_not_found"
+
+
+class ImageBuildError(ImageError):
+    """An image could not be built."""
+
+    code = "image_build_failed"
+
+
+class SandboxError(PocketDockError):
+    """Something is wrong with one sandbox."""
+
+    code = "sandbox_error"
+
+
+class SandboxNotFoundError(SandboxError, LookupError):
+    """No sandbox of yours has this id. Somebody else's id gets the very same answer."""
+
+    code = "sandbox_not_found"
+    default_hint = "It may have expired or been killed. Call create_sandbox to get a new one."
+
+    def __init__(self) -> None:
+        super().__init__("There is no such sandbox.")
+
+
+class SandboxClosedError(SandboxError):
+    """The sandbox was closed by its owner."""
+
+    code = "sandbox_closed"
+
+
+class SandboxLostError(SandboxError):
+    """The sandbox died, and not because its owner asked for it."""
+
+    code = "sandbox_lost"
+    default_hint = "Its files are gone. Call create_sandbox to get a new one."
+
+
+class SnapshotNotFoundError(SandboxError, LookupError):
+    """No snapshot of yours has this id."""
+
+    code = "snapshot_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such snapshot.", hint="Call list_sandboxes to see what there is.")
+
+
+class AgentError(PocketDockError):
+    """Something is wrong with the program that serves us inside a container."""
+
+    code = "agent_error"
+
+
+class AgentProtocolError(AgentError):
+    """The peer inside sent a frame that the protocol does not allow. It is not spoken to again."""
+
+    code = "agent_protocol"
+
+
+class AgentTimeoutError(AgentError, TimeoutError):
+    """The peer inside did not answer within the request's deadline."""
+
+    code = "agent_timeout"
+
+
+class StreamLostError(AgentError, ConnectionError):
+    """The stream to the container ended while a request was under way."""
+
+    code = "stream_lost"
+
+
+class FileError(PocketDockError):
+    """About one path in a sandbox."""
+
+    code = "file_error"
+
+
+class SandboxFileNotFoundError(FileError, FileNotFoundError):
+    """Nothing is there."""
+
+    code = "file_not_found"
+
+
+class FileDeniedError(FileError, PermissionError):
+    """The sandbox user may not, or the file tools refuse on purpose."""
+
+    code = "file_denied"
+
+
+class FileIsDirectoryError(FileError, IsADirectoryError):
+    """A file was wanted and a directory is there."""
+
+    code = "is_directory"
+
+
+class FileNotDirectoryError(FileError, NotADirectoryError):
+    """A directory was wanted and something else is there."""
+
+    code = "not_directory"
+
+
+class FileNotRegularError(FileError):
+    """A FIFO, socket or device: reading it could block for ever or have side effects."""
+
+    code = "not_regular_file"
+
+
+class SymlinkLoopError(FileError):
+    """More symbolic links than a path may have (POSIX ELOOP)."""
+
+    code = "symlink_loop"
+
+
+class FileTooLargeError(FileError):
+    """More than one call may carry."""
+
+    code = "file_too_large"
+
+
+class DiskFullError(FileError):
+    """No space is left, or the file-size limit is reached. The old content is intact."""
+
+    code = "disk_full"
+
+
+class RunFailedError(PocketDockError):
+    """Raised by :meth:`~pocket_dock_mcp.models.RunResult.check` for a run that did not end well."""
+
+    code = "run_failed"
