@@ -20,6 +20,7 @@
     |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
     |  +- SnapshotNotFoundError        LookupError
+    |  +- ProcessLimitError            no process can be started in it
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -190,6 +191,12 @@ class SnapshotNotFoundError(SandboxError, LookupError):
 
     def __init__(self) -> None:
         super().__init__("There is no such snapshot.", hint="Call list_sandboxes to see what there is.")
+
+
+class ProcessLimitError(SandboxError):
+    """No further process can be started: the sandbox's limit is reached."""
+
+    code = "process_limit"
 
 
 class AgentError(PocketDockError):

@@ -60,6 +60,24 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is true inside the container, told by the program there."""
+
+    uid: int
+    home: str
+    python: str | None = None
+    capabilities: Mapping[str, str] | None = None
+    """Of PID 1: ``CapEff`` and its like, as the hexadecimal masks of ``/proc/self/status``."""
+    no_new_privs: bool | None = None
+    seccomp: bool | None = None
+    memory_limit: int | None = None
+    pids_limit: int | None = None
+    cpus: float | None = None
+    interfaces: tuple[str, ...] | None = None
+    """Network interfaces that are up."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunUsage:
     """What a run cost, from the kernel's accounting of its processes."""
 

@@ -1,0 +1,1 @@
+"""The program inside a container and the ways to reach it."""

@@ -226,7 +226,7 @@ class AgentLink:
             request.on_data(stream, payload)
 
     async def _pay_credit(self) -> None:
-        """Give back what was consumed, in big pieces: a credit frame each read would cost more than it saves."""
+        """Give back what was consumed, in big pieces: a frame for each read would be a waste."""
         for request_id, request in list(self._requests.items()):
             if request.owed >= wire.WINDOW // 4:
                 amount, request.owed = request.owed, 0
@@ -252,14 +252,18 @@ class AgentLink:
         reason = self._broken or StreamLostError("The link was closed.")
         return type(reason)(reason.message, hint=reason.hint)
 
-    async def _answer(self, request: Request, request_id: int, deadline: float | None) -> tuple[Header, bytes]:
+    async def _answer(
+        self, request: Request, request_id: int, deadline: float | None
+    ) -> tuple[Header, bytes]:
         try:
             with anyio.fail_after(deadline):
                 return await asyncio.shield(request.answer)
         except TimeoutError as error:
             if isinstance(error, AgentError):
                 raise
-            self._break(AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s."))
+            self._break(
+                AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s.")
+            )
             raise self._failure() from None
 
 

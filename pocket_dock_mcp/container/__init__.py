@@ -1,0 +1,1 @@
+"""One running container and what can be done with it."""

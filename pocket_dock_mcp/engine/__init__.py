@@ -1,0 +1,1 @@
+"""The container engine: the port, the adapter, and how one is found."""

@@ -28,6 +28,8 @@ class EngineInfo:
     rootless: bool
     cgroup_version: int
     """1 or 2."""
+    identity: str
+    """Of the store behind the address: the same engine is recognised when it is reached another way."""
 
 
 ContainerStatus = Literal["created", "running", "paused", "exited", "removing", "unknown"]

@@ -17,12 +17,21 @@ import anyio
 from aiodocker.execs import Exec
 from aiodocker.stream import Stream as DockerStream
 
-from pocket_dock_mcp.engine.base import ContainerState, EngineInfo, ExecState, ExecStream, ImageState, Stream
+from pocket_dock_mcp.engine.base import (
+    ContainerState,
+    EngineInfo,
+    EngineKind,
+    ExecState,
+    ExecStream,
+    ImageState,
+    Stream,
+)
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.engine.translate import Verb, translate
 from pocket_dock_mcp.errors import (
     ConfigError,
     ContainerGoneError,
+    EngineConflictError,
     EngineTimeoutError,
     EngineUnavailableError,
     ImageNotFoundError,
@@ -58,7 +67,9 @@ class DockerApiEngine:
         """
         connector = _connector(url)
         # With a connector of our own aiodocker takes the URL as it is: only its host part matters.
-        client = aiodocker.Docker(url="unix://localhost" if url.startswith("unix:") else url, connector=connector)
+        client = aiodocker.Docker(
+            url="unix://localhost" if url.startswith("unix:") else url, connector=connector
+        )
         try:
             async with _call("ping", url, PING_DEADLINE):
                 version = await client.version()
@@ -127,6 +138,10 @@ class DockerApiEngine:
                 await self._client.containers.container(container_id).delete(force=True, v=True)
         except ContainerGoneError:
             pass
+        except EngineConflictError as error:
+            # Docker's own auto-removal is at it; it will be gone in a moment.
+            if "in progress" not in error.message:
+                raise
 
     async def containers(self, label: str) -> list[ContainerState]:
         """List by label; see the port."""
@@ -167,7 +182,7 @@ class DockerApiEngine:
         # each is set to a value of ours.
         blank = {key: "" for key in state.labels if key.startswith("pocket-dock.")}
         changes = [f"LABEL {key}={json.dumps(value)}" for key, value in {**blank, **labels}.items()]
-        changes += ['ENTRYPOINT []', 'CMD ["/bin/sh"]']
+        changes += ["ENTRYPOINT []", 'CMD ["/bin/sh"]']
         repository, _, version = tag.rpartition(":")
         async with _call("container", container_id, IMAGE_DEADLINE):
             # Podman 4.3 answers 500 to a commit without a JSON body.
@@ -354,12 +369,14 @@ def _connector(url: str) -> aiohttp.BaseConnector:
 def _engine_info(url: str, version: Mapping[str, Any], system: Mapping[str, Any]) -> EngineInfo:
     names = [str(component.get("Name", "")) for component in version.get("Components") or ()]
     options = [str(option) for option in system.get("SecurityOptions") or ()]
+    kind: EngineKind = "podman" if any("podman" in name.lower() for name in names) else "docker"
     return EngineInfo(
-        kind="podman" if any("podman" in name.lower() for name in names) else "docker",
+        kind=kind,
         version=str(version.get("Version", "")),
         url=url,
         rootless=any("rootless" in option for option in options),
         cgroup_version=2 if str(system.get("CgroupVersion", "1")) == "2" else 1,
+        identity=f"{kind}:{system.get('Name')}:{system.get('DockerRootDir')}",
     )
 
 

@@ -1,0 +1,1 @@
+"""Who owns which sandbox, until when, within which quota."""

@@ -39,6 +39,6 @@ def version(path: Path, seconds: float = 5) -> str | None:
     return str(answer["Version"]) if answer else None
 
 
-def kill_containers(path: Path) -> None:
-    for container in call(path, "GET", "/containers/json") or []:
-        call(path, "POST", f"/containers/{container['Id']}/kill")
+def kill_containers(path: Path, seconds: float = 5) -> None:
+    for container in call(path, "GET", "/containers/json", seconds) or []:
+        call(path, "POST", f"/containers/{container['Id']}/kill", seconds)

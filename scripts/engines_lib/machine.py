@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import socket
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from . import host, roots
+from . import api, host, roots
 from .engine import Engine
 from .processes import Daemon, run_logged, wait_until
 from .state import EngineFailedError, State, remove_tree, say
@@ -128,7 +129,7 @@ class Machine:
         subprocess.run(["ssh-keygen", *options], check=True, stdin=subprocess.DEVNULL)
         return self.key.with_suffix(".pub").read_text()
 
-    def qemu(self, disk: Path, port: int, console: Path) -> list[str]:
+    def qemu(self, disk: Path, port: int) -> list[str]:
         drive = f"file={disk},format=raw,if=virtio,cache=unsafe,discard=unmap"
         forward = f"hostfwd=tcp:127.0.0.1:{port}-:22"
         return [
@@ -141,7 +142,7 @@ class Machine:
             *("-netdev", f"user,id=net,restrict=on,{forward}"),
             *("-device", "virtio-net-pci,netdev=net,romfile="),
             *("-device", "virtio-rng-pci"),
-            *("-serial", f"file:{console}"),
+            *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         ]
 
     def ssh(self, user: str, port: int, *rest: str) -> list[str]:
@@ -178,7 +179,7 @@ class RootlessPodman(Engine):
         self._state = state
         self._folder = state.engine(self.name)
         self.socket = self._folder / "podman.sock"
-        self._port_file = self._folder / "port"
+        self._running = self._folder / "machine.json"
         self._emulator = Daemon(self._folder, "qemu")
         self._tunnel = Daemon(self._folder, "ssh")
 
@@ -187,68 +188,72 @@ class RootlessPodman(Engine):
         return None if fit else "a Debian host on x86-64"
 
     def up(self) -> None:
-        machine = self._machine()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tunnel.stop(seconds=10)
         if self._emulator.pid() is None:
-            self._boot(machine)
-        self._forward(machine)
+            self._start(self._built())
+        self._wait_booted()
+        self._tunnel.start(self._ssh(USER, "-N", "-L", f"{self.socket}:{GUEST_SOCKET}"))
+        self._tunnel.wait_ready(self.answers, seconds=120)
 
     def down(self) -> bool:
+        if self._emulator.pid() is not None:
+            self._power_off()
         self._tunnel.stop(seconds=10)
         self.socket.unlink(missing_ok=True)
-        if self._emulator.pid() is None:
-            return self._emulator.stop(seconds=0)
-        # Its disk is kept, with the images on it.
-        self._ask(self._machine(), "root", "systemctl", "poweroff")
-        wait_until(lambda: self._emulator.pid() is None, seconds=60)
-        self._emulator.stop(seconds=10)
-        return True
+        return self._emulator.stop(seconds=10)
 
-    def _machine(self) -> Machine:
+    def _power_off(self) -> None:
+        """In order, since the disk is kept with the images on it."""
+        api.kill_containers(self.socket, self.answer_s)
+        self._run("root", "systemctl", "poweroff")
+        wait_until(lambda: self._emulator.pid() is None, seconds=60)
+
+    def _built(self) -> Machine:
         log = self._state.cache / f"{RECIPE.name}.log"
         return Machine(roots.cached(self._state, RECIPE, lambda entry: Machine(entry).build(log)))
 
-    def _boot(self, machine: Machine) -> None:
-        disk = self._disk(machine)
-        say(f"{self.name}: booting the machine (a minute or so)")
-        self._port_file.write_text(str(_free_port()))
-        self._emulator.start(machine.qemu(disk, self._port(), self._folder / "console.log"))
+    def _start(self, machine: Machine) -> None:
+        port = _free_port()
+        # By the time it is to be stopped the recipe may be another.
+        self._running.write_text(json.dumps({"entry": str(machine.entry), "port": port}))
+        self._emulator.start(machine.qemu(self._disk(machine), port))
 
-        def reachable() -> bool:
-            return self._ask(machine, USER, "test", "-S", GUEST_SOCKET)
-
+    def _wait_booted(self) -> None:
+        say(f"{self.name}: waiting for the machine (a minute or so)")
         try:
-            self._emulator.wait_ready(reachable, BOOT_S)
+            self._emulator.wait_ready(self._reachable, BOOT_S)
         except EngineFailedError:
+            say(f"{self.name}: its disk, with its images, is made anew the next time")
             self._emulator.stop(seconds=10)
-            disk.unlink()
+            self._forget_disks()
             raise
 
     def _disk(self, machine: Machine) -> Path:
-        """The disk with this machine's images, made anew where it did not boot."""
+        """This machine's own copy, so that what is in the cache stays as it was built."""
         disk = self._folder / f"{machine.entry.name}.ext4"
         partial = disk.with_suffix(".partial")
         if not disk.exists():
-            for left in self._folder.glob("*.ext4"):
-                left.unlink()
+            self._forget_disks()
             copy = ["cp", "--sparse=always", str(machine.disk), str(partial)]
             run_logged(copy, self._folder / "copy.log", "copying the disk")
             partial.rename(disk)
         return disk
 
-    def _forward(self, machine: Machine) -> None:
-        forward = ("-N", "-L", f"{self.socket}:{GUEST_SOCKET}")
-        self._tunnel.start(machine.ssh(USER, self._port(), *forward))
-        self._tunnel.wait_ready(self.answers, seconds=120)
+    def _forget_disks(self) -> None:
+        for disk in self._folder.glob("*.ext4"):
+            disk.unlink()
 
-    def _port(self) -> int:
-        return int(self._port_file.read_text())
+    def _reachable(self) -> bool:
+        return self._run(USER, "test", "-S", GUEST_SOCKET)
 
-    def _ask(self, machine: Machine, user: str, *command: str) -> bool:
-        ssh = [*machine.ssh(user, self._port()), *command]
-        done = subprocess.run(ssh, stdin=subprocess.DEVNULL, capture_output=True)
-        return done.returncode == 0
+    def _run(self, user: str, *command: str) -> bool:
+        ssh = [*self._ssh(user), *command]
+        return subprocess.run(ssh, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+    def _ssh(self, user: str, *options: str) -> list[str]:
+        running = json.loads(self._running.read_text())
+        return Machine(Path(running["entry"])).ssh(user, running["port"], *options)
 
 
 def _free_port() -> int:

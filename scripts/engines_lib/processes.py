@@ -42,16 +42,14 @@ class Daemon:
         self.log = folder / f"{name}.log"
         self._record = folder / f"{name}.pid.json"
         self._name = name
-        self._child: Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
+    def start(self, command: Sequence[str]) -> None:
         # A client's variables would turn the service itself into a client.
         env = {k: v for k, v in os.environ.items() if k not in CLIENT_VARIABLES}
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as out:
-            self._child = _detached(command, {**env, **(extra or {})}, out)
-        started = _start_time(self._child.pid)
-        self._record.write_text(json.dumps({"pid": self._child.pid, "start_time": started}))
+            pid = _detached(command, env, out).pid
+        self._record.write_text(json.dumps({"pid": pid, "start_time": _start_time(pid)}))
 
     def pid(self) -> int | None:
         """The recorded process's id, if it is still that process."""
@@ -63,9 +61,9 @@ class Daemon:
         return pid if _start_time(pid) == record["start_time"] is not None else None
 
     def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
-        in_time = wait_until(lambda: self._exited() or ready(), seconds)
-        if self._exited() or not in_time:
-            why = "ended" if self._exited() else f"does not answer after {seconds:.0f} s"
+        in_time = wait_until(lambda: self.pid() is None or ready(), seconds)
+        if self.pid() is None or not in_time:
+            why = "ended" if self.pid() is None else f"does not answer after {seconds:.0f} s"
             msg = f"{self._name} {why}; the end of {self.log}:\n{tail(self.log)}"
             raise EngineFailedError(msg)
 
@@ -79,9 +77,6 @@ class Daemon:
                 wait_until(lambda: self.pid() is None, seconds)
         self._record.unlink(missing_ok=True)
         return pid is not None
-
-    def _exited(self) -> bool:
-        return self._child is not None and self._child.poll() is not None
 
 
 def _detached(command: Sequence[str], env: Mapping[str, str], out: IO[str]) -> Popen[bytes]:

@@ -1,6 +1,9 @@
 """What the kernel really enforces and counts, read from inside: cgroup v1 and v2."""
 
+from __future__ import annotations
+
 import os
+from typing import Dict, Optional
 
 _FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
@@ -18,8 +21,8 @@ _ROOT = "/sys/fs/cgroup/"
 class Cgroup:
     """The container's own cgroup. Files stay open: one `pread` per question."""
 
-    def __init__(self):
-        self._fds = {}
+    def __init__(self) -> None:
+        self._fds: Dict[str, int] = {}
         for what, names in _FILES.items():
             for name in names:
                 try:
@@ -28,7 +31,7 @@ class Cgroup:
                 except OSError:
                     pass
 
-    def read(self, what):
+    def read(self, what: str) -> Optional[str]:
         """Return the file's text, or None where there is none."""
         fd = self._fds.get(what)
         if fd is None:
@@ -38,12 +41,12 @@ class Cgroup:
         except OSError:
             return None
 
-    def number(self, what):
+    def number(self, what: str) -> Optional[int]:
         """Return the file's number; None for "max" and for a file that is not there."""
         text = self.read(what)
         return int(text) if text is not None and text.lstrip("-").isdigit() else None
 
-    def oom_kills(self):
+    def oom_kills(self) -> int:
         """How many processes of this container the kernel has killed for its memory limit."""
         for line in (self.read("oom") or "").splitlines():
             name, _, value = line.partition(" ")
@@ -51,7 +54,7 @@ class Cgroup:
                 return int(value)
         return 0
 
-    def cpus(self):
+    def cpus(self) -> Optional[float]:
         """CPU seconds per second, or None when unlimited."""
         quota = self.number("cpu_quota")
         period = self.number("cpu_period")

@@ -5,13 +5,19 @@ the kernel would follow by magic: the agent itself has a ``/proc/self``, and a l
 must not make the agent open its own memory or descriptors.
 """
 
+from __future__ import annotations
+
 import collections
 import errno
 import json
 import os
 import stat
+from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
 
 from . import wire
+
+if TYPE_CHECKING:
+    from .main import Agent
 
 MAX_LINKS = 40
 """Symbolic links in one path, as in Linux (see path_resolution(7))."""
@@ -24,10 +30,10 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Refused(Exception):
-    """Refused for a reason that has no errno of its own."""
+class RefusedError(Exception):
+    """RefusedError for a reason that has no errno of its own."""
 
-    def __init__(self, code):
+    def __init__(self, code: str) -> None:
         Exception.__init__(self, code)
         self.code = code
 
@@ -38,10 +44,11 @@ class Walk:
     `status` is None when nothing is there. `name` is no symbolic link, unless it was not to be followed.
     """
 
-    def __init__(self, path, procfs, follow=True, parents=False):
+    def __init__(self, path: bytes, procfs: int, follow: bool = True, parents: bool = False) -> None:
         self.directory = os.open(b"/", _DIRECTORY)
         self.name = b"."
-        self.status = None
+        self.status: Optional[os.stat_result] = None
+        self._open = True
         self._procfs = procfs
         try:
             self._walk(collections.deque(_parts(path)), follow, parents)
@@ -49,18 +56,18 @@ class Walk:
             self.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Walk:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def close(self):
-        if self.directory is not None:
+    def close(self) -> None:
+        if self._open:
+            self._open = False
             os.close(self.directory)
-            self.directory = None
 
-    def _walk(self, todo, follow, parents):
+    def _walk(self, todo: Deque[bytes], follow: bool, parents: bool) -> None:
         links = 0
         while todo:
             name = todo.popleft()
@@ -79,47 +86,47 @@ class Walk:
                 self._enter(name)
         self.status = os.fstat(self.directory)
 
-    def _follow(self, name, todo):
+    def _follow(self, name: bytes, todo: Deque[bytes]) -> None:
         target = os.readlink(name, dir_fd=self.directory)
         if target.startswith(b"/"):
             self._enter(b"/")
         todo.extendleft(reversed(_parts(target)))
 
-    def _enter(self, name):
+    def _enter(self, name: bytes) -> None:
         inner = os.open(name, _DIRECTORY, dir_fd=self.directory)
         os.close(self.directory)
         self.directory = inner
         if os.fstat(inner).st_dev == self._procfs:
-            raise Refused("procfs")
+            raise RefusedError("procfs")
 
-    def path(self):
+    def path(self) -> str:
         """Return the absolute path that the walk ended at."""
         directory = os.readlink("/proc/self/fd/%d" % self.directory)
         return directory if self.name == b"." else os.path.join(directory, os.fsdecode(self.name))
 
 
-def _parts(path):
+def _parts(path: bytes) -> List[bytes]:
     return [part for part in path.split(b"/") if part not in (b"", b".")]
 
 
-def _lstat(name, directory):
+def _lstat(name: bytes, directory: int) -> Optional[os.stat_result]:
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def _require_regular(status):
+def _require_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, "is a directory")
     if not stat.S_ISREG(status.st_mode):
-        raise Refused("not_regular")
+        raise RefusedError("not_regular")
 
 
 class Reader:
     """One read under way: sends as far as the window allows, then waits for credit."""
 
-    def __init__(self, agent, request_id, header):
+    def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
         self.agent = agent
         self.id = request_id
         self.credit = wire.WINDOW
@@ -137,7 +144,7 @@ class Reader:
         self._offset = header.get("offset", 0)
         self._left = header["length"]
 
-    def start(self):
+    def start(self) -> None:
         """Answer in one frame when the file fits, else begin to stream."""
         data = os.pread(self._fd, min(self._left, wire.MAX_PAYLOAD), self._offset)
         if len(data) == self._left or self._offset + len(data) == self._status.st_size:
@@ -146,15 +153,15 @@ class Reader:
         self._sent(data)
         self._pump()
 
-    def add_credit(self, amount):
+    def add_credit(self, amount: int) -> None:
         self.credit += amount
         self._pump()
 
-    def abort(self):
+    def abort(self) -> None:
         os.close(self._fd)
         self.agent.drop(self.id)
 
-    def _pump(self):
+    def _pump(self) -> None:
         while self._left and self.credit > 0:
             try:
                 data = os.pread(self._fd, min(self._left, wire.MAX_PAYLOAD, self.credit), self._offset)
@@ -169,13 +176,13 @@ class Reader:
         if not self._left:
             self._reply(b"")
 
-    def _sent(self, data):
+    def _sent(self, data: bytes) -> None:
         self._offset += len(data)
         self._left -= len(data)
         self.credit -= len(data)
         self.agent.send({"kind": "data", "id": self.id, "s": 1}, data)
 
-    def _reply(self, data):
+    def _reply(self, data: bytes) -> None:
         self.abort()
         self.agent.send({"kind": "reply", "id": self.id, **describe(self._status)}, data)
 
@@ -183,12 +190,11 @@ class Reader:
 class Writer:
     """One write under way: into a temporary file beside the target, which takes its place at the end."""
 
-    def __init__(self, agent, request_id, header):
+    def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
         self.agent = agent
         self.id = request_id
         self._size = 0
-        self._walk = None
-        self._fd = None
+        self._done = False
         with agent.user:
             walk = Walk(os.fsencode(header["path"]), agent.procfs, parents=True)
             try:
@@ -200,11 +206,12 @@ class Writer:
                 walk.close()
                 raise
         self._walk = walk
-        self._mode = header.get("mode")
-        if self._mode is None:
-            self._mode = 0o644 if walk.status is None else stat.S_IMODE(walk.status.st_mode) & 0o777
+        mode = header.get("mode")
+        if mode is None:
+            mode = 0o644 if walk.status is None else stat.S_IMODE(walk.status.st_mode) & 0o777
+        self._mode = int(mode)
 
-    def feed(self, data, end):
+    def feed(self, data: bytes, end: bool) -> None:
         """Take a piece; at the end put the file in its place. After an error nothing is left of it."""
         try:
             view = memoryview(data)
@@ -220,8 +227,8 @@ class Writer:
             if not end:
                 self.agent.send({"kind": "credit", "id": self.id, "n": len(data)})
 
-    def abort(self):
-        if self._walk is None:
+    def abort(self) -> None:
+        if self._done:
             return
         os.close(self._fd)
         with self.agent.user:
@@ -229,13 +236,16 @@ class Writer:
                 os.unlink(self._temporary, dir_fd=self._walk.directory)
             except OSError:
                 pass
-        self._done()
+        self._close()
 
-    def _commit(self):
+    def _commit(self) -> None:
         with self.agent.user:
             os.fchmod(self._fd, self._mode)
             os.rename(
-                self._temporary, self._walk.name, src_dir_fd=self._walk.directory, dst_dir_fd=self._walk.directory
+                self._temporary,
+                self._walk.name,
+                src_dir_fd=self._walk.directory,
+                dst_dir_fd=self._walk.directory,
             )
         os.close(self._fd)
         reply = {
@@ -245,16 +255,16 @@ class Writer:
             "size": self._size,
             "overwrote": self._walk.status is not None,
         }
-        self._done()
+        self._close()
         self.agent.send(reply)
 
-    def _done(self):
+    def _close(self) -> None:
+        self._done = True
         self._walk.close()
-        self._walk = None
         self.agent.drop(self.id)
 
 
-def describe(status):
+def describe(status: os.stat_result) -> wire.Header:
     """Return what a header says of a file."""
     return {
         "type": file_type(status.st_mode),
@@ -265,7 +275,7 @@ def describe(status):
     }
 
 
-def file_type(mode):
+def file_type(mode: int) -> str:
     for test, name in (
         (stat.S_ISREG, "file"),
         (stat.S_ISDIR, "directory"),
@@ -278,17 +288,20 @@ def file_type(mode):
     return "device"
 
 
-def stat_path(agent, header):
+def stat_path(agent: Agent, header: wire.Header) -> wire.Header:
     """Return the header fields for one path."""
-    with agent.user, Walk(os.fsencode(header["path"]), agent.procfs, follow=header.get("follow", True)) as walk:
+    with (
+        agent.user,
+        Walk(os.fsencode(header["path"]), agent.procfs, follow=header.get("follow", True)) as walk,
+    ):
         if walk.status is None:
             raise FileNotFoundError(errno.ENOENT, "no such file")
         return {**describe(walk.status), "path": walk.path()}
 
 
-def list_directory(agent, header):
+def list_directory(agent: Agent, header: wire.Header) -> Tuple[wire.Header, List[bytes]]:
     """Return ``(fields, pieces)``: JSON lines of the entries, cut off at the caller's limit or ours."""
-    lines = []
+    lines: List[bytes] = []
     size = 0
     truncated = False
     with agent.user, Walk(os.fsencode(header["path"]), agent.procfs) as walk:
@@ -315,7 +328,7 @@ def list_directory(agent, header):
     return {"truncated": truncated}, pieces
 
 
-def _entry(entry):
+def _entry(entry: os.DirEntry[str]) -> Optional[bytes]:
     try:
         fields = {"name": entry.name, **describe(entry.stat(follow_symlinks=False))}
     except OSError:

@@ -4,6 +4,8 @@ The user's processes cannot signal, trace or read the agent (another uid, no cap
 no-new-privileges), and the agent, which has no CAP_KILL, acts on them by wearing their uid.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import stat
@@ -19,10 +21,14 @@ class _CapHeader(ctypes.Structure):
 
 
 class _CapData(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
 
 
-def shed_privileges():
+def shed_privileges() -> None:
     """Empty the bounding set and keep CAP_SETUID and CAP_SETGID only.
 
     The container gets CAP_SETPCAP for this one purpose. With an empty bounding set no program started
@@ -42,27 +48,27 @@ def shed_privileges():
 class User:
     """The sandbox user: a uid of this sandbox's own, so that per-uid limits of the kernel are its own too."""
 
-    def __init__(self, uid, home):
+    def __init__(self, uid: int, home: str) -> None:
         self.uid = uid
         self.home = home
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         """Act as the user for file access and signals. Not for running code: the saved uid stays 0."""
         os.setegid(self.uid)
         os.seteuid(self.uid)
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         os.seteuid(0)
         os.setegid(0)
 
-    def become(self, marker):
+    def become(self, marker: int) -> None:
         """Become the user for good, in a forked child. `marker` is the run's group."""
         os.setgroups([marker])
         os.setresgid(self.uid, self.uid, self.uid)
         os.setresuid(self.uid, self.uid, self.uid)
 
 
-def settle(uid, home):
+def settle(uid: int, home: str) -> User:
     """Give the user a home and a name, as far as the image allows it, and return the `User`.
 
     There is no CAP_CHOWN, so a home that is to belong to the user is made by the user.
@@ -79,7 +85,7 @@ def settle(uid, home):
     return user
 
 
-def _make_home(user):
+def _make_home(user: User) -> None:
     try:
         status = os.lstat(user.home)
     except FileNotFoundError:
@@ -103,7 +109,7 @@ def _make_home(user):
         os.chmod(parent, mode)
 
 
-def _name_user(uid, home):
+def _name_user(uid: int, home: str) -> None:
     """Put the user into passwd and group: `whoami`, ssh and getpass want an entry."""
     for path, line in (
         ("/etc/passwd", "sandbox:x:%d:%d:sandbox:%s:/bin/sh" % (uid, uid, home)),

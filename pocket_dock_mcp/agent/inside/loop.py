@@ -1,10 +1,15 @@
 """A single-threaded event loop: file descriptors, timers, and the end of child processes."""
 
+from __future__ import annotations
+
 import heapq
 import os
 import select
 import signal
 import time
+from typing import Callable, Dict, List, Optional, Tuple
+
+Callback = Callable[[], object]
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -15,24 +20,24 @@ class Timer:
 
     __slots__ = ("callback", "when")
 
-    def __init__(self, when, callback):
+    def __init__(self, when: float, callback: Callback) -> None:
         self.when = when
-        self.callback = callback
+        self.callback: Optional[Callback] = callback
 
-    def cancel(self):
+    def cancel(self) -> None:
         self.callback = None
 
-    def __lt__(self, other):
+    def __lt__(self, other: Timer) -> bool:
         return self.when < other.when
 
 
 class Loop:
     """Calls back when a descriptor is ready, a time has come, or a child has changed."""
 
-    def __init__(self, on_child):
+    def __init__(self, on_child: Callback) -> None:
         self._epoll = select.epoll()
-        self._callbacks = {}
-        self._timers = []
+        self._callbacks: Dict[int, Callback] = {}
+        self._timers: List[Timer] = []
         self._on_child = on_child
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # The handler itself does nothing; the byte in the pipe is what wakes the loop, without a race.
@@ -41,23 +46,23 @@ class Loop:
         self._wake = wake_read
         self.watch(wake_read, READ, self._woken)
 
-    def watch(self, fd, events, callback):
+    def watch(self, fd: int, events: int, callback: Callback) -> None:
         if fd in self._callbacks:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
         self._callbacks[fd] = callback
 
-    def unwatch(self, fd):
+    def unwatch(self, fd: int) -> None:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def later(self, delay, callback):
+    def later(self, delay: float, callback: Callback) -> Timer:
         timer = Timer(time.monotonic() + delay, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
-    def run(self):
+    def run(self) -> None:
         while True:
             for fd, _events in self._poll():
                 callback = self._callbacks.get(fd)
@@ -65,22 +70,22 @@ class Loop:
                     callback()
             self._run_timers()
 
-    def _poll(self):
-        timeout = -1
+    def _poll(self) -> List[Tuple[int, int]]:
+        timeout = -1.0
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         if self._timers:
             timeout = max(0.0, self._timers[0].when - time.monotonic())
         return self._epoll.poll(timeout)
 
-    def _run_timers(self):
+    def _run_timers(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0].when <= now:
             callback = heapq.heappop(self._timers).callback
             if callback is not None:
                 callback()
 
-    def _woken(self):
+    def _woken(self) -> None:
         try:
             os.read(self._wake, 4096)
         except BlockingIOError:

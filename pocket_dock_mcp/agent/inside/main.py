@@ -4,6 +4,8 @@ The end of the input is the end of the lease: whoever held the stream is gone, s
 kernel kills everything in its PID namespace with it, and the engine removes the container.
 """
 
+from __future__ import annotations
+
 import collections
 import errno
 import os
@@ -11,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from typing import Callable, Deque, Dict, Optional, Union
 
 from . import files, identity, runs, wire
 from .cgroup import Cgroup
@@ -27,27 +30,29 @@ KILL_DESPAIR = 3.0
 class Agent:
     """All state of the program: who the user is, what is under way, what is still to be sent."""
 
-    def __init__(self):
+    user: identity.User
+
+    def __init__(self) -> None:
         self.loop = Loop(self.reap)
         self.cgroup = Cgroup()
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.procfs = os.stat("/proc").st_dev
-        self.user = None
         self._environ = dict(os.environ)
+        # Python sets it for itself where no locale is given.
+        self._environ.pop("LC_CTYPE", None)
         self._processes = 0
         self._decoder = wire.Decoder()
-        self._unsent = collections.deque()
-        self._work = {}
-        self._runs_by_pid = {}
-        self._partial = {}
+        self._unsent: Deque[memoryview] = collections.deque()
+        self._work: Dict[int, Work] = {}
+        self._runs_by_pid: Dict[int, runs.Run] = {}
         os.set_blocking(0, False)
         os.set_blocking(1, False)
         self.loop.watch(0, READ, self._on_input)
 
     # -- the stream -------------------------------------------------------------------------------
 
-    def _on_input(self):
+    def _on_input(self) -> None:
         try:
             data = os.read(0, READ_SIZE)
         except BlockingIOError:
@@ -57,12 +62,12 @@ class Agent:
         for header, payload in self._decoder.feed(data):
             self._serve(header, payload)
 
-    def send(self, header, payload=b""):
+    def send(self, header: wire.Header, payload: bytes = b"") -> None:
         self._unsent.append(memoryview(wire.encode(header, payload)))
         if len(self._unsent) == 1:
             self._flush()
 
-    def _flush(self):
+    def _flush(self) -> None:
         try:
             while self._unsent:
                 written = os.write(1, self._unsent[0])
@@ -78,19 +83,19 @@ class Agent:
         else:
             self.loop.unwatch(1)
 
-    def fail(self, request_id, stage, number, code=None):
+    def fail(self, request_id: int, stage: str, number: Optional[int], code: Optional[str] = None) -> None:
         """Answer a request with an error: an errno by name, or a code of our own."""
-        name = code or errno.errorcode.get(number, "EIO")
+        name = code or errno.errorcode.get(number or errno.EIO, "EIO")
         self.send({"kind": "error", "id": request_id, "stage": stage, "code": name})
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def _serve(self, header, payload):
-        request_id = header.get("id")
+    def _serve(self, header: wire.Header, payload: bytes) -> None:
+        request_id = header["id"]
         try:
-            handler = _HANDLERS[header.get("op")]
+            handler = _HANDLERS[header["op"]]
             handler(self, request_id, header, payload)
-        except files.Refused as refusal:
+        except files.RefusedError as refusal:
             self.fail(request_id, "file", 0, refusal.code)
         except OSError as error:
             self.fail(request_id, "file", error.errno)
@@ -99,7 +104,7 @@ class Agent:
             traceback.print_exc()
             self.fail(request_id, "agent", 0, "internal")
 
-    def _init(self, request_id, header, _payload):
+    def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.user = identity.settle(self._pick_uid(header["uid"]), header["home"])
         self._processes = header["processes"]
         base = {
@@ -114,7 +119,7 @@ class Agent:
         self._environ = base
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
 
-    def _pick_uid(self, wanted):
+    def _pick_uid(self, wanted: int) -> int:
         """Return the wanted uid, or one that the user namespace maps when it does not."""
         ranges = []
         with open("/proc/self/uid_map", encoding="ascii") as file:
@@ -128,7 +133,7 @@ class Agent:
         # Markers have the top of the first 65536 ids.
         return low + wanted % (min(end, runs.MARKER_FIRST) - low)
 
-    def _facts(self):
+    def _facts(self) -> wire.Header:
         """What holds in here, for the host to compare with what it asked for."""
         status = {}
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
@@ -148,10 +153,10 @@ class Agent:
             "interfaces": _interfaces_up(),
         }
 
-    def _ping(self, request_id, _header, _payload):
+    def _ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.send({"kind": "reply", "id": request_id})
 
-    def _stats(self, request_id, _header, _payload):
+    def _stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.send(
             {
                 "kind": "reply",
@@ -161,18 +166,18 @@ class Agent:
             }
         )
 
-    def _spawn(self, request_id, header, payload):
+    def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         start = runs.Start(header)
-        start.cwd = os.path.join(self.user.home, start.cwd or "")
+        start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
         start.env = {**self._environ, "PWD": start.cwd, **start.env}
         if start.script_bytes is None:
-            self._start(request_id, start, None)
+            self.start_run(request_id, start, None)
         elif len(payload) == start.script_bytes:
-            self._start(request_id, start, payload)
+            self.start_run(request_id, start, payload)
         else:
             self._work[request_id] = PartialScript(self, request_id, start, payload)
 
-    def _start(self, request_id, start, script):
+    def start_run(self, request_id: int, start: runs.Start, script: Optional[bytes]) -> None:
         try:
             run = runs.Run(self, request_id, start, script)
         except OSError as error:
@@ -182,33 +187,33 @@ class Agent:
         self._work[request_id] = run
         self._runs_by_pid[run.pid] = run
 
-    def limit_child(self):
+    def limit_child(self) -> None:
         runs.limit_processes(self._processes)
 
-    def _data(self, request_id, header, payload):
+    def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
-        if work is not None and hasattr(work, "feed"):
+        if isinstance(work, (runs.Run, PartialScript, files.Writer)):
             work.feed(payload, bool(header.get("end")))
 
-    def _credit(self, request_id, header, _payload):
+    def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(request_id)
-        if work is not None and hasattr(work, "add_credit"):
+        if isinstance(work, (runs.Run, files.Reader)):
             work.add_credit(header["n"])
 
-    def _cancel(self, request_id, _header, _payload):
+    def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self._work.get(request_id)
-        if work is not None and hasattr(work, "abort"):
+        if isinstance(work, (PartialScript, files.Reader, files.Writer)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
-    def _signal(self, request_id, header, _payload):
+    def _signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(header["run"])
         if isinstance(work, runs.Run):
             work.signal(header["signal"])
         self.send({"kind": "reply", "id": request_id})
 
-    def _kill(self, request_id, header, _payload):
+    def _kill(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End one run; its own exit frame is the answer to whoever waits for it."""
         work = self._work.get(header["run"])
         if isinstance(work, runs.Run):
@@ -218,41 +223,41 @@ class Agent:
             self.fail(header["run"], "fork", errno.ECANCELED)
         self.send({"kind": "reply", "id": request_id})
 
-    def _kill_all(self, request_id, _header, _payload):
+    def _kill_all(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         for work in list(self._work.values()):
             if isinstance(work, runs.Run):
                 work.kill()
         self.kill_marked(None, lambda: self.send({"kind": "reply", "id": request_id}))
 
-    def _read(self, request_id, header, _payload):
+    def _read(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         reader = files.Reader(self, request_id, header)
         self._work[request_id] = reader
         reader.start()
 
-    def _write(self, request_id, header, payload):
+    def _write(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         writer = files.Writer(self, request_id, header)
         self._work[request_id] = writer
         writer.feed(payload, bool(header.get("end")))
 
-    def _stat(self, request_id, header, _payload):
+    def _stat(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.send({"kind": "reply", "id": request_id, **files.stat_path(self, header)})
 
-    def _list(self, request_id, header, _payload):
+    def _list(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         fields, pieces = files.list_directory(self, header)
         for piece in pieces:
             self.send({"kind": "data", "id": request_id, "s": 1}, piece)
         self.send({"kind": "reply", "id": request_id, **fields})
 
-    def drop(self, request_id):
+    def drop(self, request_id: int) -> None:
         self._work.pop(request_id, None)
 
     # -- processes --------------------------------------------------------------------------------
 
-    def run_ended(self, run):
+    def run_ended(self, run: runs.Run) -> None:
         self._work.pop(run.id, None)
         self.markers.give_back(run.marker)
 
-    def reap(self):
+    def reap(self) -> bool:
         """Collect every child that has ended: runs, and orphans that fell to PID 1."""
         ended = []
         childless = False
@@ -270,12 +275,12 @@ class Agent:
                 run.on_exit(status, usage)
         return childless
 
-    def kill_marked(self, marker, done):
+    def kill_marked(self, marker: Optional[int], done: Callable[[], object]) -> None:
         """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
         Kill(self, marker, done).step()
 
 
-def _interfaces_up():
+def _interfaces_up() -> Optional[list[str]]:
     """Names of the network interfaces that are up; None where the kernel does not tell."""
     try:
         names = os.listdir("/sys/class/net")
@@ -295,31 +300,31 @@ def _interfaces_up():
 class PartialScript:
     """A script that needs more than one frame, until it is whole."""
 
-    def __init__(self, agent, request_id, start, first):
+    def __init__(self, agent: Agent, request_id: int, start: runs.Start, first: bytes) -> None:
         self._agent = agent
         self._id = request_id
         self._start = start
         self._script = bytearray(first)
 
-    def feed(self, data, _end):
+    def feed(self, data: bytes, _end: bool) -> None:
         self._script += data
-        if len(self._script) >= self._start.script_bytes:
-            self._agent._start(self._id, self._start, bytes(self._script))
+        if len(self._script) >= (self._start.script_bytes or 0):
+            self._agent.start_run(self._id, self._start, bytes(self._script))
 
-    def abort(self):
+    def abort(self) -> None:
         self._agent.drop(self._id)
 
 
 class Kill:
     """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks."""
 
-    def __init__(self, agent, marker, done):
+    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[], object]) -> None:
         self._agent = agent
         self._marker = marker
         self._done = done
         self._began = time.monotonic()
 
-    def step(self):
+    def step(self) -> None:
         agent = self._agent
         # Without any child there is nobody to look for: every orphan would have become one.
         pids = [] if agent.reap() else runs.marked(self._marker)
@@ -338,14 +343,16 @@ class Kill:
         agent.loop.later(KILL_PAUSE, self.step)
 
 
-def _kill(pid, number=signal.SIGKILL):
+def _kill(pid: int, number: int = signal.SIGKILL) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
 
 
-_HANDLERS = {
+Work = Union[runs.Run, PartialScript, files.Reader, files.Writer]
+
+_HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
     "ping": Agent._ping,
     "stats": Agent._stats,
@@ -363,7 +370,7 @@ _HANDLERS = {
 }
 
 
-def main():
+def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     identity.shed_privileges()

@@ -5,6 +5,8 @@ drop without CAP_SETGID. Whatever a program does (setsid, double fork, new names
 by it in ``/proc/*/status``.
 """
 
+from __future__ import annotations
+
 import collections
 import errno
 import fcntl
@@ -14,9 +16,13 @@ import signal
 import struct
 import termios
 import time
+from typing import TYPE_CHECKING, Deque, Dict, List, NoReturn, Optional, Set, Tuple
 
 from . import wire
-from .loop import READ, WRITE
+from .loop import READ, WRITE, Timer
+
+if TYPE_CHECKING:
+    from .main import Agent
 
 MARKER_FIRST = 61000
 MARKER_LAST = 64999
@@ -43,34 +49,34 @@ exec(_c)
 class Start:
     """What to run, as it arrived. Everything in it was checked by the caller's side."""
 
-    def __init__(self, header):
-        self.argv = header["argv"]
-        self.env = header["env"]
-        self.cwd = header["cwd"]
-        self.timeout = header.get("timeout")
+    def __init__(self, header: wire.Header) -> None:
+        self.argv: List[str] = header["argv"]
+        self.env: Dict[str, str] = header["env"]
+        self.cwd: str = header["cwd"] or ""
+        self.timeout: Optional[float] = header.get("timeout")
         self.stdin = bool(header.get("stdin"))
-        self.script_bytes = header.get("script")
+        self.script_bytes: Optional[int] = header.get("script")
 
 
 class Run:
     """One program of the user, from fork to the last byte of its output."""
 
-    def __init__(self, agent, run_id, start, script):
+    def __init__(self, agent: Agent, run_id: int, start: Start, script: Optional[bytes]) -> None:
         self.agent = agent
         self.id = run_id
         self.marker = agent.markers.take()
         self.credit = wire.WINDOW
         self.timed_out = False
         self.killed = False
-        self.status = None
-        self._usage = None
-        self._timer = None
+        self.status: Optional[int] = None
+        self._usage: Optional[resource.struct_rusage] = None
+        self._timer: Optional[Timer] = None
         self._killing = False
         self._ended = False
-        self._outputs = {}
-        self._left = {}
-        self._stdin = None
-        self._pending = collections.deque()
+        self._outputs: Dict[int, int] = {}
+        self._left: Dict[int, int] = {}
+        self._stdin: Optional[int] = None
+        self._pending: Deque[memoryview] = collections.deque()
         self._stdin_done = False
         self._oom_before = agent.cgroup.oom_kills()
         self._began = time.monotonic()
@@ -80,7 +86,7 @@ class Run:
 
     # -- starting ---------------------------------------------------------------------------------
 
-    def _fork(self, start, script):
+    def _fork(self, start: Start, script: Optional[bytes]) -> int:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         self._error, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -97,9 +103,9 @@ class Run:
                 os.close(in_write)
             raise
         finally:
-            for fd in (out_write, err_write, error_write, script_fd):
-                if fd is not None:
-                    os.close(fd)
+            for end in (out_write, err_write, error_write, script_fd):
+                if end is not None:
+                    os.close(end)
             if start.stdin:
                 os.close(in_read)
         for stream, fd in ((1, out_read), (2, err_read)):
@@ -112,13 +118,21 @@ class Run:
             self._stdin = in_write
         return pid
 
-    def _child(self, start, stdio, script_fd, error_fd):
+    def _child(
+        self, start: Start, stdio: Tuple[int, int, int], script_fd: Optional[int], error_fd: int
+    ) -> NoReturn:
         """In the forked child: become the user's program. Never returns."""
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP,
-                           signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
+            for default in (
+                signal.SIGCHLD,
+                signal.SIGPIPE,
+                signal.SIGINT,
+                signal.SIGTERM,
+                signal.SIGHUP,
+                signal.SIGXFSZ,
+            ):
+                signal.signal(default, signal.SIG_DFL)
             os.setsid()
             _expose_to_oom_killer()
             self.agent.limit_child()
@@ -142,10 +156,10 @@ class Run:
 
     # -- output -----------------------------------------------------------------------------------
 
-    def _watch_output(self, stream, fd):
+    def _watch_output(self, stream: int, fd: int) -> None:
         self.agent.loop.watch(fd, READ, lambda: self._on_output(stream))
 
-    def _on_output(self, stream):
+    def _on_output(self, stream: int) -> bool:
         """Send one chunk; stop listening when the window is used up."""
         fd = self._outputs[stream]
         if self.credit <= 0:
@@ -164,14 +178,14 @@ class Run:
         self.agent.send({"kind": "data", "id": self.id, "s": stream}, data)
         return True
 
-    def _close_output(self, stream):
+    def _close_output(self, stream: int) -> None:
         fd = self._outputs.pop(stream)
         self.agent.loop.unwatch(fd)
         os.close(fd)
         if self._ended and not self._outputs:
             self._finish()
 
-    def add_credit(self, amount):
+    def add_credit(self, amount: int) -> None:
         self.credit += amount
         if self._ended:
             self._drain()
@@ -179,7 +193,7 @@ class Run:
             for stream, fd in self._outputs.items():
                 self._watch_output(stream, fd)
 
-    def _drain(self):
+    def _drain(self) -> None:
         """All processes are gone: what the pipes held then is all there will ever be.
 
         Counted, because another run may hold a pipe's other end and keep writing.
@@ -192,7 +206,7 @@ class Run:
 
     # -- input ------------------------------------------------------------------------------------
 
-    def feed(self, data, end):
+    def feed(self, data: bytes, end: bool) -> None:
         if data and self._stdin is not None:
             self._pending.append(memoryview(data))
         elif data:
@@ -201,7 +215,7 @@ class Run:
         self._stdin_done = self._stdin_done or end
         self._pump_input()
 
-    def _pump_input(self):
+    def _pump_input(self) -> None:
         spent = 0
         try:
             while self._pending and self._stdin is not None:
@@ -211,7 +225,8 @@ class Run:
                 if rest:
                     self._pending.appendleft(rest)
         except BlockingIOError:
-            self.agent.loop.watch(self._stdin, WRITE, self._pump_input)
+            if self._stdin is not None:
+                self.agent.loop.watch(self._stdin, WRITE, self._pump_input)
         except OSError:
             # The program closed its input; that is its good right.
             spent += self._drop_input()
@@ -223,7 +238,7 @@ class Run:
         if spent:
             self.agent.send({"kind": "credit", "id": self.id, "n": spent})
 
-    def _drop_input(self):
+    def _drop_input(self) -> int:
         dropped = sum(len(piece) for piece in self._pending)
         self._pending.clear()
         if self._stdin is not None:
@@ -234,7 +249,7 @@ class Run:
 
     # -- ending -----------------------------------------------------------------------------------
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Signal the program's process group."""
         with self.agent.user:
             try:
@@ -242,23 +257,23 @@ class Run:
             except ProcessLookupError:
                 pass
 
-    def kill(self):
+    def kill(self) -> None:
         """End every process of the run, because somebody asked for it."""
         if self.status is None:
             self.killed = True
         self._kill()
 
-    def _kill(self):
+    def _kill(self) -> None:
         if not self._killing:
             self._killing = True
             self.agent.kill_marked(self.marker, self._on_gone)
 
-    def _on_timeout(self):
+    def _on_timeout(self) -> None:
         if self.status is None:
             self.timed_out = True
         self._kill()
 
-    def on_exit(self, status, usage):
+    def on_exit(self, status: int, usage: resource.struct_rusage) -> None:
         """The program itself has ended. Its descendants must not outlive it."""
         self.status = status
         self._usage = usage
@@ -268,7 +283,7 @@ class Run:
             self._killing = True
             self.agent.kill_marked(self.marker, self._on_gone)
 
-    def _on_gone(self):
+    def _on_gone(self) -> None:
         if self.status is None:
             # The kill saw no process, but the exit of the program has not been collected yet.
             self._killing = False
@@ -283,7 +298,7 @@ class Run:
         else:
             self._finish()
 
-    def _finish(self):
+    def _finish(self) -> None:
         self._drop_input()
         failure = os.read(self._error, 64).decode("ascii", "replace") if self.status == 127 << 8 else ""
         os.close(self._error)
@@ -292,32 +307,33 @@ class Run:
             stage, _, number = failure.partition(" ")
             self.agent.fail(self.id, stage, int(number or 0))
             return
-        self.agent.send(self._exit_frame())
+        if self.status is not None and self._usage is not None:
+            self.agent.send(self._exit_frame(self.status, self._usage))
 
-    def _exit_frame(self):
-        signaled = os.WIFSIGNALED(self.status)
+    def _exit_frame(self, status: int, usage: resource.struct_rusage) -> wire.Header:
+        signaled = os.WIFSIGNALED(status)
         return {
             "kind": "exit",
             "id": self.id,
-            "code": None if signaled else os.WEXITSTATUS(self.status),
-            "signal": os.WTERMSIG(self.status) if signaled else None,
+            "code": None if signaled else os.WEXITSTATUS(status),
+            "signal": os.WTERMSIG(status) if signaled else None,
             "timed_out": self.timed_out,
             "killed": self.killed,
             "oom": self._oom_after > self._oom_before,
             "wall": self._ended_at - self._began,
-            "cpu": self._usage.ru_utime + self._usage.ru_stime,
-            "peak": self._usage.ru_maxrss * 1024,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "peak": usage.ru_maxrss * 1024,
         }
 
 
 class Markers:
     """Hands out marker groups; one is not reused while its run is alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._next = MARKER_FIRST
-        self._used = set()
+        self._used: Set[int] = set()
 
-    def take(self):
+    def take(self) -> int:
         for _ in range(MARKER_LAST - MARKER_FIRST + 1):
             marker = self._next
             self._next = marker + 1 if marker < MARKER_LAST else MARKER_FIRST
@@ -326,21 +342,18 @@ class Markers:
                 return marker
         raise OSError(errno.EAGAIN, "too many runs at once")
 
-    def give_back(self, marker):
+    def give_back(self, marker: int) -> None:
         self._used.discard(marker)
 
 
-def marked(marker):
+def marked(marker: Optional[int]) -> List[int]:
     """Return the pids of living processes that carry `marker`; any of the user's for None."""
-    found = []
     wanted = None if marker is None else str(marker).encode("ascii")
-    for name in os.listdir(b"/proc"):
-        if name.isdigit() and name != b"1" and _carries(name, wanted):
-            found.append(int(name))
-    return found
+    names = [name for name in os.listdir(b"/proc") if name.isdigit() and name != b"1"]
+    return [int(name) for name in names if _carries(name, wanted)]
 
 
-def _carries(pid, wanted):
+def _carries(pid: bytes, wanted: Optional[bytes]) -> bool:
     try:
         fd = os.open(b"/proc/" + pid + b"/status", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -359,12 +372,12 @@ def _carries(pid, wanted):
     return wanted in text[start + 8 : text.find(b"\n", start + 1)].split()
 
 
-def _readable(fd):
+def _readable(fd: int) -> int:
     """Return how many bytes a pipe holds."""
-    return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
 
 
-def _memfd(data):
+def _memfd(data: bytes) -> int:
     fd = os.memfd_create("code", os.MFD_CLOEXEC)
     view = memoryview(data)
     while view:
@@ -373,7 +386,7 @@ def _memfd(data):
     return fd
 
 
-def _enlarge(fd):
+def _enlarge(fd: int) -> None:
     try:
         fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:
@@ -381,13 +394,13 @@ def _enlarge(fd):
         pass
 
 
-def _expose_to_oom_killer():
+def _expose_to_oom_killer() -> None:
     """The user's processes are to die before the agent when memory runs out. Raising needs no privilege."""
     with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(b"1000")
 
 
-def limit_processes(count):
+def limit_processes(count: int) -> None:
     """Keep room below the container's pids limit, so that the agent can always fork."""
     resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -6,8 +6,13 @@ sends ``data`` frames may have at most a window of bytes under way; the receiver
 consumes, so a flood stops at its source and not in anybody's memory.
 """
 
+from __future__ import annotations
+
 import json
 import struct
+from typing import Any, Dict, List, Tuple
+
+Header = Dict[str, Any]
 
 PROTOCOL = 1
 
@@ -33,7 +38,7 @@ class FrameError(Exception):
     """The peer's bytes are not a frame."""
 
 
-def encode(header, payload=b""):
+def encode(header: Header, payload: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
     head = json.dumps(header, separators=(",", ":")).encode("ascii")
     return b"".join((PREFIX.pack(len(head), len(payload)), head, payload))
@@ -42,10 +47,10 @@ def encode(header, payload=b""):
 class Decoder:
     """Bytes in, frames out. Never holds more than one frame's worth of undecoded bytes plus one read."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> List[Tuple[Header, bytes]]:
         """Take some bytes and return the list of ``(header, payload)`` that they complete.
 
         Raises `FrameError` for lengths over the caps and for headers that are no JSON object.
@@ -72,7 +77,7 @@ class Decoder:
         return frames
 
 
-def _header(raw):
+def _header(raw: bytes) -> Header:
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError):

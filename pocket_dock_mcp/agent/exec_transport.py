@@ -1,0 +1,357 @@
+"""The way for images without python3: one engine exec per request, with nothing but a POSIX shell inside.
+
+Slower (an exec costs tens of milliseconds) and weaker: what a command left in the background lives on, a
+time limit kills everything of the user, and an exit code of 137 is all that is known of a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+
+from pocket_dock_mcp.agent.remote_errors import file_error
+from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
+from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
+from pocket_dock_mcp.errors import (
+    AgentError,
+    AgentTimeoutError,
+    EngineError,
+    InvalidArgumentError,
+    StreamLostError,
+)
+from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage
+
+CALL_DEADLINE = 30.0
+DATA_DEADLINE = 300.0
+SIGKILL = 9
+
+_SHELL = "/bin/sh"
+_CODES = {
+    100: "ENOENT",
+    101: "EISDIR",
+    102: "not_regular",
+    103: "ELOOP",
+    104: "EACCES",
+    105: "ENOSPC",
+    107: "ENOTDIR",
+}
+"""What the scripts below exit with, and what it means. Only a broken shell answers anything else."""
+
+_CLASSIFY = """
+p=$1
+if [ -L "$p" ] && [ ! -e "$p" ]; then exit 103; fi
+"""
+_READ = (
+    _CLASSIFY
+    + """
+[ -e "$p" ] || exit 100
+[ -d "$p" ] && exit 101
+[ -f "$p" ] || exit 102
+[ -r "$p" ] || exit 104
+stat -L -c '%s %f %Y' "$p" || exit 104
+tail -c "+$2" "$p" | head -c "$3"
+"""
+)
+_WRITE = (
+    _CLASSIFY
+    + """
+[ -d "$p" ] && exit 101
+if [ -e "$p" ]; then
+  [ -f "$p" ] || exit 102
+  p=$(readlink -f "$p") old=1 mode=${3:-$(stat -c %a "$p")}
+else
+  old=0 mode=${3:-644}
+fi
+d=${p%/*}
+mkdir -p "${d:-/}" 2>/dev/null || exit 104
+t=$d/.pocket-dock-$$.tmp
+( umask 077; : > "$t" ) 2>/dev/null || exit 104
+head -c "$2" > "$t"
+if [ "$(wc -c < "$t")" -ne "$2" ]; then rm -f "$t"; exit 105; fi
+chmod "$mode" "$t" && mv -f "$t" "$p" || { rm -f "$t"; exit 104; }
+echo "$old $p"
+"""
+)
+_LIST = (
+    _CLASSIFY
+    + """
+[ -e "$p" ] || exit 100
+[ -d "$p" ] || exit 107
+cd "$p" || exit 104
+n=0
+for f in * .[!.]* ..?*; do
+  [ -e "$f" ] || [ -L "$f" ] || continue
+  n=$((n + 1)); [ "$n" -gt "$2" ] && exit 0
+  stat -c '%f %s %Y' "./$f" && printf '%s\\0' "$f"
+done
+exit 0
+"""
+)
+_FACTS = """
+echo "uid $(id -u)"
+[ -w "$1" ] && echo "home $1"
+while read -r k v; do case $k in Cap*|NoNewPrivs:|Seccomp:) echo "$k $v";; esac; done < /proc/self/status
+cd /sys/fs/cgroup && for f in memory.max memory/memory.limit_in_bytes pids.max pids/pids.max cpu.max \\
+  cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; do
+  [ -r "$f" ] && read -r v < "$f" && echo "$f $v"
+done
+for i in /sys/class/net/*; do [ -r "$i/flags" ] && read -r v < "$i/flags" && echo "net ${i##*/} $v"; done
+exit 0
+"""
+_MAKE_HOME = '[ -d "$1" ] || mkdir -p "$1"; chmod 1777 "$1"'
+_KILL_ALL = 'i=0; while [ "$i" -lt 200 ] && kill -9 -1 2>/dev/null; do i=$((i+1)); done'
+_WITH_INPUT = f'head -c "$2" | {_SHELL} -c "$1"'
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    exit_code: int
+    stdout: bytes
+
+
+class ExecTransport:
+    """A container reached by execs. Made by `open`; see `Transport` for the methods."""
+
+    kind: Literal["exec"] = "exec"
+
+    def __init__(
+        self, engine: Engine, container_id: str, lease: Stream, facts: Facts, env: Mapping[str, str]
+    ) -> None:
+        self._engine = engine
+        self._container_id = container_id
+        self._lease = lease
+        self._facts = facts
+        self._env = env
+
+    @classmethod
+    async def open(
+        cls, engine: Engine, container_id: str, lease: Stream, *, uid: int, home: str, env: Mapping[str, str]
+    ) -> ExecTransport:
+        """Make a home for the user and learn what holds inside."""
+        base = {"HOME": home, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8", **env}
+        transport = cls(engine, container_id, lease, Facts(uid=uid, home=home), base)
+        await transport._script(_MAKE_HOME, home, user="0:0")
+        found = await transport._script(_FACTS, home)
+        transport._facts = _parse_facts(found.stdout.decode("utf-8", "replace"), uid)
+        transport._env = {**base, "HOME": transport._facts.home}
+        return transport
+
+    @property
+    def facts(self) -> Facts:
+        """What was found inside."""
+        return self._facts
+
+    async def run(self, program: Program, on_output: OnOutput) -> RunEnd:
+        """Run a shell command to its end."""
+        if program.language != "shell":
+            message = f"This sandbox's image has no python3 that works, so it cannot run {program.language}."
+            raise InvalidArgumentError(message, hint="Use run_command, or create a sandbox of another image.")
+        cwd = self._absolute(program.cwd)
+        if program.cwd is not None and (await self._script('[ -d "$1" ]', cwd)).exit_code != 0:
+            raise file_error("ENOENT", program.cwd)
+        argv = [_SHELL, "-c", program.code]
+        if program.stdin is not None:
+            argv = [_SHELL, "-c", _WITH_INPUT, "sh", program.code, str(len(program.stdin))]
+        began = time.monotonic()
+        timed_out = False
+        try:
+            with anyio.move_on_after(program.timeout_s) as limit:
+                code = await self._exec(
+                    argv, on_output, program.stdin or b"", {**self._env, **program.env}, cwd
+                )
+            if limit.cancelled_caught:
+                timed_out = True
+                await self.kill_all()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
+                await self.kill_all()
+            raise
+        return RunEnd(
+            exit_code=None if timed_out else code,
+            signal=SIGKILL if timed_out else None,
+            timed_out=timed_out,
+            killed=False,
+            oom=False,
+            usage=RunUsage(wall_s=time.monotonic() - began),
+        )
+
+    async def kill_all(self) -> None:
+        """Kill every process of the user."""
+        await self._script(_KILL_ALL)
+
+    async def read(self, path: str, *, offset: int, length: int) -> FileContent:
+        """Read a regular file or a piece of it."""
+        done = await self._file_script(_READ, path, str(offset + 1), str(length))
+        head, _, data = done.stdout.partition(b"\n")
+        size, mode, mtime = head.split()
+        return FileContent(data=data, size=int(size), mode=int(mode, 16) & 0o7777, mtime=float(mtime))
+
+    async def write(self, path: str, data: bytes, *, mode: int | None) -> FileWritten:
+        """Create or replace a file."""
+        octal = "" if mode is None else f"{mode:o}"
+        done = await self._file_script(_WRITE, path, str(len(data)), octal, stdin=data)
+        overwrote, _, where = done.stdout.decode("utf-8", "replace").strip().partition(" ")
+        return FileWritten(path=where, size=len(data), overwrote=overwrote == "1")
+
+    async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
+        """List a directory."""
+        done = await self._file_script(_LIST, path, str(limit + 1))
+        entries = [_parse_entry(record) for record in done.stdout.split(b"\0") if record]
+        return entries[:limit], len(entries) > limit
+
+    async def stats(self) -> tuple[int | None, int | None]:
+        """Unknown this way."""
+        return None, None
+
+    async def wait_broken(self) -> AgentError:
+        """Wait until the lease is gone."""
+        try:
+            while await self._lease.receive() is not None:
+                pass
+        except StreamLostError as error:
+            return error
+        return StreamLostError("The stream to the sandbox ended.")
+
+    async def aclose(self) -> None:
+        """End the lease."""
+        await self._lease.aclose()
+
+    # -- execs ------------------------------------------------------------------------------------
+
+    async def _file_script(self, script: str, path: str, *args: str, stdin: bytes = b"") -> _Output:
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            message = "In this sandbox paths must be valid UTF-8."
+            raise InvalidArgumentError(message) from None
+        done = await self._script(script, self._absolute(path), *args, stdin=stdin, deadline=DATA_DEADLINE)
+        if done.exit_code != 0:
+            raise file_error(_CODES.get(done.exit_code, "EIO"), path)
+        return done
+
+    async def _script(
+        self,
+        script: str,
+        *args: str,
+        user: str | None = None,
+        stdin: bytes = b"",
+        deadline: float = CALL_DEADLINE,
+    ) -> _Output:
+        received = bytearray()
+
+        def keep(stream: int, data: bytes) -> None:
+            if stream == STDOUT:
+                received.extend(data)
+
+        try:
+            with anyio.fail_after(deadline):
+                argv = [_SHELL, "-c", script, "sh", *args]
+                code = await self._exec(argv, keep, stdin, self._env, "/", user=user)
+        except TimeoutError as error:
+            message = f"The sandbox did not answer within {deadline:g} s."
+            raise AgentTimeoutError(message) from error
+        return _Output(code, bytes(received))
+
+    async def _exec(
+        self,
+        argv: list[str],
+        on_output: OnOutput,
+        stdin: bytes,
+        env: Mapping[str, str],
+        cwd: str,
+        *,
+        user: str | None = None,
+    ) -> int:
+        """Run one program and return the exit code that the engine reports; never one that was guessed."""
+        identity = user or f"{self._facts.uid}:{self._facts.uid}"
+        try:
+            stream = await self._engine.exec(self._container_id, argv, user=identity, env=env, cwd=cwd)
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_send, stream, stdin)
+                    while (received := await stream.receive()) is not None:
+                        on_output(*received)
+                    group.cancel_scope.cancel()
+                state = await stream.state()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await stream.aclose()
+        except EngineError as error:
+            raise StreamLostError(f"The engine lost the sandbox: {error.message}") from error
+        if state.running or state.exit_code is None:
+            message = "The stream of a program ended and the program did not."
+            raise StreamLostError(message)
+        return state.exit_code
+
+    def _absolute(self, path: str | None) -> str:
+        if path is None:
+            return self._facts.home
+        return path if path.startswith("/") else f"{self._facts.home}/{path}"
+
+
+async def _send(stream: ExecStream, data: bytes) -> None:
+    try:
+        if data:
+            await stream.send(data)
+    except StreamLostError:
+        # The program ended without reading it all. The reading side tells how.
+        pass
+
+
+_TYPES: dict[int, FileType] = {
+    0x8000: "file", 0x4000: "directory", 0xA000: "symlink", 0x1000: "fifo", 0xC000: "socket",
+}  # fmt: skip
+
+
+def _parse_entry(record: bytes) -> FileEntry:
+    head, _, name = record.partition(b"\n")
+    raw, size, mtime = head.split()
+    mode = int(raw, 16)
+    return FileEntry(
+        name=name.decode("utf-8", "surrogateescape"),
+        type=_TYPES.get(mode & 0xF000, "device"),
+        size=int(size),
+        mode=mode & 0o7777,
+        mtime=float(mtime),
+    )
+
+
+def _parse_facts(text: str, uid: int) -> Facts:
+    found: dict[str, str] = {}
+    interfaces = []
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "net":
+            interface, _, flags = value.partition(" ")
+            if int(flags, 16) & 1:
+                interfaces.append(interface)
+        else:
+            found[name.rstrip(":")] = value.strip()
+    return Facts(
+        uid=uid,
+        home=found.get("home", "/tmp"),  # noqa: S108  # inside the container
+        capabilities={name: found[name] for name in found if name.startswith("Cap")},
+        no_new_privs=found.get("NoNewPrivs") == "1",
+        seccomp=found.get("Seccomp") == "2",
+        memory_limit=_number(found.get("memory.max") or found.get("memory/memory.limit_in_bytes")),
+        pids_limit=_number(found.get("pids.max") or found.get("pids/pids.max")),
+        cpus=_cpus(found),
+        interfaces=tuple(sorted(interfaces)),
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _cpus(found: Mapping[str, str]) -> float | None:
+    quota, _, period = found.get("cpu.max", "").partition(" ")
+    quota = quota or found.get("cpu/cpu.cfs_quota_us", "")
+    period = period or found.get("cpu/cpu.cfs_period_us", "")
+    if not quota.isdigit() or not period.isdigit() or not int(period):
+        return None
+    return int(quota) / int(period)

@@ -1,0 +1,88 @@
+"""One closed table from what the inside of a container answers to our errors.
+
+A peer may be hostile: it picks a code from a closed set and nothing else, never a class or a text.
+"""
+
+from __future__ import annotations
+
+from pocket_dock_mcp.errors import (
+    DiskFullError,
+    FileDeniedError,
+    FileError,
+    FileIsDirectoryError,
+    FileNotDirectoryError,
+    FileNotRegularError,
+    InvalidArgumentError,
+    PocketDockError,
+    ProcessLimitError,
+    SandboxFileNotFoundError,
+    SymlinkLoopError,
+)
+
+_NOT_REGULAR_HINT = "Only regular files can be read or written; look at it with run_command."
+
+_FILE_ERRORS: dict[str, tuple[type[FileError], str, str]] = {
+    "ENOENT": (SandboxFileNotFoundError, "does not exist", "List its directory to see what is there."),
+    "EACCES": (
+        FileDeniedError,
+        "is not accessible to the sandbox user",
+        "Use a path under the home directory.",
+    ),
+    "EPERM": (
+        FileDeniedError,
+        "is not accessible to the sandbox user",
+        "Use a path under the home directory.",
+    ),
+    "EROFS": (FileDeniedError, "is on a read-only file system", "Use a path under the home directory."),
+    "procfs": (
+        FileDeniedError,
+        "leads into /proc, which the file tools do not enter",
+        "Read it with run_command, for example: cat /proc/cpuinfo",
+    ),
+    "EISDIR": (FileIsDirectoryError, "is a directory", "Name a file in it, or list it."),
+    "ENOTDIR": (
+        FileNotDirectoryError,
+        "is not a directory",
+        "A component before the last is not a directory.",
+    ),
+    "not_regular": (FileNotRegularError, "is a FIFO, socket or device", _NOT_REGULAR_HINT),
+    "ENXIO": (FileNotRegularError, "is a FIFO, socket or device", _NOT_REGULAR_HINT),
+    "ELOOP": (SymlinkLoopError, "goes through too many symbolic links", "Remove the loop of links."),
+    "ENOSPC": (
+        DiskFullError,
+        "could not be written: no space is left",
+        "Delete files. The old content is intact.",
+    ),
+    "EDQUOT": (
+        DiskFullError,
+        "could not be written: no space is left",
+        "Delete files. The old content is intact.",
+    ),
+    "EFBIG": (DiskFullError, "could not be written: it is larger than one file may be", "Split it."),
+    "ENOTEMPTY": (FileIsDirectoryError, "is a directory", "Name a file in it."),
+}
+
+
+def file_error(code: str, path: str) -> PocketDockError:
+    """Return the error for `code` (an errno's name, or one of ours) about `path`."""
+    if code == "ENAMETOOLONG":
+        return InvalidArgumentError("The path has a name that is longer than 255 bytes.")
+    if code in _FILE_ERRORS:
+        cls, what, hint = _FILE_ERRORS[code]
+        return cls(f"{path!r} {what}.", hint=hint)
+    return FileError(f"{path!r} could not be used ({code if code.isidentifier() else 'error'}).")
+
+
+def spawn_error(stage: str, code: str, program: str, cwd: str | None) -> PocketDockError:
+    """Return the error for a program that could not be started."""
+    if stage == "cwd":
+        return file_error(code, cwd or "~")
+    if stage == "fork":
+        return ProcessLimitError(
+            "No process can be started: the sandbox's process limit is used up.",
+            hint="Kill what runs in the background, or create a sandbox with a higher pids limit.",
+        )
+    return SandboxFileNotFoundError(
+        f"The sandbox's image cannot run {program!r} ({code if code.isidentifier() else 'error'}).",
+        hint="Use an image that has it.",
+    )

@@ -1,0 +1,186 @@
+"""Find the machine's container engine, or start one, and connect to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import ByteStream
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.endpoint import ENGINE_VARIABLE, Brand, Endpoint, Plan, candidates
+from pocket_dock_mcp.engine.service import PodmanService
+from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
+
+NAMED_DEADLINE = 5.0
+"""Seconds for an address that somebody chose: a socket may have to start its engine first."""
+SEARCH_DEADLINE = 1.7
+"""Seconds for all the usual places together, when none of them answers."""
+RESERVE = 0.3
+"""Seconds of them that one silent listener leaves to those after it. What answers takes milliseconds."""
+MAX_ANSWER = 16 * 1024
+"""Bytes read of what may not be an engine at all."""
+
+_PING = b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n"
+
+_INSTALL = (
+    "Install Podman (the package 'podman' in every major distribution; it needs no daemon, and is started "
+    "from here when it is needed) or start Docker."
+)
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Why an endpoint is no use."""
+
+    endpoint: Endpoint
+    reason: Literal["missing", "refused", "denied", "timeout", "other"]
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.endpoint.source} at {_short(self.endpoint.url)}: {self.detail}"
+
+
+async def connect(environ: Mapping[str, str]) -> Engine:
+    """Connect to the engine that the environment names, or else to the first one found.
+
+    If there is a `podman` and no engine that runs, a Podman service is started; it ends with the engine's
+    `aclose`, or with this process.
+
+    Raises:
+        ConfigError: a variable names no possible engine.
+        EngineUnavailableError: none answers; the message says what was tried and why it failed.
+        EngineTimeoutError: the one that a variable names, or that was started, accepts and does not answer.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    return await follow(candidates(environ, uid=os.getuid(), home=home, platform=sys.platform), environ)
+
+
+async def follow(plan: Plan, environ: Mapping[str, str]) -> Engine:
+    """Try a plan's endpoints in order; see `connect`."""
+    if plan.variable is not None:
+        return await _connect_named(plan.endpoints[0], plan.brand)
+    failed: list[_Silence] = []
+    end = anyio.current_time() + SEARCH_DEADLINE
+    for endpoint in plan.endpoints:
+        left = max(end - anyio.current_time(), 0.0)
+        silence = await _ask(endpoint, plan.brand, deadline=left - min(RESERVE, left / 2))
+        if silence is None:
+            return await _open(endpoint.url)
+        if silence.reason == "timeout":
+            # Not a usual case: say why another engine than yesterday's is used.
+            _logger.warning("Passed over %s", silence)
+        failed.append(silence)
+    if plan.own_service:
+        program = shutil.which("podman", path=environ.get("PATH", os.defpath))
+        if program is not None:
+            return await _open_own(program, environ, failed)
+    raise _nobody(plan, failed)
+
+
+async def _connect_named(endpoint: Endpoint, brand: Brand | None) -> Engine:
+    silence = await _ask(endpoint, brand, deadline=NAMED_DEADLINE)
+    if silence is None:
+        return await _open(endpoint.url)
+    message = f"{endpoint.source} is set to {endpoint.url}, and that is of no use: {silence.detail}."
+    hint = (
+        f"Start that engine, correct {endpoint.source}, or unset it to let an engine be found or started."
+    )
+    if silence.reason == "timeout":
+        raise EngineTimeoutError(message, hint=hint)
+    raise EngineUnavailableError(message, hint=hint)
+
+
+async def _open(url: str) -> Engine:
+    # Imported late: it costs a fifth of a second, and nobody pays it who has no engine.
+    from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+
+    return await DockerApiEngine.connect(url)
+
+
+async def _open_own(program: str, environ: Mapping[str, str], failed: list[_Silence]) -> Engine:
+    from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+
+    async def answers(url: str) -> bool:
+        return await _ask(Endpoint(url, "our Podman service"), "podman", deadline=1.0) is None
+
+    try:
+        service = await PodmanService.start(program, environ, answers=answers)
+    except EngineError as error:
+        tried = _listing(failed)
+        raise type(error)(f"{error.message} Tried before: {tried}", hint=error.hint) from error
+    try:
+        return await DockerApiEngine.connect(service.url, on_close=service.stop)
+    except BaseException:
+        await service.stop()
+        raise
+
+
+def _nobody(plan: Plan, failed: list[_Silence]) -> EngineUnavailableError:
+    name = {"podman": "Podman", "docker": "Docker", None: "container engine"}[plan.brand]
+    message = f"No {name} answers. Tried: {_listing(failed)}"
+    if plan.own_service:
+        message += " There is no podman program on PATH either."
+    hint = {
+        "podman": "Install Podman (the package 'podman' in every major distribution).",
+        "docker": f"Start Docker, or unset {ENGINE_VARIABLE} to let Podman be used.",
+        None: _INSTALL,
+    }[plan.brand]
+    if any(silence.reason == "denied" for silence in failed):
+        hint += " Or get permission: members of the group that owns an engine's socket may use it."
+    if sys.platform == "darwin":
+        hint += " Or run `podman machine start`."
+    return EngineUnavailableError(message, hint=f"{hint} Or set {ENGINE_VARIABLE} to an engine's address.")
+
+
+def _listing(failed: list[_Silence]) -> str:
+    return "; ".join(map(str, failed)) + "."
+
+
+async def _ask(endpoint: Endpoint, brand: Brand | None, *, deadline: float) -> _Silence | None:
+    """Ask an endpoint whether it is an engine (of that brand), and return None if it is."""
+    try:
+        with anyio.fail_after(deadline):
+            answer = await _ping(endpoint.url)
+    except TimeoutError:
+        return _Silence(endpoint, "timeout", f"no answer within {deadline:.1f} s (timeout)")
+    except FileNotFoundError:
+        return _Silence(endpoint, "missing", "no such socket (missing)")
+    except ConnectionRefusedError:
+        return _Silence(endpoint, "refused", "nobody listens (connection refused)")
+    except PermissionError:
+        return _Silence(endpoint, "denied", "permission denied")
+    except OSError as error:
+        return _Silence(endpoint, "other", f"cannot connect ({error})")
+    return _judge(endpoint, brand, answer)
+
+
+async def _ping(url: str) -> bytes:
+    """Return the head of the engine's answer to a ping."""
+    async with await _dial(url) as stream:
+        await stream.send(_PING)
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < MAX_ANSWER:
+            try:
+                head += await stream.receive()
+            except anyio.EndOfStream:
+                break
+        return head
+
+
+async def _dial(url: str) -> ByteStream:
+    parts = urlsplit(url)
+    ...
+
+
+def _judge(endpoint: Endpoint, brand: Brand | None, head: bytes) -> _Silence | None:
+    ...

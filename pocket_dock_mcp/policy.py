@@ -1,0 +1,113 @@
+"""Pure: what a sandbox is allowed, what is asked of the engine for it, and whether it really holds.
+
+Limits are verified and not requested: engines drop them silently (rootless Podman on cgroup v1 answers 201
+and applies none), so what the program inside reads from its kernel is compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network
+
+HOME = "/home/sandbox"
+
+AGENT_CAPABILITIES = ("SETUID", "SETGID", "SETPCAP")
+"""The agent gives SETPCAP up at once: it empties the bounding set with it and keeps two."""
+
+_UID_FIRST = 1_000_000
+_UID_COUNT = 1_000_000
+"""Above the ids that distributions give to people and to user namespaces, below what old tar formats hold."""
+
+_AGENT_RESERVE = 8
+"""Processes below the pids limit that user code may not use, so that the agent can always fork."""
+
+MIN_MEMORY_BYTES = 32 * MIB
+MIN_PIDS = 16
+
+EXEC_ARGV = ("/bin/sh", "-c", "exec cat >/dev/null")
+"""PID 1 where there is no python3: it ends when its input does, and so keeps the lease."""
+
+
+def random_uid() -> int:
+    """Return a uid for one sandbox. A random one each: the kernel's per-uid limits are host-wide."""
+    return _UID_FIRST + secrets.randbelow(_UID_COUNT)
+
+
+def is_sandbox_uid(uid: int) -> bool:
+    """Whether a uid is of the range that `random_uid` draws from or a user namespace maps."""
+    return 1000 <= uid < _UID_FIRST + _UID_COUNT
+
+
+def user_processes(limits: Limits) -> int:
+    """Return how many processes the user may have at once."""
+    return limits.pids - _AGENT_RESERVE
+
+
+def check_limits(limits: Limits, *, max_memory_bytes: int, max_cpus: float, max_pids: int) -> None:
+    """Refuse limits that make no sense or exceed the configured ceilings.
+
+    Raises:
+        InvalidArgumentError: names the limit, the value and the range.
+    """
+    _require_range("memory_mb", limits.memory_bytes / MIB, MIN_MEMORY_BYTES / MIB, max_memory_bytes / MIB)
+    _require_range("cpus", limits.cpus, 0.05, max_cpus)
+    _require_range("pids", limits.pids, MIN_PIDS, max_pids)
+
+
+def _require_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidArgumentError(
+            f"{name} is {value:g}; it must be from {low:g} to {high:g}.",
+            hint="The upper end is set where the server is configured.",
+        )
+
+
+def agent_spec(
+    name: str, image: str, argv: tuple[str, ...], labels: Mapping[str, str], limits: Limits, network: Network
+) -> ContainerSpec:
+    """Return the container of an image with python3."""
+    return ContainerSpec(
+        name=name,
+        image=image,
+        argv=argv,
+        labels=labels,
+        limits=limits,
+        network=network,
+        capabilities=AGENT_CAPABILITIES,
+    )
+
+
+def exec_spec(
+    name: str, image: str, labels: Mapping[str, str], limits: Limits, network: Network
+) -> ContainerSpec:
+    """Return the container of an image without python3: no capability at all."""
+    return ContainerSpec(
+        name=name, image=image, argv=EXEC_ARGV, labels=labels, limits=limits, network=network, init=True
+    )
+
+
+def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
+    """Compare what was asked for with what is read inside; name what does not hold."""
+    held = {
+        "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
+        "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,
+        "cpus": facts.cpus is not None and facts.cpus <= limits.cpus * 1.01,
+        "network": network != "none" or facts.interfaces is None or set(facts.interfaces) <= {"lo"},
+        "no_new_privs": bool(facts.no_new_privs),
+        "seccomp": bool(facts.seccomp),
+        "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),
+    }
+    return tuple(name for name, holds in held.items() if not holds)
+
+
+def _only_set_ids(capabilities: Mapping[str, str]) -> bool:
+    allowed = 1 << 6 | 1 << 7
+    try:
+        masks = {name: int(mask, 16) for name, mask in capabilities.items()}
+    except ValueError:
+        return False
+    empty = all(masks.get(name) == 0 for name in ("CapInh", "CapBnd", "CapAmb"))
+    return empty and not (masks.get("CapEff", -1) | masks.get("CapPrm", -1)) & ~allowed
