@@ -9,7 +9,6 @@ from typing import Any, Literal
 import anyio
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.inside.runs import PYTHON_BOOT
 from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, Request, parse_lines
 from pocket_dock_mcp.agent.remote_errors import file_error, spawn_error
 from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
@@ -62,7 +61,7 @@ class AgentTransport:
             deadline = None if program.timeout_s is None else program.timeout_s + KILL_GRACE
             header = await self._attend(request_id, request, program.stdin, deadline)
         except RemoteError as error:
-            raise spawn_error(error.stage, error.code, _argv(program)[0], program.cwd) from None
+            raise spawn_error(error.stage, error.code, "/bin/sh", program.cwd) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._abandon(request_id, request)
@@ -197,10 +196,9 @@ async def _unwrapped(
         return error, b""
 
 
-def _argv(program: Program) -> list[str]:
-    if program.language == "python":
-        return ["python3", "-u", "-c", PYTHON_BOOT]
-    return ["/bin/sh", "-c", program.code]
+def _argv(program: Program) -> list[str] | None:
+    """Return a shell command's argument vector; Python source goes to the agent's warm interpreter."""
+    return ["/bin/sh", "-c", program.code] if program.language == "shell" else None
 
 
 def _run_end(header: Header) -> RunEnd:

@@ -15,9 +15,10 @@ import time
 import traceback
 from typing import Callable, Deque, Dict, Optional, Union
 
-from . import files, identity, runs, wire
+from . import children, files, identity, runs, wire
 from .cgroup import Cgroup
 from .loop import READ, WRITE, Loop
+from .zygote import Zygote
 
 READ_SIZE = 256 * 1024
 KILL_PAUSE = 0.002
@@ -41,11 +42,12 @@ class Agent:
         self._environ = dict(os.environ)
         # Python sets it for itself where no locale is given.
         self._environ.pop("LC_CTYPE", None)
-        self._processes = 0
+        self.processes = 0
+        self._zygote: Optional[Zygote] = None
         self._decoder = wire.Decoder()
         self._unsent: Deque[memoryview] = collections.deque()
         self._work: Dict[int, Work] = {}
-        self._runs_by_pid: Dict[int, runs.Run] = {}
+        self._programs: Dict[int, runs.Run] = {}
         os.set_blocking(0, False)
         os.set_blocking(1, False)
         self.loop.watch(0, READ, self._on_input)
@@ -106,7 +108,7 @@ class Agent:
 
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.user = identity.settle(self._pick_uid(header["uid"]), header["home"])
-        self._processes = header["processes"]
+        self.processes = header["processes"]
         base = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
@@ -118,6 +120,7 @@ class Agent:
         base.update(header["env"])
         self._environ = base
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
+        self.zygote()
 
     def _pick_uid(self, wanted: int) -> int:
         """Return the wanted uid, or one that the user namespace maps when it does not."""
@@ -134,7 +137,7 @@ class Agent:
         return low + wanted % (min(end, runs.MARKER_FIRST) - low)
 
     def _facts(self) -> wire.Header:
-        """What holds in here, for the host to compare with what it asked for."""
+        """Say what holds in here, for the host to compare with what it asked for."""
         status = {}
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             for line in file:
@@ -162,22 +165,22 @@ class Agent:
                 "kind": "reply",
                 "id": request_id,
                 "memory": self.cgroup.number("memory_now"),
-                "processes": len(runs.marked(None)),
+                "processes": len(runs.owned(self.user.uid)),
             }
         )
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        start = runs.Start(header)
+        start = children.Start(header)
         start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
         start.env = {**self._environ, "PWD": start.cwd, **start.env}
-        if start.script_bytes is None:
+        if start.argv is not None:
             self.start_run(request_id, start, None)
         elif len(payload) == start.script_bytes:
             self.start_run(request_id, start, payload)
         else:
             self._work[request_id] = PartialScript(self, request_id, start, payload)
 
-    def start_run(self, request_id: int, start: runs.Start, script: Optional[bytes]) -> None:
+    def start_run(self, request_id: int, start: children.Start, script: Optional[bytes]) -> None:
         try:
             run = runs.Run(self, request_id, start, script)
         except OSError as error:
@@ -185,10 +188,17 @@ class Agent:
             self.fail(request_id, "fork", error.errno)
             return
         self._work[request_id] = run
-        self._runs_by_pid[run.pid] = run
 
-    def limit_child(self) -> None:
-        runs.limit_processes(self._processes)
+    def zygote(self) -> Zygote:
+        """Return the warm interpreter, starting one where there is none."""
+        if self._zygote is None:
+            self._zygote = Zygote(self)
+        return self._zygote
+
+    def zygote_gone(self) -> None:
+        """The interpreter died; the next Python run starts another. Its runs have become our children."""
+        self._zygote = None
+        self.reap()
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
@@ -253,31 +263,44 @@ class Agent:
 
     # -- processes --------------------------------------------------------------------------------
 
+    def run_started(self, run: runs.Run, pid: int) -> None:
+        self._programs[pid] = run
+
     def run_ended(self, run: runs.Run) -> None:
         self._work.pop(run.id, None)
+        if run.pid is not None:
+            self._programs.pop(run.pid, None)
         self.markers.give_back(run.marker)
 
-    def reap(self) -> bool:
-        """Collect every child that has ended: runs, and orphans that fell to PID 1."""
+    def reap(self) -> None:
+        """Collect every child that has ended: programs, and orphans that fell to PID 1."""
         ended = []
-        childless = False
         try:
             while True:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, rusage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                ended.append((pid, status, usage))
+                ended.append((pid, status, rusage))
         except ChildProcessError:
-            childless = True
-        for pid, status, usage in ended:
-            run = self._runs_by_pid.pop(pid, None)
+            pass
+        for pid, status, rusage in ended:
+            run = self._programs.pop(pid, None)
             if run is not None:
-                run.on_exit(status, usage)
-        return childless
+                run.on_exit(status, children.usage_of(rusage))
 
     def kill_marked(self, marker: Optional[int], done: Callable[[], object]) -> None:
         """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
         Kill(self, marker, done).step()
+
+    def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
+        """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
+        known = set(self._programs)
+        if self._zygote is not None:
+            known.add(self._zygote.pid)
+        if runs.adopted(known) is False:
+            done()
+        else:
+            self.kill_marked(marker, done)
 
 
 def _interfaces_up() -> Optional[list[str]]:
@@ -300,7 +323,7 @@ def _interfaces_up() -> Optional[list[str]]:
 class PartialScript:
     """A script that needs more than one frame, until it is whole."""
 
-    def __init__(self, agent: Agent, request_id: int, start: runs.Start, first: bytes) -> None:
+    def __init__(self, agent: Agent, request_id: int, start: children.Start, first: bytes) -> None:
         self._agent = agent
         self._id = request_id
         self._start = start
@@ -326,8 +349,8 @@ class Kill:
 
     def step(self) -> None:
         agent = self._agent
-        # Without any child there is nobody to look for: every orphan would have become one.
-        pids = [] if agent.reap() else runs.marked(self._marker)
+        agent.reap()
+        pids = runs.owned(agent.user.uid) if self._marker is None else runs.marked(self._marker)
         elapsed = time.monotonic() - self._began
         if not pids or elapsed > KILL_DESPAIR:
             agent.reap()

@@ -11,14 +11,12 @@ import collections
 import errno
 import fcntl
 import os
-import resource
-import signal
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Deque, Dict, List, NoReturn, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Set
 
-from . import wire
+from . import children, wire
 from .loop import READ, WRITE, Timer
 
 if TYPE_CHECKING:
@@ -29,130 +27,77 @@ MARKER_LAST = 64999
 """Group ids for markers: within the 65536 ids that a rootless user namespace maps."""
 
 CHUNK = wire.MAX_PAYLOAD
-PIPE_SIZE = 256 * 1024
-F_SETPIPE_SZ = 1031
-
-# Runs in the child to be: reads the script from descriptor 3 so that its length is not an argument's, gives
-# tracebacks its source lines, and hides itself from them.
-PYTHON_BOOT = """\
-import sys, linecache
-with open(3, encoding="utf-8", newline="") as _f: _s = _f.read()
-linecache.cache["<code>"] = (len(_s), None, _s.splitlines(True), "<code>")
-sys.argv[:] = [""]
-sys.excepthook = lambda t, v, tb, _h=sys.__excepthook__: _h(t, v.with_traceback(tb and tb.tb_next), None)
-_c = compile(_s, "<code>", "exec")
-del sys, linecache, _f, _s
-exec(_c)
-"""
-
-
-class Start:
-    """What to run, as it arrived. Everything in it was checked by the caller's side."""
-
-    def __init__(self, header: wire.Header) -> None:
-        self.argv: List[str] = header["argv"]
-        self.env: Dict[str, str] = header["env"]
-        self.cwd: str = header["cwd"] or ""
-        self.timeout: Optional[float] = header.get("timeout")
-        self.stdin = bool(header.get("stdin"))
-        self.script_bytes: Optional[int] = header.get("script")
+KILL_RETRY = 0.002
 
 
 class Run:
     """One program of the user, from fork to the last byte of its output."""
 
-    def __init__(self, agent: Agent, run_id: int, start: Start, script: Optional[bytes]) -> None:
+    def __init__(self, agent: Agent, run_id: int, start: children.Start, script: Optional[bytes]) -> None:
         self.agent = agent
         self.id = run_id
-        self.marker = agent.markers.take()
         self.credit = wire.WINDOW
         self.timed_out = False
         self.killed = False
+        self.pid: Optional[int] = None
         self.status: Optional[int] = None
-        self._usage: Optional[resource.struct_rusage] = None
+        self._usage: children.Usage = (0.0, 0)
         self._timer: Optional[Timer] = None
         self._killing = False
         self._ended = False
         self._outputs: Dict[int, int] = {}
         self._left: Dict[int, int] = {}
-        self._stdin: Optional[int] = None
         self._pending: Deque[memoryview] = collections.deque()
         self._stdin_done = False
         self._oom_before = agent.cgroup.oom_kills()
         self._began = time.monotonic()
-        self.pid = self._fork(start, script)
+        self.marker = agent.markers.take()
+        try:
+            pipes = self._launch(start, script)
+        except BaseException:
+            agent.markers.give_back(self.marker)
+            raise
+        self._failure = pipes.failure_read
+        self._stdin = pipes.in_write
+        for stream, fd in ((1, pipes.out_read), (2, pipes.err_read)):
+            self._outputs[stream] = fd
+            self._watch_output(stream, fd)
         if start.timeout is not None:
             self._timer = agent.loop.later(start.timeout, self._on_timeout)
 
     # -- starting ---------------------------------------------------------------------------------
 
-    def _fork(self, start: Start, script: Optional[bytes]) -> int:
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        self._error, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        in_read, in_write = os.pipe2(os.O_CLOEXEC) if start.stdin else (self.agent.devnull, None)
-        script_fd = _memfd(script) if script is not None else None
+    def _launch(self, start: children.Start, script: Optional[bytes]) -> children.Pipes:
+        agent = self.agent
+        pipes = children.Pipes(agent.devnull, start.stdin)
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._child(start, (in_read, out_write, err_write), script_fd, error_write)
-        except OSError:
-            for fd in (out_read, err_read, self._error):
-                os.close(fd)
-            if in_write is not None:
-                os.close(in_write)
+            if script is not None:
+                agent.zygote().start(self, start, script, pipes.child_ends)
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    children.exec_program(agent.user, self.marker, agent.processes, start, pipes.child_ends)
+                self.has_started(pid)
+        except BaseException:
+            pipes.close_own_ends()
             raise
         finally:
-            for end in (out_write, err_write, error_write, script_fd):
-                if end is not None:
-                    os.close(end)
-            if start.stdin:
-                os.close(in_read)
-        for stream, fd in ((1, out_read), (2, err_read)):
-            os.set_blocking(fd, False)
-            _enlarge(fd)
-            self._outputs[stream] = fd
-            self._watch_output(stream, fd)
-        if in_write is not None:
-            os.set_blocking(in_write, False)
-            self._stdin = in_write
-        return pid
+            pipes.close_child_ends()
+        return pipes
 
-    def _child(
-        self, start: Start, stdio: Tuple[int, int, int], script_fd: Optional[int], error_fd: int
-    ) -> NoReturn:
-        """In the forked child: become the user's program. Never returns."""
-        try:
-            signal.set_wakeup_fd(-1)
-            for default in (
-                signal.SIGCHLD,
-                signal.SIGPIPE,
-                signal.SIGINT,
-                signal.SIGTERM,
-                signal.SIGHUP,
-                signal.SIGXFSZ,
-            ):
-                signal.signal(default, signal.SIG_DFL)
-            os.setsid()
-            _expose_to_oom_killer()
-            self.agent.limit_child()
-            self.agent.user.become(self.marker)
-            os.umask(0o022)
-            os.chdir(start.cwd)
-            # High numbers first: a source below 4 must not be overwritten before it is copied.
-            sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
-            if script_fd is not None:
-                sources.append(fcntl.fcntl(script_fd, fcntl.F_DUPFD_CLOEXEC, 10))
-            error_fd = fcntl.fcntl(error_fd, fcntl.F_DUPFD_CLOEXEC, 10)
-            for target, source in enumerate(sources):
-                os.dup2(source, target, inheritable=True)
-            os.execvpe(start.argv[0], start.argv, start.env)
-        except BaseException as error:
-            number = getattr(error, "errno", None) or 0
-            stage = "cwd" if isinstance(error, OSError) and error.filename == start.cwd else "exec"
-            os.write(error_fd, ("%s %d" % (stage, number)).encode("ascii"))
-        finally:
-            os._exit(127)
+    def has_started(self, pid: int) -> None:
+        """The program has a process id now."""
+        self.pid = pid
+        self.agent.run_started(self, pid)
+
+    def could_not_start(self, number: int) -> None:
+        """The interpreter could not fork for it."""
+        for fd in list(self._outputs.values()):
+            self.agent.loop.unwatch(fd)
+            os.close(fd)
+        self._outputs.clear()
+        self._release()
+        self.agent.fail(self.id, "fork", number)
 
     # -- output -----------------------------------------------------------------------------------
 
@@ -251,6 +196,8 @@ class Run:
 
     def signal(self, number: int) -> None:
         """Signal the program's process group."""
+        if self.pid is None:
+            return
         with self.agent.user:
             try:
                 os.killpg(self.pid, number)
@@ -273,7 +220,7 @@ class Run:
             self.timed_out = True
         self._kill()
 
-    def on_exit(self, status: int, usage: resource.struct_rusage) -> None:
+    def on_exit(self, status: int, usage: children.Usage) -> None:
         """The program itself has ended. Its descendants must not outlive it."""
         self.status = status
         self._usage = usage
@@ -281,16 +228,15 @@ class Run:
         self._oom_after = self.agent.cgroup.oom_kills()
         if not self._killing:
             self._killing = True
-            self.agent.kill_marked(self.marker, self._on_gone)
+            self.agent.kill_descendants(self.marker, self._on_gone)
 
     def _on_gone(self) -> None:
         if self.status is None:
-            # The kill saw no process, but the exit of the program has not been collected yet.
+            # Forked and not marked yet, or ended and not collected yet: look again.
             self._killing = False
+            self.agent.loop.later(KILL_RETRY, self._kill_unless_ended)
             return
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
         for stream, fd in self._outputs.items():
             self._left[stream] = _readable(fd)
         if self._outputs:
@@ -298,20 +244,34 @@ class Run:
         else:
             self._finish()
 
-    def _finish(self) -> None:
-        self._drop_input()
-        failure = os.read(self._error, 64).decode("ascii", "replace") if self.status == 127 << 8 else ""
-        os.close(self._error)
-        self.agent.run_ended(self)
-        if failure:
-            stage, _, number = failure.partition(" ")
-            self.agent.fail(self.id, stage, int(number or 0))
-            return
-        if self.status is not None and self._usage is not None:
-            self.agent.send(self._exit_frame(self.status, self._usage))
+    def _kill_unless_ended(self) -> None:
+        if self.status is None:
+            self._kill()
 
-    def _exit_frame(self, status: int, usage: resource.struct_rusage) -> wire.Header:
+    def _finish(self) -> None:
+        failure = b""
+        if self.status == 127 << 8:
+            try:
+                failure = os.read(self._failure, 64)
+            except BlockingIOError:
+                pass
+        self._release()
+        if failure:
+            stage, _, number = failure.decode("ascii", "replace").partition(" ")
+            self.agent.fail(self.id, stage, int(number))
+        else:
+            self.agent.send(self._exit_frame(self.status or 0))
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop_input()
+        os.close(self._failure)
+        self.agent.run_ended(self)
+
+    def _exit_frame(self, status: int) -> wire.Header:
         signaled = os.WIFSIGNALED(status)
+        cpu, peak = self._usage
         return {
             "kind": "exit",
             "id": self.id,
@@ -321,8 +281,8 @@ class Run:
             "killed": self.killed,
             "oom": self._oom_after > self._oom_before,
             "wall": self._ended_at - self._began,
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "peak": usage.ru_maxrss * 1024,
+            "cpu": cpu,
+            "peak": peak,
         }
 
 
@@ -346,14 +306,24 @@ class Markers:
         self._used.discard(marker)
 
 
-def marked(marker: Optional[int]) -> List[int]:
-    """Return the pids of living processes that carry `marker`; any of the user's for None."""
-    wanted = None if marker is None else str(marker).encode("ascii")
+def marked(marker: int) -> List[int]:
+    """Return the pids of living processes that carry a run's marker."""
+    return _living(b"Groups", marker)
+
+
+def owned(uid: int) -> List[int]:
+    """Return the pids of living processes of a user."""
+    return _living(b"Uid", uid)
+
+
+def _living(field: bytes, number: int) -> List[int]:
+    wanted = str(number).encode("ascii")
     names = [name for name in os.listdir(b"/proc") if name.isdigit() and name != b"1"]
-    return [int(name) for name in names if _carries(name, wanted)]
+    return [int(name) for name in names if _has(name, b"\n" + field + b":", wanted)]
 
 
-def _carries(pid: bytes, wanted: Optional[bytes]) -> bool:
+def _has(pid: bytes, field: bytes, wanted: bytes) -> bool:
+    """Whether a line of a process's status has a number; a process that is dead has nothing."""
     try:
         fd = os.open(b"/proc/" + pid + b"/status", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -366,41 +336,22 @@ def _carries(pid: bytes, wanted: Optional[bytes]) -> bool:
         os.close(fd)
     if b"\nState:\tZ" in text or b"\nState:\tX" in text:
         return False
-    if wanted is None:
-        return True
-    start = text.find(b"\nGroups:")
-    return wanted in text[start + 8 : text.find(b"\n", start + 1)].split()
+    start = text.find(field)
+    return wanted in text[start + len(field) : text.find(b"\n", start + 1)].split()
+
+
+def adopted(known: Set[int]) -> Optional[bool]:
+    """Whether PID 1 has children besides `known`; None where the kernel does not tell.
+
+    When a program has ended, what it left behind hangs below PID 1: no child that is not known, no leftover.
+    """
+    try:
+        with open("/proc/self/task/1/children", "rb", buffering=0) as file:
+            return bool({int(pid) for pid in file.read().split()} - known)
+    except OSError:
+        return None
 
 
 def _readable(fd: int) -> int:
     """Return how many bytes a pipe holds."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
-
-
-def _memfd(data: bytes) -> int:
-    fd = os.memfd_create("code", os.MFD_CLOEXEC)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def _enlarge(fd: int) -> None:
-    try:
-        fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:
-        # Over the user's quota for pipe buffers: 64 KiB will do.
-        pass
-
-
-def _expose_to_oom_killer() -> None:
-    """The user's processes are to die before the agent when memory runs out. Raising needs no privilege."""
-    with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"1000")
-
-
-def limit_processes(count: int) -> None:
-    """Keep room below the container's pids limit, so that the agent can always fork."""
-    resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

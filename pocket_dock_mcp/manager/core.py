@@ -1,0 +1,390 @@
+"""`Manager`: who owns which sandbox, until when, within which quota.
+
+Its mutable state is three dictionaries. Decisions on them are taken without awaiting; what then has to be
+done on the engine is done afterwards, shielded where it is cleaning up.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import (
+    EngineError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    InvalidArgumentError,
+    QuotaError,
+    SandboxClosedError,
+    SandboxLostError,
+    SandboxNotFoundError,
+    SnapshotNotFoundError,
+)
+from pocket_dock_mcp.images import ImageStore
+from pocket_dock_mcp.manager import snapshots
+from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
+from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, sweep
+from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CLOSE_DEADLINE = 1.5
+"""Seconds for ending everything: MCP hosts send SIGTERM 2 s after closing our input, SIGKILL soon after."""
+SWEEP_DEADLINE = 20.0
+REMEMBERED = 256
+"""Ended sandboxes whose owners can still be told why."""
+
+Progress = Callable[[str], None]
+Connect = Callable[[], Awaitable[Engine]]
+
+
+class Manager:
+    """All sandboxes of this process. Use it as an async context manager: leaving it ends them all.
+
+    No engine is touched before the first call that needs one.
+    """
+
+    def __init__(self, settings: Settings, connect: Connect) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._reserved: collections.Counter[str] = collections.Counter()
+        self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
+        self._gone_sessions: set[str] = set()
+        self._closing = False
+        self._suspect = False
+        self._engine: Engine | None = None
+        self._images: ImageStore | None = None
+        self._journal: Journal | None = None
+        self._snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        self._connecting = anyio.Lock()
+        self._changed = anyio.Event()
+        self._stack = AsyncExitStack()
+        self._tasks: TaskGroup | None = None
+
+    async def __aenter__(self) -> Manager:
+        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._tasks.start_soon(self._reap)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+        await self._stack.__aexit__(kind, error, trace)
+
+    def __repr__(self) -> str:
+        live, coming = len(self._sandboxes), sum(self._reserved.values())
+        return f"<Manager [Sandboxes: {live} live, {coming} coming]>"
+
+    # -- sandboxes --------------------------------------------------------------------------------
+
+    async def create(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
+        """Create a sandbox for `owner`; `progress` hears of what takes long, such as building an image.
+
+        Raises:
+            InvalidArgumentError: limits or lifetimes that make no sense.
+            QuotaError: the owner has as many as allowed.
+            SnapshotNotFoundError, ImageError, EngineError, LimitsNotEnforcedError, SandboxLostError.
+        """
+        self._check(request)
+        self._reserve(owner)
+        try:
+            sandbox = await self._make(owner, request, progress)
+        finally:
+            self._reserved[owner.session] -= 1
+        if self._closing or owner.session in self._gone_sessions:
+            # The owner left while it was being made.
+            await self._end(sandbox, "its session ended")
+            raise SandboxClosedError("The session ended while the sandbox was being made.")
+        return sandbox
+
+    def get(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
+        """Return the owner's sandbox; without an id, the only one that there is.
+
+        Raises:
+            SandboxNotFoundError: unknown, or somebody else's: one answer.
+            SandboxLostError: it was the owner's and has ended; the message says why.
+            InvalidArgumentError: no id, and not exactly one sandbox.
+        """
+        if sandbox_id is None:
+            return self._only(owner)
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is not None and sandbox.owner == owner:
+            return sandbox
+        ended = self._ended.get(sandbox_id)
+        if ended is not None and ended[0] == owner:
+            raise SandboxLostError(f"This sandbox has ended: {ended[1]}.")
+        raise SandboxNotFoundError
+
+    def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
+        """Return the owner's live sandboxes, oldest first."""
+        mine = [sandbox for sandbox in self._sandboxes.values() if sandbox.owner == owner]
+        return sorted(mine, key=lambda sandbox: sandbox.created)
+
+    async def kill(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
+        """End one of the owner's sandboxes, with everything in it; see `get` for what it raises."""
+        sandbox = self.get(owner, sandbox_id)
+        await self._end(sandbox, "it was killed")
+        return sandbox
+
+    async def end_session(self, owner: Owner) -> None:
+        """End all of a session's sandboxes, those that are still being made too."""
+        self._gone_sessions.add(owner.session)
+        await self._end_all([s for s in self._sandboxes.values() if s.owner.session == owner.session])
+
+    async def aclose(self) -> None:
+        """End everything within `CLOSE_DEADLINE` and let go of the engine. Idempotent."""
+        self._closing = True
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
+            await self._end_all(list(self._sandboxes.values()))
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
+            if self._engine is not None:
+                engine, self._engine = self._engine, None
+                await engine.aclose()
+        if self._journal is not None:
+            self._journal.close()
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    async def snapshot(self, owner: Owner, sandbox_id: str | None, name: str) -> tuple[Sandbox, Snapshot]:
+        """Keep a sandbox's files as an image of the owner's principal.
+
+        Raises:
+            QuotaError: the principal has as many as allowed.
+            And what `get` and `AsyncContainer.commit` raise.
+        """
+        sandbox = self.get(owner, sandbox_id)
+        engine, _, journal = await self._ready()
+        kept = self._snapshots.of(owner.principal, engine.info.identity)
+        if len(kept) >= self._settings.max_snapshots:
+            raise QuotaError(
+                f"There are {len(kept)} snapshots already, as many as allowed.",
+                hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
+            )
+        snapshot_id = snapshots.new_id()
+        intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
+        labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
+        with sandbox.use() as container:
+            try:
+                image_id = await container.commit(intent.name, labels=labels)
+                size = (await engine.image(image_id)).size_bytes
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._forget_image(engine, journal, intent.name)
+                raise
+        made = Snapshot(
+            id=snapshot_id,
+            name=name,
+            principal=owner.principal,
+            engine=engine.info.identity,
+            tag=intent.name,
+            image_id=image_id,
+            uid=sandbox.container.uid,
+            created=time.time(),
+            size_bytes=size,
+        )
+        self._snapshots.add(made)
+        journal.settled(intent.name)
+        return sandbox, made
+
+    async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
+        """Return the principal's snapshots on this engine, oldest first."""
+        if self._snapshots.empty():
+            return []
+        engine, _, _ = await self._ready()
+        return self._snapshots.of(owner.principal, engine.info.identity)
+
+    async def delete_snapshot(self, owner: Owner, snapshot_id: str) -> Snapshot:
+        """Delete one of the principal's snapshots. Sandboxes made from it live on.
+
+        Raises:
+            SnapshotNotFoundError: unknown, or somebody else's.
+        """
+        engine, _, _ = await self._ready()
+        found = self._find_snapshot(owner, engine, snapshot_id)
+        await engine.remove_image(found.tag)
+        self._snapshots.remove(found.id)
+        return found
+
+    def _find_snapshot(self, owner: Owner, engine: Engine, snapshot_id: str) -> Snapshot:
+        found = self._snapshots.find(owner.principal, engine.info.identity, snapshot_id)
+        if found is None:
+            raise SnapshotNotFoundError
+        return found
+
+    async def _forget_image(self, engine: Engine, journal: Journal, tag: str) -> None:
+        with anyio.move_on_after(CLOSE_DEADLINE):
+            try:
+                await engine.remove_image(tag)
+                journal.settled(tag)
+            except EngineError as error:
+                logger.warning("could not remove the unfinished snapshot %s: %s", tag, error)
+
+    # -- making and ending ------------------------------------------------------------------------
+
+    def _check(self, request: SandboxRequest) -> None:
+        settings = self._settings
+        policy.check_limits(
+            request.limits,
+            max_memory_bytes=settings.max_memory_mb * MIB,
+            max_cpus=settings.max_cpus,
+            max_pids=settings.max_pids,
+        )
+        for name, value in (("ttl_s", request.idle_ttl_s), ("max_lifetime_s", request.max_lifetime_s)):
+            if not 1 <= value <= settings.max_lifetime_s:
+                raise InvalidArgumentError(
+                    f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."
+                )
+
+    def _reserve(self, owner: Owner) -> None:
+        """Take a place in the owner's quota. Nothing is awaited between the check and the taking."""
+        if self._closing:
+            raise SandboxClosedError("The server is shutting down.")
+        count = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
+        if count >= self._settings.max_sandboxes:
+            raise QuotaError(
+                f"You have {count} sandboxes, as many as allowed.",
+                hint="Use one of them (list_sandboxes), or kill one first.",
+            )
+        self._reserved[owner.session] += 1
+
+    async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
+        engine, images, journal = await self._ready()
+        uid = None
+        if request.snapshot is not None:
+            found = self._find_snapshot(owner, engine, request.snapshot)
+            image, uid = found.image_id, found.uid
+        else:
+            image = (await images.ensure(request.image, progress)).id
+        intent = journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
+        wanted = Launch(
+            name=intent.name,
+            image=image,
+            labels={INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce},
+            limits=request.limits,
+            network=request.network,
+            env=request.env,
+            uid=uid,
+            enforce=self._settings.limits,
+        )
+        try:
+            container = await AsyncContainer.create(engine, wanted)
+        except BaseException as error:
+            # Launching cleans up after itself; only when the engine is not there is that left to a sweep.
+            self._suspect = isinstance(error, (EngineUnavailableError, EngineTimeoutError))
+            if not self._suspect:
+                journal.settled(intent.name)
+            raise
+        sandbox = Sandbox(new_id(), owner, request, container)
+        self._sandboxes[sandbox.id] = sandbox
+        self._wake_reaper()
+        self._start(self._watch, sandbox)
+        return sandbox
+
+    async def _end(self, sandbox: Sandbox, why: str) -> None:
+        if self._sandboxes.pop(sandbox.id, None) is None:
+            return
+        self._ended[sandbox.id] = (sandbox.owner, why)
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        await sandbox.container.aclose()
+        if self._journal is not None:
+            self._journal.settled(sandbox.container.name)
+
+    async def _end_all(self, sandboxes: list[Sandbox]) -> None:
+        async with anyio.create_task_group() as group:
+            for sandbox in sandboxes:
+                group.start_soon(self._end, sandbox, "its session ended")
+
+    async def _watch(self, sandbox: Sandbox) -> None:
+        """Notice the death of a sandbox that nobody asked to end."""
+        await sandbox.container.wait_lost()
+        await self._end(sandbox, "its container died or was removed from outside")
+
+    async def _reap(self) -> None:
+        """End what has expired, and sleep until the next will."""
+        while True:
+            waits = []
+            for sandbox in self._sandboxes.values():
+                remaining = sandbox.remaining_s()
+                if remaining > 0:
+                    waits.append(remaining)
+                else:
+                    self._start(self._end, sandbox, sandbox.expiry_reason())
+            self._changed = anyio.Event()
+            # A sandbox in use is looked at again when it would have expired, had it not been.
+            with anyio.move_on_after(min(waits, default=None)):
+                await self._changed.wait()
+
+    def _wake_reaper(self) -> None:
+        self._changed.set()
+
+    def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        if self._tasks is None:
+            raise RuntimeError("Manager is used outside its context.")
+        self._tasks.start_soon(function, *args)
+
+    def _only(self, owner: Owner) -> Sandbox:
+        mine = self.list_sandboxes(owner)
+        if len(mine) == 1:
+            return mine[0]
+        raise InvalidArgumentError(
+            f"sandbox_id was left out and you have {len(mine)} sandboxes.",
+            hint="Call create_sandbox first." if not mine else "Say which; list_sandboxes shows them.",
+        )
+
+    # -- the engine -------------------------------------------------------------------------------
+
+    async def _ready(self) -> tuple[Engine, ImageStore, Journal]:
+        """Return the engine, connecting at the first call and again after it was lost."""
+        async with self._connecting:
+            if self._suspect and self._engine is not None and not await self._answers(self._engine):
+                lost, self._engine = self._engine, None
+                await lost.aclose()
+            self._suspect = False
+            if self._engine is None:
+                self._engine = await self._connect()
+                self._images = ImageStore(self._engine)
+                await self._begin(self._engine)
+            if self._journal is None:
+                self._journal = Journal(self._settings.state_dir / "instances")
+                self._journal.use_engine(self._engine.info.identity)
+        if self._images is None:
+            raise RuntimeError("An engine without an image store.")
+        return self._engine, self._images, self._journal
+
+    async def _answers(self, engine: Engine) -> bool:
+        try:
+            await engine.ping()
+        except EngineError:
+            return False
+        return True
+
+    async def _begin(self, engine: Engine) -> None:
+        """Sweep up after dead processes; a failure of that is no reason not to serve."""
+        if self._journal is not None:
+            self._journal.use_engine(engine.info.identity)
+        with anyio.move_on_after(SWEEP_DEADLINE):
+            try:
+                await sweep(engine, self._settings.state_dir / "instances")
+            except EngineError as error:
+                logger.warning("could not sweep up after earlier processes: %s", error)

@@ -1,0 +1,86 @@
+"""A sandbox: a container leased to an owner, with an id, a lifetime and limits."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.models import Limits, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a sandbox is. Decided by the front end from the connection, never from what a client types."""
+
+    session: str
+    """Ends with the connection; its sandboxes end with it."""
+    principal: str
+    """Who is behind the connection; snapshots belong to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    """What is asked for."""
+
+    image: str
+    """A profile's name or an image reference; without meaning when `snapshot` is given."""
+    snapshot: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    network: Network = "none"
+    env: Mapping[str, str] = field(default_factory=dict)
+    idle_ttl_s: float = 1800.0
+    """It ends after so many seconds without a call."""
+    max_lifetime_s: float = 86_400.0
+    """It ends so many seconds after its creation, whatever runs in it."""
+    name: str = ""
+    """For people; need not be unique."""
+
+
+class Sandbox:
+    """A live sandbox. Its methods are its container's; see `use`."""
+
+    def __init__(
+        self, sandbox_id: str, owner: Owner, request: SandboxRequest, container: AsyncContainer
+    ) -> None:
+        self.id = sandbox_id
+        self.owner = owner
+        self.request = request
+        self.container = container
+        self.created = time.time()
+        """Seconds since the epoch."""
+        self._began = self._last_used = time.monotonic()
+        self._users = 0
+
+    @contextmanager
+    def use(self) -> Iterator[AsyncContainer]:
+        """Hold the sandbox for a call: while it is held it does not count as idle."""
+        self._users += 1
+        try:
+            yield self.container
+        finally:
+            self._users -= 1
+            self._last_used = time.monotonic()
+
+    def expiry(self) -> float:
+        """Return when it ends unless it is used again, on the monotonic clock."""
+        last_used = time.monotonic() if self._users else self._last_used
+        return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
+
+    def expiry_reason(self) -> str:
+        """Say why it ends, for its owner."""
+        if time.monotonic() >= self._began + self.request.max_lifetime_s:
+            return f"it reached its maximum lifetime of {self.request.max_lifetime_s:g} s"
+        return f"it was not used for {self.request.idle_ttl_s:g} s"
+
+    def remaining_s(self) -> float:
+        """Return how many seconds are left, if it is not used."""
+        return max(0.0, self.expiry() - time.monotonic())
+
+
+def new_id() -> str:
+    """Return an unguessable sandbox id: 128 bits."""
+    return f"sb-{secrets.token_hex(16)}"

@@ -1,0 +1,86 @@
+"""Which snapshots there are and whose they are: one small file each, outliving the process.
+
+The file is the authority, not the image's labels: labels travel with an image, and anybody may write them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_ID = re.compile(r"snap-[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An image of a sandbox's files."""
+
+    id: str
+    name: str
+    """As given by its maker; may be empty."""
+    principal: str
+    """Who may use it."""
+    engine: str
+    """Identity of the engine that has the image."""
+    tag: str
+    image_id: str
+    uid: int
+    """Of the files' owner: a sandbox made from it runs as this uid."""
+    created: float
+    """Seconds since the epoch."""
+    size_bytes: int
+
+
+def new_id() -> str:
+    """Return an unguessable snapshot id."""
+    return f"snap-{secrets.token_hex(16)}"
+
+
+class SnapshotStore:
+    """The snapshots on record in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Put a snapshot on record."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(snapshot.id)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
+        temporary.rename(path)
+
+    def empty(self) -> bool:
+        """Whether nobody has a snapshot on any engine."""
+        return next(self._directory.glob("snap-*.json"), None) is None
+
+    def find(self, principal: str, engine: str, snapshot_id: str) -> Snapshot | None:
+        """Return a principal's snapshot on this engine, or None for any other."""
+        if not _ID.fullmatch(snapshot_id):
+            return None
+        found = self._read(self._path(snapshot_id))
+        mine = found is not None and found.principal == principal and found.engine == engine
+        return found if mine else None
+
+    def of(self, principal: str, engine: str) -> list[Snapshot]:
+        """Return a principal's snapshots on this engine, oldest first."""
+        found = (self._read(path) for path in self._directory.glob("snap-*.json"))
+        mine = [s for s in found if s is not None and s.principal == principal and s.engine == engine]
+        return sorted(mine, key=lambda snapshot: snapshot.created)
+
+    def remove(self, snapshot_id: str) -> None:
+        """Take a snapshot off the record. Quiet when it is not on it."""
+        self._path(snapshot_id).unlink(missing_ok=True)
+
+    def _path(self, snapshot_id: str) -> Path:
+        return self._directory / f"{snapshot_id}.json"
+
+    def _read(self, path: Path) -> Snapshot | None:
+        try:
+            return Snapshot(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            # Gone meanwhile, or not one of ours.
+            return None

@@ -1,0 +1,200 @@
+"""Pure: results as text for a model to read, and as structured data.
+
+What a program printed is data: it stands between marks that it cannot have known, and without characters
+that could act on a terminal.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+
+from mcp.types import CallToolResult, TextContent
+from pydantic import BaseModel
+
+from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.snapshots import Snapshot
+from pocket_dock_mcp.models import MIB, ContainerInfo, FileWritten, RunResult
+from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.server.schemas import (
+    KillReply,
+    ListReply,
+    ReadReply,
+    RunReply,
+    SandboxReply,
+    SnapshotReply,
+    Usage,
+    WriteReply,
+)
+
+
+def reply(text: str, structured: BaseModel) -> CallToolResult:
+    """Return a successful tool result."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
+    )
+
+
+def error(failure: PocketDockError) -> CallToolResult:
+    """Return what the caller can mend, with the way to mend it."""
+    text = f"{failure.code}: {failure}"
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def run(sandbox: Sandbox, result: RunResult) -> CallToolResult:
+    """Render a run."""
+    stdout, removed_out = neutralise(result.stdout)
+    stderr, removed_err = neutralise(result.stderr)
+    structured = RunReply(
+        sandbox_id=sandbox.id,
+        status=result.status,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_bytes=result.stdout_bytes,
+        stderr_bytes=result.stderr_bytes,
+        truncated=result.truncated,
+        control_chars_removed=removed_out or removed_err,
+        usage=Usage(
+            wall_s=round(result.usage.wall_s, 4),
+            cpu_s=round(result.usage.cpu_s, 4),
+            peak_memory_mb=round(result.usage.peak_memory_bytes / MIB, 1),
+        ),
+        hint=result.hint,
+    )
+    mark = secrets.token_hex(3)
+    parts = [_headline(result)]
+    parts += _block("stdout", stdout, result.stdout_bytes, mark)
+    parts += _block("stderr", stderr, result.stderr_bytes, mark)
+    if structured.control_chars_removed:
+        parts.append("Control characters were removed from the output.")
+    if result.hint:
+        parts.append(f"Hint: {result.hint}")
+    return reply("\n".join(parts), structured)
+
+
+def _headline(result: RunResult) -> str:
+    how: str = result.status
+    if result.exit_code is not None:
+        how += f", exit code {result.exit_code}"
+    elif result.signal is not None and result.status == "signal":
+        how += f" {result.signal}"
+    silent = "" if result.stdout_bytes or result.stderr_bytes else ", no output"
+    return f"{how}, {result.usage.wall_s:.2f} s{silent}"
+
+
+def _block(name: str, text: str, total: int, mark: str) -> list[str]:
+    if not total:
+        return []
+    return [f"--- {name} {mark} ({total} bytes) ---", text.removesuffix("\n"), f"--- end {mark} ---"]
+
+
+def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
+    """Return a sandbox's structured form."""
+    return SandboxReply(
+        sandbox_id=sandbox.id,
+        name=sandbox.request.name,
+        image=sandbox.request.snapshot or sandbox.request.image,
+        home=info.home,
+        python=info.python,
+        memory_mb=info.limits.memory_bytes // MIB,
+        cpus=info.limits.cpus,
+        pids=info.limits.pids,
+        network=info.network,
+        expires_in_s=int(sandbox.remaining_s()),
+        unenforced=list(info.unenforced),
+    )
+
+
+def created(structured: SandboxReply, notes: list[str]) -> CallToolResult:
+    """Render a new sandbox."""
+    parts = [
+        f"sandbox_id: {structured.sandbox_id}",
+        _describe(structured),
+        f"It ends after {structured.expires_in_s} s without a call, with this session, or by kill.",
+    ]
+    if structured.python is None:
+        parts.append("Its image has no python3: run_command works, run_code does not, and calls are slower.")
+    if structured.unenforced:
+        parts.append(f"Not enforced by this engine: {', '.join(structured.unenforced)}.")
+    return reply("\n".join([*notes, *parts]), structured)
+
+
+def _describe(sandbox: SandboxReply) -> str:
+    network = "no network" if sandbox.network == "none" else f"network {sandbox.network}"
+    return (
+        f"{sandbox.image}: {sandbox.memory_mb} MiB memory, {sandbox.cpus:g} CPU, {sandbox.pids} processes, "
+        f"{network}, home {sandbox.home}"
+    )
+
+
+def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> CallToolResult:
+    """Render what the caller has."""
+    lines = [f"{len(sandboxes)} sandboxes, {len(snapshots)} snapshots"]
+    for sandbox in sandboxes:
+        name = f" {_plain(sandbox.name)!r}" if sandbox.name else ""
+        lines.append(
+            f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, ends in {sandbox.expires_in_s} s unused"
+        )
+    for snapshot in snapshots:
+        name = f" {_plain(snapshot.name)!r}" if snapshot.name else ""
+        lines.append(f"{snapshot.snapshot_id}{name}: {snapshot.size_mb:g} MB, made {snapshot.created}")
+    return reply("\n".join(lines), ListReply(sandboxes=sandboxes, snapshots=snapshots))
+
+
+def snapshot_reply(snapshot: Snapshot, sandbox: Sandbox | None = None) -> SnapshotReply:
+    """Return a snapshot's structured form."""
+    created_at = datetime.datetime.fromtimestamp(snapshot.created, datetime.timezone.utc)
+    return SnapshotReply(
+        snapshot_id=snapshot.id,
+        name=snapshot.name,
+        sandbox_id=None if sandbox is None else sandbox.id,
+        size_mb=round(snapshot.size_bytes / 1e6, 1),
+        created=created_at.isoformat(timespec="seconds"),
+    )
+
+
+def snapshot_made(structured: SnapshotReply) -> CallToolResult:
+    """Render a new snapshot."""
+    return reply(
+        f"snapshot_id: {structured.snapshot_id}\n"
+        f"{structured.size_mb:g} MB with its image. Files only: processes and variables are not part of it. "
+        "Use it with create_sandbox(snapshot=...); delete it with kill(snapshot_id=...).",
+        structured,
+    )
+
+
+def written(sandbox: Sandbox, result: FileWritten) -> CallToolResult:
+    """Render a write."""
+    path = _plain(result.path)
+    verb = "Replaced" if result.overwrote else "Created"
+    structured = WriteReply(sandbox_id=sandbox.id, path=path, size=result.size, overwrote=result.overwrote)
+    return reply(f"{verb} {path} ({result.size} bytes).", structured)
+
+
+def read(structured: ReadReply) -> CallToolResult:
+    """Render a file."""
+    mark = secrets.token_hex(3)
+    what = f"{structured.path}: {structured.size} bytes"
+    if structured.total_lines is not None:
+        what += f", lines {structured.start_line}-{structured.end_line} of {structured.total_lines}"
+    if structured.encoding == "base64":
+        what += ", base64"
+    parts = [what, f"--- file {mark} ---", structured.content.removesuffix("\n"), f"--- end {mark} ---"]
+    if structured.truncated and structured.encoding == "utf-8":
+        parts.append(f"There is more: go on with start_line={(structured.end_line or 0) + 1}.")
+    elif structured.truncated:
+        parts.append("Only the beginning is shown. Cut out what you need with run_command.")
+    return reply("\n".join(parts), structured)
+
+
+def killed(what: str) -> CallToolResult:
+    """Render an end."""
+    return reply(f"Killed {what}.", KillReply(killed=what))
+
+
+def _plain(text: str) -> str:
+    """Return a name that cannot act on a terminal or break out of its line."""
+    return neutralise(text.replace("\n", "\\n"))[0].encode("utf-8", "backslashreplace").decode("utf-8")
