@@ -76,6 +76,8 @@ def settle_in(user: User, marker: int, processes: int, cwd: str, ends: Tuple[int
     Returns the descriptor to report a failure on. A failure of `chdir` is reported and ends the child.
     """
     os.setsid()
+    # The agent is to get the processor when it has to stop a crowd. Matters only among a sandbox's processes.
+    os.nice(10)
     # The user's processes are to die before the agent when memory runs out. Raising needs no privilege.
     with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(b"1000")

@@ -292,6 +292,10 @@ class Agent:
         """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
         Kill(self, marker, done).step()
 
+    def is_alone(self, marker: Optional[int]) -> bool:
+        """Whether every process of the user belongs to the run with this marker (None: to what is killed)."""
+        return marker is None or all(run.marker == marker for run in self._programs.values())
+
     def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
         known = set(self._programs)
@@ -349,6 +353,9 @@ class Kill:
 
     def step(self) -> None:
         agent = self._agent
+        if agent.is_alone(self._marker):
+            with agent.user:
+                _kill(-1)
         agent.reap()
         pids = runs.owned(agent.user.uid) if self._marker is None else runs.marked(self._marker)
         elapsed = time.monotonic() - self._began
@@ -357,7 +364,8 @@ class Kill:
             self._done()
             return
         with agent.user:
-            if self._marker is None or elapsed > KILL_PATIENCE:
+            if agent.is_alone(self._marker) or elapsed > KILL_PATIENCE:
+                # One system call for all: faster than any scan, and needs none.
                 _kill(-1)
             else:
                 for number in (signal.SIGSTOP, signal.SIGKILL):
