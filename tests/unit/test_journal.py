@@ -1,0 +1,76 @@
+"""What is on disk before it is on the engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pocket_dock_mcp.manager.journal import Journal, Record, dead_records
+
+
+def dead(directory: Path) -> list[Record]:
+    with dead_records(directory) as records:
+        return [record for _, record in records]
+
+
+def test_a_living_process_is_not_dead(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.intend("container", "a")
+
+    assert dead(tmp_path) == []
+
+    journal.close()
+
+
+def test_what_a_dead_process_intended_and_did_not_settle_is_read_back(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.use_engine("podman:here")
+    kept = journal.intend("container", "left")
+    journal.intend("container", "gone")
+    journal.settled("gone")
+    image = journal.intend("image", "half")
+    journal.close()
+
+    (record,) = dead(tmp_path)
+
+    assert record.engine == "podman:here"
+    assert record.instance == journal.instance
+    assert list(record.intents.values()) == [kept, image]
+
+
+def test_closing_with_nothing_left_leaves_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.intend("container", "a")
+    journal.settled("a")
+    journal.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_does_not_grow_while_nothing_is_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.use_engine("e")
+    for number in range(1000):
+        journal.intend("container", f"c{number}")
+        journal.settled(f"c{number}")
+
+    (path,) = tmp_path.iterdir()
+
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [{"engine": "e"}]
+    journal.close()
+
+
+def test_a_line_that_was_cut_off_is_no_intent(tmp_path: Path) -> None:
+    (tmp_path / "0123.jsonl").write_text('{"engine": "e"}\n{"intend": "container", "na', encoding="utf-8")
+
+    (record,) = dead(tmp_path)
+
+    assert record == Record("0123", "e")
+
+
+def test_nonces_differ(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+
+    assert journal.intend("container", "a").nonce != journal.intend("container", "b").nonce
+
+    journal.close()
