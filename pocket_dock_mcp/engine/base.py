@@ -187,8 +187,14 @@ class Engine(Protocol):
             ImageBuildError: a step failed; the message has the last lines.
         """
 
-    async def import_rootfs(self, tar: AsyncIterable[bytes], tag: str) -> str:
-        """Make an image of one layer from the tar of a root filesystem and return its id."""
+    async def import_rootfs(
+        self, tar: AsyncIterable[bytes], tag: str, *, labels: Mapping[str, str] | None = None
+    ) -> str:
+        """Make an image of one layer from the tar of a root filesystem and return its id.
+
+        Raises:
+            ImageBuildError: it is no such tar.
+        """
 
     async def remove_image(self, reference: str) -> None:
         """Remove an image. Quiet when it is gone already."""

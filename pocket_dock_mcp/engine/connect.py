@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +16,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import ByteStream
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.endpoint import ENGINE_VARIABLE, Brand, Endpoint, Plan, candidates
-from pocket_dock_mcp.engine.service import PodmanService
+from pocket_dock_mcp.engine.service import POLL_INTERVAL, PodmanService
 from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 
 NAMED_DEADLINE = 5.0
@@ -28,8 +30,6 @@ RESERVE = 0.3
 """Seconds of them that one silent listener leaves to those after it. What answers takes milliseconds."""
 MAX_ANSWER = 16 * 1024
 """Bytes read of what may not be an engine at all."""
-
-_PING = b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
 _INSTALL = (
     "Install Podman (the package 'podman' in every major distribution; it needs no daemon, and is started "
@@ -47,7 +47,8 @@ class _Silence:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.endpoint.source} at {_short(self.endpoint.url)}: {self.detail}"
+        place = self.endpoint.url.removeprefix("unix://")
+        return f"{self.endpoint.source} at {place}: {self.detail}"
 
 
 async def connect(environ: Mapping[str, str]) -> Engine:
@@ -92,9 +93,7 @@ async def _connect_named(endpoint: Endpoint, brand: Brand | None) -> Engine:
     if silence is None:
         return await _open(endpoint.url)
     message = f"{endpoint.source} is set to {endpoint.url}, and that is of no use: {silence.detail}."
-    hint = (
-        f"Start that engine, correct {endpoint.source}, or unset it to let an engine be found or started."
-    )
+    hint = f"Start that engine, correct {endpoint.source}, or unset it to let an engine be found or started."
     if silence.reason == "timeout":
         raise EngineTimeoutError(message, hint=hint)
     raise EngineUnavailableError(message, hint=hint)
@@ -116,8 +115,7 @@ async def _open_own(program: str, environ: Mapping[str, str], failed: list[_Sile
     try:
         service = await PodmanService.start(program, environ, answers=answers)
     except EngineError as error:
-        tried = _listing(failed)
-        raise type(error)(f"{error.message} Tried before: {tried}", hint=error.hint) from error
+        raise type(error)(f"{error.message} {_listing(failed)}".strip(), hint=error.hint) from error
     try:
         return await DockerApiEngine.connect(service.url, on_close=service.stop)
     except BaseException:
@@ -127,7 +125,7 @@ async def _open_own(program: str, environ: Mapping[str, str], failed: list[_Sile
 
 def _nobody(plan: Plan, failed: list[_Silence]) -> EngineUnavailableError:
     name = {"podman": "Podman", "docker": "Docker", None: "container engine"}[plan.brand]
-    message = f"No {name} answers. Tried: {_listing(failed)}"
+    message = f"No {name} answers. {_listing(failed)}".strip()
     if plan.own_service:
         message += " There is no podman program on PATH either."
     hint = {
@@ -143,7 +141,7 @@ def _nobody(plan: Plan, failed: list[_Silence]) -> EngineUnavailableError:
 
 
 def _listing(failed: list[_Silence]) -> str:
-    return "; ".join(map(str, failed)) + "."
+    return f"Tried: {'; '.join(map(str, failed))}." if failed else ""
 
 
 async def _ask(endpoint: Endpoint, brand: Brand | None, *, deadline: float) -> _Silence | None:
@@ -165,22 +163,51 @@ async def _ask(endpoint: Endpoint, brand: Brand | None, *, deadline: float) -> _
 
 
 async def _ping(url: str) -> bytes:
-    """Return the head of the engine's answer to a ping."""
-    async with await _dial(url) as stream:
-        await stream.send(_PING)
-        head = b""
-        while b"\r\n\r\n" not in head and len(head) < MAX_ANSWER:
-            try:
-                head += await stream.receive()
-            except anyio.EndOfStream:
-                break
-        return head
+    """Return the head of the answer to a ping."""
+    reader, writer = await _dial(url)
+    try:
+        host = "localhost" if url.startswith("unix:") else urlsplit(url).netloc
+        writer.write(f"GET /_ping HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return b""
+    finally:
+        writer.close()
 
 
-async def _dial(url: str) -> ByteStream:
-    parts = urlsplit(url)
-    ...
+async def _dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if not url.startswith("unix://"):
+        address = urlsplit(url)
+        secure = address.scheme == "https" or None
+        return await asyncio.open_connection(address.hostname, address.port, ssl=secure, limit=MAX_ANSWER)
+    raw = socket.socket(socket.AF_UNIX)
+    try:
+        await _connect_unix(raw, url.removeprefix("unix://"))
+        return await asyncio.open_unix_connection(sock=raw, limit=MAX_ANSWER)
+    except BaseException:
+        raw.close()
+        raise
+
+
+async def _connect_unix(raw: socket.socket, path: str) -> None:
+    # By hand: asyncio takes the refusal of a listener whose queue is full for a connection.
+    raw.setblocking(False)
+    while (failure := raw.connect_ex(path)) == errno.EAGAIN:  # noqa: ASYNC110  # no event for it
+        await anyio.sleep(POLL_INTERVAL)
+    if failure:
+        raise OSError(failure, os.strerror(failure))
 
 
 def _judge(endpoint: Endpoint, brand: Brand | None, head: bytes) -> _Silence | None:
-    ...
+    """Tell from an answer whether this is the engine that is wanted."""
+    first, _, rest = head.decode("latin-1").partition("\r\n")
+    headers = {line.partition(":")[0].lower() for line in rest.splitlines()}
+    status = first.split()[1:2]
+    if not first.startswith("HTTP/1.") or "api-version" not in headers:
+        return _Silence(endpoint, "other", "what answers there is no container engine")
+    if status != ["200"]:
+        return _Silence(endpoint, "other", f"the engine is not well (it answers {first[:80]!r} to a ping)")
+    found: Brand = "podman" if "libpod-api-version" in headers else "docker"
+    if brand not in (None, found):
+        return _Silence(endpoint, "other", f"{found} answers there, not {brand}")
+    return None

@@ -5,11 +5,20 @@ The only module that imports aiodocker, knows a field name of that API, or where
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import aiodocker
 import aiohttp
@@ -27,13 +36,14 @@ from pocket_dock_mcp.engine.base import (
     Stream,
 )
 from pocket_dock_mcp.engine.hardening import create_config
-from pocket_dock_mcp.engine.translate import Verb, translate
+from pocket_dock_mcp.engine.translate import IN_STREAM, Verb, translate
 from pocket_dock_mcp.errors import (
     ConfigError,
     ContainerGoneError,
     EngineConflictError,
     EngineTimeoutError,
     EngineUnavailableError,
+    ImageBuildError,
     ImageNotFoundError,
     StreamLostError,
 )
@@ -44,6 +54,8 @@ CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 IMAGE_DEADLINE = 600.0
 """Seconds for moving or building an image; progress is shown meanwhile."""
+LAST_LINES = 10
+"""Lines of a failed build that its error shows."""
 
 _STATUSES = frozenset({"created", "running", "paused", "exited", "removing"})
 _STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited", "stopping": "removing"}
@@ -52,14 +64,27 @@ _STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited",
 class DockerApiEngine:
     """A Podman or Docker engine; see `pocket_dock_mcp.engine.base.Engine` for the contract."""
 
-    def __init__(self, client: aiodocker.Docker, connector: aiohttp.BaseConnector, info: EngineInfo) -> None:
+    def __init__(
+        self,
+        client: aiodocker.Docker,
+        connector: aiohttp.BaseConnector,
+        info: EngineInfo,
+        on_close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._client = client
         self._connector = connector
         self._info = info
+        self._on_close = on_close
 
     @classmethod
-    async def connect(cls, url: str) -> DockerApiEngine:
+    async def connect(
+        cls, url: str, *, on_close: Callable[[], Awaitable[None]] | None = None
+    ) -> DockerApiEngine:
         """Connect to an engine and learn who it is.
+
+        Args:
+            url: where it listens.
+            on_close: the last thing that `aclose` does: ends what was started to reach the engine.
 
         Raises:
             ConfigError: the URL is of no kind that we can speak to.
@@ -72,7 +97,9 @@ class DockerApiEngine:
         )
         try:
             async with _call("ping", url, PING_DEADLINE):
-                version = await client.version()
+                answer = await _ping(client)
+            # Said here, because aiodocker would ask "version" for it, and that takes Podman a second.
+            client.api_version = f"v{answer['Api-Version']}"
             async with _call("ping", url, CALL_DEADLINE):
                 system = await client.system.info()
         except BaseException:
@@ -80,7 +107,7 @@ class DockerApiEngine:
                 await client.close()
                 await connector.close()
             raise
-        return cls(client, connector, _engine_info(url, version, system))
+        return cls(client, connector, _engine_info(url, answer, system), on_close)
 
     @property
     def info(self) -> EngineInfo:
@@ -90,7 +117,7 @@ class DockerApiEngine:
     async def ping(self) -> None:
         """Raise unless the engine answers now."""
         async with _call("ping", self._info.url, PING_DEADLINE):
-            await self._client.version()
+            await _ping(self._client)
 
     # -- containers -------------------------------------------------------------------------------
 
@@ -106,7 +133,7 @@ class DockerApiEngine:
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams; see the port."""
         container = self._client.containers.container(container_id)
-        async with _call("container", container_id, CALL_DEADLINE):
+        async with _call("attach", container_id, CALL_DEADLINE):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
             await stream.__aenter__()
         return _AttachedStream(stream)
@@ -189,7 +216,8 @@ class DockerApiEngine:
             done = await self._client.containers.container(container_id).commit(
                 repository=repository, tag=version, changes=changes, config={}
             )
-        return str(done["Id"])
+        # Podman leaves the algorithm out here, and only here.
+        return f"sha256:{str(done['Id']).removeprefix('sha256:')}"
 
     # -- images -----------------------------------------------------------------------------------
 
@@ -219,10 +247,12 @@ class DockerApiEngine:
 
     async def pull(self, reference: str) -> AsyncIterator[str]:
         """Fetch an image; see the port."""
-        async with _call("pull", reference, IMAGE_DEADLINE):
-            async for event in self._client.images.pull(reference, stream=True):
-                if line := _progress(event):
-                    yield line
+        params = [("fromImage", reference)]
+        if not any(mark in reference.rpartition("/")[2] for mark in ":@"):
+            params.append(("tag", "latest"))  # without one Docker fetches all tags
+        async with aclosing(self._progress("pull", reference, "images/create", params)) as lines:
+            async for line in lines:
+                yield line
         # Podman reports some failures as progress only.
         await self._inspect_image(reference)
 
@@ -230,34 +260,61 @@ class DockerApiEngine:
         self, context: bytes, tag: str, *, build_args: Mapping[str, str], labels: Mapping[str, str]
     ) -> AsyncIterator[str]:
         """Build an image; see the port."""
-        async with _call("build", tag, IMAGE_DEADLINE):
-            events = self._client.images.build(
-                fileobj=io.BytesIO(context),
-                encoding="identity",
-                path_dockerfile="Containerfile",
-                tag=tag,
-                buildargs=build_args,
-                labels=labels,
-                forcerm=True,
-                stream=True,
-            )
-            async for event in events:
-                if line := _progress(event):
+        params = [("t", tag), ("dockerfile", "Containerfile"), ("rm", "1"), ("forcerm", "1")]
+        params += [("buildargs", json.dumps(dict(build_args))), ("labels", json.dumps(dict(labels)))]
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        try:
+            async with aclosing(self._progress("build", tag, "build", params, context)) as lines:
+                async for line in lines:
+                    last.append(line)
                     yield line
+        except ImageBuildError as error:
+            raise ImageBuildError(f"{error.message} Its last lines: {' | '.join(last)}") from error
         await self._inspect_image(tag)
 
-    async def import_rootfs(self, tar: AsyncIterable[bytes], tag: str) -> str:
+    async def import_rootfs(
+        self, tar: AsyncIterable[bytes], tag: str, *, labels: Mapping[str, str] | None = None
+    ) -> str:
         """Make an image of a root filesystem's tar; see the port."""
-        repository, _, version = tag.rpartition(":")
-        params = {"fromSrc": "-", "repo": repository, "tag": version}
-        async with _call("import", tag, IMAGE_DEADLINE):
-            # aiodocker has no method for this endpoint.
-            query = self._client._query_chunked_post(  # noqa: SLF001
-                "images/create", params=params, data=tar, headers={"Content-Type": "application/x-tar"}
-            )
-            async with query as response:
-                await response.read()
+        # Not as "repo" and "tag": Podman 4.3 looks at the first only. One label in a change: Podman again.
+        params = [("fromSrc", "-"), ("repo", tag)]
+        params += [("changes", f"LABEL {key}={json.dumps(value)}") for key, value in (labels or {}).items()]
+        async for _ in self._progress("import", tag, "images/create", params, tar):
+            pass
         return (await self.image(tag)).id
+
+    async def _progress(
+        self,
+        verb: Verb,
+        subject: str,
+        path: str,
+        params: Sequence[tuple[str, str]],
+        data: bytes | AsyncIterable[bytes] | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Make a request that takes long, and yield the lines of its progress.
+
+        The engine gives up what it does when the reader stops reading. No deadline's scope is open across a
+        yield: it would be the reader's as well.
+        """
+        ends = anyio.current_time() + IMAGE_DEADLINE
+        # Measured: with "Connection: close", which a connector without a pool says by itself, Docker does
+        # not notice that its client has gone, and goes on.
+        headers = {"Connection": "keep-alive", "Content-Type": "application/x-tar"}
+        # aiodocker has no method for the import, no parameters that repeat, and it does not close responses.
+        query = self._client._query(  # noqa: SLF001
+            f"{path}?{urlencode(params)}", "POST", data=data, headers=headers, timeout=None
+        )
+        async with AsyncExitStack() as stack:
+            async with _call(verb, subject, IMAGE_DEADLINE):
+                response = await stack.enter_async_context(query)
+            stack.callback(response.close)
+            while True:
+                async with _call(verb, subject, max(0, int(ends - anyio.current_time()))):
+                    event = await response.content.readline()
+                if not event:
+                    return
+                for line in _progress_lines(verb, subject, json.loads(event)):
+                    yield line
 
     async def remove_image(self, reference: str) -> None:
         """Remove an image; see the port."""
@@ -268,9 +325,13 @@ class DockerApiEngine:
             pass
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.close()
-        await self._connector.close()
+        """Close all connections, then what was started to reach the engine."""
+        try:
+            await self._client.close()
+            await self._connector.close()
+        finally:
+            if self._on_close is not None:
+                await self._on_close()
 
     async def _inspect_image(self, reference: str) -> dict[str, Any]:
         async with _call("image", reference, CALL_DEADLINE):
@@ -326,6 +387,16 @@ class _ExecStream(_AttachedStream):
         return ExecState(running=running, exit_code=None if running else data.get("ExitCode"))
 
 
+async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:
+    """Ask for the answer that costs an engine nothing, and return its headers."""
+    # aiodocker has no method for this endpoint.
+    async with client._query("_ping", versioned_api=False) as response:  # noqa: SLF001
+        await response.read()
+    if "Api-Version" not in response.headers:
+        raise EngineUnavailableError(f"What answers at {client.docker_host!r} is no container engine.")
+    return response.headers
+
+
 @asynccontextmanager
 async def _call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
     """Give one request its deadline and turn its failures into our errors."""
@@ -366,18 +437,25 @@ def _connector(url: str) -> aiohttp.BaseConnector:
     )
 
 
-def _engine_info(url: str, version: Mapping[str, Any], system: Mapping[str, Any]) -> EngineInfo:
-    names = [str(component.get("Name", "")) for component in version.get("Components") or ()]
+def _engine_info(url: str, answer: Mapping[str, str], system: Mapping[str, Any]) -> EngineInfo:
     options = [str(option) for option in system.get("SecurityOptions") or ()]
-    kind: EngineKind = "podman" if any("podman" in name.lower() for name in names) else "docker"
+    kind: EngineKind = "podman" if "Libpod-Api-Version" in answer else "docker"
     return EngineInfo(
         kind=kind,
-        version=str(version.get("Version", "")),
+        version=str(system.get("ServerVersion", "")),
         url=url,
-        rootless=any("rootless" in option for option in options),
+        # Podman 4.3 says it here only, Docker there only.
+        rootless=bool(system.get("Rootless")) or any("rootless" in option for option in options),
         cgroup_version=2 if str(system.get("CgroupVersion", "1")) == "2" else 1,
-        identity=f"{kind}:{system.get('Name')}:{system.get('DockerRootDir')}",
+        identity=_identity(kind, system),
     )
+
+
+def _identity(kind: EngineKind, system: Mapping[str, Any]) -> str:
+    # Docker has an id that lasts; Podman, which has no daemon, makes one up for each answer.
+    if kind == "docker" and system.get("ID"):
+        return f"docker:{system['ID']}"
+    return f"{kind}:{system.get('Name')}:{system.get('DockerRootDir')}"
 
 
 def _status(raw: object) -> Any:
@@ -385,8 +463,11 @@ def _status(raw: object) -> Any:
     return name if name in _STATUSES else "unknown"
 
 
-def _progress(event: Mapping[str, Any]) -> str:
-    """Return one line of a progress event, or nothing."""
+def _progress_lines(verb: Verb, subject: str, event: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a progress event, or raise the failure that it reports."""
+    detail = event.get("errorDetail") or {}
+    if problem := detail.get("message") or event.get("error"):
+        raise translate(verb, IN_STREAM, str(problem), subject)
     text = event.get("stream") or event.get("status") or ""
-    detail = event.get("progress") or ""
-    return f"{text} {detail}".strip()
+    lines = f"{text} {event.get('progress') or ''}".splitlines()
+    return [line.strip() for line in lines if line.strip()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -16,10 +16,8 @@ from pocket_dock_mcp.errors import ConfigError
 Brand = Literal["podman", "docker"]
 
 ENGINE_VARIABLE = "POCKET_DOCK_ENGINE"
-VALID_FORMS = (
-    "Valid are the words podman and docker, or an address: unix:///path/to/engine.sock, tcp://host:port, "
-    "http://host:port or https://host:port."
-)
+
+_ADDRESSES = "unix:///path/to/engine.sock, tcp://host:port, http://host:port or https://host:port."
 
 _FOREIGN_VARIABLES: dict[str, Brand] = {"CONTAINER_HOST": "podman", "DOCKER_HOST": "docker"}
 """The engines' own variables, in the order in which they count."""
@@ -86,17 +84,21 @@ def _only(variable: str, address: str, brand: Brand | None) -> Plan:
 
 def _checked(variable: str, address: str) -> str:
     """Return the address if it is one that we can connect to."""
-    message = f"{variable} is {address!r}, which is no engine that can be used."
+    words = "the words podman and docker, and " if variable == ENGINE_VARIABLE else ""
+    wrong = ConfigError(
+        f"{variable} is {address!r}, which is no engine that can be used.",
+        hint=f"Valid are {words}{_ADDRESSES}",
+    )
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(message, hint=VALID_FORMS) from error
+        raise wrong from error
     if parts.scheme == "ssh":
         raise ConfigError(
             f"{variable} is {address!r}: there is no ssh client in here.",
-            hint="Forward the remote engine's socket (ssh -N -L /tmp/engine.sock:/run/user/1000/podman/podman.sock "
-            f"user@host) and set {variable}=unix:///tmp/engine.sock.",
+            hint="Forward the remote engine's socket (ssh -N -L /tmp/engine.sock:/path/to/remote.sock host) "
+            f"and set {variable}=unix:///tmp/engine.sock.",
         )
     if parts.scheme == "unix":
         # Cut by hand: to urlsplit a path ends at "?" and "#".
@@ -105,7 +107,7 @@ def _checked(variable: str, address: str) -> str:
             return f"unix://{path}"
     if parts.scheme in ("tcp", "http", "https") and parts.hostname and port and parts.path in ("", "/"):
         return address.rstrip("/")
-    raise ConfigError(message, hint=VALID_FORMS)
+    raise wrong
 
 
 def _refuse_client_certificates(environ: Mapping[str, str], variable: str, address: str) -> None:
@@ -137,27 +139,25 @@ def _known(
     yield from (("podman", _unix(path, "Podman machine")) for path in _machines(environ, user_dirs, home))
 
 
-def _machines(
-    environ: Mapping[str, str], user_dirs: tuple[PurePosixPath, ...], home: Path
-) -> Iterator[PurePosixPath]:
-    machine = PurePosixPath(home) / ".local/share/containers/podman/machine"
+def _machines(environ: Mapping[str, str], user_dirs: tuple[Path, ...], home: Path) -> Iterator[Path]:
+    machine = home / ".local/share/containers/podman/machine"
     yield machine / "podman.sock"
     yield machine / "podman-machine-default/podman.sock"
     yield machine / "qemu/podman.sock"
     # Since version 5 it lies with what is temporary.
     temporary = environ.get("TMPDIR", "")
-    for directory in user_dirs or ((PurePosixPath(temporary),) if temporary.startswith("/") else ()):
+    for directory in user_dirs or ((Path(temporary),) if temporary.startswith("/") else ()):
         yield directory / "podman/podman-machine-default-api.sock"
 
 
-def runtime_dirs(environ: Mapping[str, str], *, uid: int) -> tuple[PurePosixPath, ...]:
+def runtime_dirs(environ: Mapping[str, str], *, uid: int) -> tuple[Path, ...]:
     """Return where this user's sockets may be: what the environment says, then what systemd makes."""
     said = environ.get("XDG_RUNTIME_DIR", "").strip()
-    usual = PurePosixPath(f"/run/user/{uid}")
+    usual = Path(f"/run/user/{uid}")
     # A relative path is to be ignored, says the XDG specification.
-    first = (PurePosixPath(said),) if said.startswith("/") else ()
+    first = (Path(said),) if said.startswith("/") else ()
     return tuple(dict.fromkeys((*first, usual)))
 
 
-def _unix(path: PurePosixPath | str, source: str) -> Endpoint:
+def _unix(path: Path | str, source: str) -> Endpoint:
     return Endpoint(f"unix://{path}", source)

@@ -20,7 +20,9 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
 )
 
-Verb = Literal["ping", "create", "container", "start", "exec", "image", "pull", "build", "import", "list"]
+Verb = Literal[
+    "ping", "create", "container", "attach", "start", "exec", "image", "pull", "build", "import", "list"
+]
 
 CANNOT_CONNECT = 900
 """aiodocker's status for "nobody listens"."""
@@ -28,6 +30,8 @@ IN_STREAM = 0
 """aiodocker's status for an error that came inside a successful response's progress stream."""
 
 _MISSING_PROGRAM = ("executable file", "no such file or directory", "command not found", "was not found")
+_WRONG_STATE = ("container state improper", "is not running", "name is already in use")
+"""Podman 4.3 answers 500 to these."""
 
 
 def translate(verb: Verb, status: int, message: str, subject: str) -> EngineError | ImageError:
@@ -39,7 +43,8 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
             hint="Start it (Podman: systemctl --user start podman.socket; Docker: systemctl start docker) "
             "and try again.",
         )
-    if verb == "start" and status in (400, 404, 500) and any(part in text for part in _MISSING_PROGRAM):
+    # Podman 4.3 prepares the program when it is attached to, and says 409 then.
+    if verb in ("start", "attach") and status in (400, 404, 409, 500) and _has(text, _MISSING_PROGRAM):
         return ProgramNotFoundError(f"The image cannot start its first program: {message}")
     if verb in ("pull", "build", "import"):
         return _image_failure(verb, message, subject)
@@ -49,9 +54,13 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
         return image_not_found(subject)
     if status == 404 or (verb != "create" and "no such container" in text):
         return ContainerGoneError(f"The engine has no container {subject!r}.")
-    if status == 409 or "container state improper" in text or "is not running" in text:
+    if status == 409 or _has(text, _WRONG_STATE):
         return EngineConflictError(f"The engine refused to {verb} {subject!r}: {message}")
     return EngineResponseError(f"The engine failed to {verb} {subject!r} (HTTP {status}): {message}")
+
+
+def _has(text: str, parts: tuple[str, ...]) -> bool:
+    return any(part in text for part in parts)
 
 
 def image_not_found(reference: str) -> ImageNotFoundError:

@@ -197,11 +197,13 @@ class RootlessPodman(Engine):
         self._tunnel.wait_ready(self.answers, seconds=120)
 
     def down(self) -> bool:
-        if self._emulator.pid() is not None:
+        was_running = self._emulator.pid() is not None
+        if was_running:
             self._power_off()
         self._tunnel.stop(seconds=10)
+        self._emulator.stop(seconds=10)
         self.socket.unlink(missing_ok=True)
-        return self._emulator.stop(seconds=10)
+        return was_running
 
     def _power_off(self) -> None:
         """In order, since the disk is kept with the images on it."""

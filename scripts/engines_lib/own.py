@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import host
 from .engine import Engine
-from .processes import Daemon
+from .processes import Daemon, kill_namespace
 from .state import State, say
 
 PODMAN_TOOLS = {
@@ -21,6 +21,12 @@ PODMAN_TOOLS = {
     "slirp4netns": "slirp4netns",
     "catatonit": "catatonit",
 }
+# dockerd leaves mounts behind; in a namespace of its own they go with it. The folder that is
+# bound onto itself is what tells that namespace from others.
+ENTER = """
+mount --bind "$1" "$1"
+exec dockerd
+"""
 SYSTEM_DOCKER = Path("/var/run/docker.sock")
 
 
@@ -56,7 +62,8 @@ class Docker(Engine):
     socket = SYSTEM_DOCKER
 
     def __init__(self, state: State) -> None:
-        self._daemon = Daemon(state.engine(self.name), "dockerd")
+        self._folder = state.engine(self.name)
+        self._daemon = Daemon(self._folder, "dockerd")
 
     @property
     def tools(self) -> dict[str, str]:
@@ -70,9 +77,13 @@ class Docker(Engine):
         if self.answers():
             say(f"{self.name}: uses the one that answers at {self.socket}")
             return
-        self._daemon.stop(seconds=60)
-        self._daemon.start(["dockerd"])
+        self.down()
+        enter = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", ENTER]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._daemon.start([*enter, "sh", str(self._folder)])
         self._daemon.wait_ready(self.answers, seconds=60)
 
     def down(self) -> bool:
-        return self._daemon.stop(seconds=60)
+        stopped = self._daemon.stop(seconds=60)
+        kill_namespace(self._folder)
+        return stopped

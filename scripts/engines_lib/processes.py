@@ -142,15 +142,17 @@ def _pids() -> list[int]:
 
 
 def _in_namespace(marker: Path) -> set[int]:
-    return {pid for pid in _pids() if _mounted_in(pid, str(marker))}
+    return {pid for pid in _pids() if _mounted_in(pid, marker)}
 
 
-def _mounted_in(pid: int, point: str) -> bool:
+def _mounted_in(pid: int, marker: Path) -> bool:
     try:
         lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        points = {line.split()[4] for line in lines}
+        # In another root, the same path is another folder, and its processes are not ours.
+        return str(marker) in points and Path(f"/proc/{pid}/root{marker}").samefile(marker)
     except OSError:
         return False
-    return any(line.split()[4] == point for line in lines)
 
 
 def _with_descendants(roots: set[int]) -> set[int]:

@@ -42,8 +42,6 @@ def cached(state: State, recipe: Recipe, build: Callable[[Path], None]) -> Path:
     """The entry's folder; one that was not finished is never seen under its name."""
     entry = state.cache / recipe.key
     if not entry.exists():
-        for left in state.cache.glob(f"{recipe.name}-*.partial"):
-            remove_tree(left)
         # A build whose script was killed may still be writing to the one before.
         partial = Path(mkdtemp(prefix=f"{recipe.key}-", suffix=".partial", dir=state.cache))
         partial.chmod(0o755)

@@ -44,9 +44,11 @@ class State:
 
     @classmethod
     def from_environment(cls) -> State:
-        root = Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).absolute()
-        if len(os.fsencode(root)) > LONGEST_DIR:
-            msg = f"{DIR_VARIABLE} must be at most {LONGEST_DIR} bytes: {root}"
+        given = Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).absolute()
+        # Mounts are found again by their path, which the kernel tells without links.
+        root = given.parent.resolve() / given.name
+        if len(os.fsencode(root)) > LONGEST_DIR or len(str(root).split()) > 1:
+            msg = f"{DIR_VARIABLE} must have at most {LONGEST_DIR} bytes and no space: {root}"
             raise UnfitHostError(msg)
         return cls(root)
 
@@ -74,6 +76,8 @@ class State:
             except BlockingIOError:
                 say("another run is at work here: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
+            for left in self.cache.glob("*.partial"):
+                remove_tree(left)
             yield
 
 

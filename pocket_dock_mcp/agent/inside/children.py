@@ -5,15 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import signal
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from . import wire
 from .identity import User
 
+Ends = Tuple[int, int, int, int]
+"""A child's ends of its pipes: standard input, output, error, and the one for why it could not start."""
+
 PIPE_SIZE = 256 * 1024
 F_SETPIPE_SZ = 1031
-FIRST_FREE_FD = 10
 
 
 class Start:
@@ -44,12 +45,11 @@ class Pipes:
             os.set_blocking(self.in_write, False)
         else:
             self.in_read = devnull
-        for fd in (self.out_read, self.err_read):
-            os.set_blocking(fd, False)
-            _enlarge(fd)
+        os.set_blocking(self.out_read, False)
+        os.set_blocking(self.err_read, False)
 
     @property
-    def child_ends(self) -> Tuple[int, int, int, int]:
+    def child_ends(self) -> Ends:
         return self.in_read, self.out_write, self.err_write, self.failure_write
 
     def close_child_ends(self) -> None:
@@ -62,7 +62,8 @@ class Pipes:
                 os.close(fd)
 
 
-def _enlarge(fd: int) -> None:
+def enlarge(fd: int) -> None:
+    """Give a pipe that has been seen full a larger buffer: fewer and larger reads."""
     try:
         fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:
@@ -70,32 +71,31 @@ def _enlarge(fd: int) -> None:
         pass
 
 
-def settle_in(user: User, marker: int, processes: int, cwd: str, ends: Tuple[int, int, int, int]) -> int:
+def settle_in(user: User, marker: int, processes: int, cwd: str, ends: Ends) -> None:
     """In a forked child: become the user, in the run's directory, on the run's pipes.
 
-    Returns the descriptor to report a failure on. A failure of `chdir` is reported and ends the child.
+    A failure of `chdir` is reported and ends the child. Everything here is written to touch little memory:
+    each page touched is a page copied, and that is most of what a fork costs.
     """
     os.setsid()
     # The agent is to get the processor when it has to stop a crowd. Matters only among a sandbox's processes.
     os.nice(10)
     # The user's processes are to die before the agent when memory runs out. Raising needs no privilege.
-    with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"1000")
+    adjustment = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(adjustment, b"1000")
+    os.close(adjustment)
     # Below the container's pids limit, so that the agent can always fork.
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     user.become(marker)
     os.umask(0o022)
-    # High numbers first: a source below 3 must not be overwritten before it is copied.
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in ends]
-    for target, copy in enumerate(copies[:3]):
-        os.dup2(copy, target, inheritable=True)
-        os.close(copy)
+    # No source is below 3: those numbers are taken in the zygote.
+    for target in (0, 1, 2):
+        os.dup2(ends[target], target)
     try:
         os.chdir(cwd)
     except OSError as error:
-        give_up(copies[3], "cwd", error)
-    return copies[3]
+        give_up(ends[3], "cwd", error)
 
 
 def give_up(failure_fd: int, stage: str, error: OSError) -> NoReturn:
@@ -104,34 +104,12 @@ def give_up(failure_fd: int, stage: str, error: OSError) -> NoReturn:
     os._exit(127)
 
 
-def default_signals() -> None:
-    """Undo what the agent has set, before a program is executed."""
-    signal.set_wakeup_fd(-1)
-    for number in (
-        signal.SIGCHLD,
-        signal.SIGPIPE,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGXFSZ,
-    ):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def exec_program(
-    user: User, marker: int, processes: int, start: Start, ends: Tuple[int, int, int, int]
-) -> NoReturn:
-    """In a forked child: become the user's program. Never returns."""
+def become(argv: List[str], env: Dict[str, str], failure_fd: int) -> NoReturn:
+    """In a forked child that has settled: execute the user's program."""
     try:
-        default_signals()
-        failure_fd = settle_in(user, marker, processes, start.cwd, ends)
-        argv = start.argv or []
-        try:
-            os.execvpe(argv[0], argv, start.env)
-        except OSError as error:
-            give_up(failure_fd, "exec", error)
-    finally:
-        os._exit(127)
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        give_up(failure_fd, "exec", error)
 
 
 def memfd(*pieces: bytes) -> int:

@@ -402,8 +402,10 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # The kernel delivers to PID 1 only what it handles, from inside its namespace. So the defaults protect it
+    # as well as ignoring would, and its children need not undo anything.
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     identity.shed_privileges()
     agent = Agent()
     agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})

@@ -27,6 +27,7 @@ MARKER_LAST = 64999
 """Group ids for markers: within the 65536 ids that a rootless user namespace maps."""
 
 CHUNK = wire.MAX_PAYLOAD
+DEFAULT_PIPE_SIZE = 64 * 1024
 KILL_RETRY = 0.002
 
 
@@ -47,6 +48,7 @@ class Run:
         self._ended = False
         self._outputs: Dict[int, int] = {}
         self._left: Dict[int, int] = {}
+        self._enlarged = False
         self._pending: Deque[memoryview] = collections.deque()
         self._stdin_done = False
         self._oom_before = agent.cgroup.oom_kills()
@@ -71,13 +73,7 @@ class Run:
         agent = self.agent
         pipes = children.Pipes(agent.devnull, start.stdin)
         try:
-            if script is not None:
-                agent.zygote().start(self, start, script, pipes.child_ends)
-            else:
-                pid = os.fork()
-                if pid == 0:
-                    children.exec_program(agent.user, self.marker, agent.processes, start, pipes.child_ends)
-                self.has_started(pid)
+            agent.zygote().start(self, start, script, pipes.child_ends)
         except BaseException:
             pipes.close_own_ends()
             raise
@@ -117,6 +113,9 @@ class Run:
         if not data:
             self._close_output(stream)
             return False
+        if len(data) >= DEFAULT_PIPE_SIZE and not self._enlarged:
+            self._enlarged = True
+            children.enlarge(fd)
         self.credit -= len(data)
         if stream in self._left:
             self._left[stream] -= len(data)

@@ -1,12 +1,17 @@
-"""A warm Python interpreter that forks one child for each Python run: a fork costs less than a start.
+"""The process that all of the user's programs are forked from; also a warm Python interpreter.
 
 Forked from the agent before it has served anything, and like it uid 0: code of the user's uid could forge
-its answers. It imports from the image only. Its children become the user before they see user code, run it
-as ``__main__``, and end as an interpreter ends. How they ended it tells the agent.
+its answers. It imports from the image only. Its children become the user before they see user code, and
+then execute a program, or run Python source as ``__main__``: for that a fork costs less than an interpreter's
+start. How they end is told to the agent.
+
+The agent itself never forks: each page that a process with a forked child writes to is copied, and for an
+agent that is busy serving, that was most of what a run cost (measured: 250 pages each).
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the enums of `signal`, which touch a lot of memory
 import array
 import collections
 import errno
@@ -19,7 +24,7 @@ import socket
 import struct
 import sys
 import types
-from typing import TYPE_CHECKING, Deque, Dict, List, NoReturn, Tuple
+from typing import TYPE_CHECKING, Deque, Dict, List, NoReturn, Optional
 
 from . import children
 from .identity import User
@@ -53,10 +58,11 @@ class Zygote:
         self._socket = mine
         agent.loop.watch(mine.fileno(), READ, self._on_message)
 
-    def start(self, run: Run, start: children.Start, script: bytes, ends: Tuple[int, int, int, int]) -> None:
+    def start(self, run: Run, start: children.Start, script: Optional[bytes], ends: children.Ends) -> None:
         """Hand over one run. Raises OSError when that is not possible now."""
-        header = json.dumps({"env": start.env, "cwd": start.cwd, "marker": run.marker}).encode("ascii")
-        fd = children.memfd(struct.pack(">I", len(header)), header, script)
+        fields = {"argv": start.argv, "env": start.env, "cwd": start.cwd, "marker": run.marker}
+        header = json.dumps(fields).encode("ascii")
+        fd = children.memfd(struct.pack(">I", len(header)), header, script or b"")
         try:
             fds = array.array("i", [*ends, fd])
             self._socket.sendmsg([b"run"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -107,6 +113,10 @@ def _serve(connection: socket.socket, user: User, processes: int) -> NoReturn:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         poll.register(wake, select.POLLIN)
+        # What an interpreter has at its start, and its children inherit.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         gc.collect()
         gc.freeze()
         while True:
@@ -161,7 +171,9 @@ def _report_ends(connection: socket.socket) -> None:
 
 def _start_one(connection: socket.socket, user: User, processes: int) -> bool:
     """Take one request and fork for it. Returns False at the end of the connection."""
-    message, ancillary, _flags, _address = connection.recvmsg(16, socket.CMSG_SPACE(_FDS.size))
+    message, ancillary, _flags, _address = connection.recvmsg(
+        16, socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
+    )
     if not message:
         return False
     fds: List[int] = list(_FDS.unpack(ancillary[0][2][: _FDS.size]))
@@ -179,21 +191,23 @@ def _start_one(connection: socket.socket, user: User, processes: int) -> bool:
 
 
 def _be_program(user: User, processes: int, fds: List[int]) -> NoReturn:
-    """In the zygote's child: become the user and run the script as ``__main__``. Never returns."""
+    """In the zygote's child: become the user and the program. Never returns."""
     status = 1
     try:
-        with open(fds[4], "rb", closefd=False) as file:
-            (length,) = struct.unpack(">I", file.read(4))
-            header = json.loads(file.read(length))
-            source = file.read()
-        children.default_signals()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        children.settle_in(user, header["marker"], processes, header["cwd"], (fds[0], fds[1], fds[2], fds[3]))
+        signal.set_wakeup_fd(-1)
+        order = os.read(fds[4], os.fstat(fds[4]).st_size)
+        (length,) = struct.unpack_from(">I", order)
+        header = json.loads(order[4 : 4 + length])
+        ends = (fds[0], fds[1], fds[2], fds[3])
+        children.settle_in(user, header["marker"], processes, header["cwd"], ends)
+        if header["argv"] is not None:
+            for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+                _signal.signal(number, _signal.SIG_DFL)
+            children.become(header["argv"], header["env"], fds[3])
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.closerange(FIRST_UNUSED, max(fds) + 64)
         _dress(header["env"])
-        status = _run_main(source)
+        status = _run_main(order[4 + length :])
     except SystemExit as stop:
         # Out of the user's own atexit functions.
         status = stop.code if isinstance(stop.code, int) else 1

@@ -1,0 +1,185 @@
+"""What the server can be told by its environment: the ``POCKET_DOCK_*`` variables, read and checked once.
+
+The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.endpoint` says what it may be.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from pocket_dock_mcp.errors import ConfigError
+
+PREFIX = "POCKET_DOCK_"
+
+_TOOLING = ("POCKET_DOCK_TEST_", "POCKET_DOCK_ENGINES_DIR")
+"""Of this repository's tests and scripts, which start servers in their own environment."""
+
+_STATE_DIR = "$XDG_STATE_HOME/pocket-dock, else ~/.local/state/pocket-dock"
+_DAY_S = 86_400.0
+
+_CEILINGS = {
+    "memory_mb": "max_memory_mb",
+    "cpus": "max_cpus",
+    "pids": "max_pids",
+    "idle_ttl_s": "max_lifetime_s",
+}
+"""What a sandbox gets unless it asks, and what it can ask for at most."""
+
+
+class Settings(BaseModel):
+    """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    engine: str | None = Field(
+        default=None,
+        description="The container engine: podman, docker, or an address such as "
+        "unix:///run/podman/podman.sock; unset: the first one found, or a Podman service of our own.",
+    )
+    state_dir: Path = Field(
+        description="Where the records of sandboxes and snapshots are kept; an absolute path."
+    )
+    limits: Literal["strict", "best-effort"] = Field(
+        default="strict",
+        description="What happens when the engine does not apply a limit: strict refuses the sandbox, "
+        "best-effort hands it out and says so.",
+    )
+    profile: str = Field(
+        default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
+    )
+    max_sandboxes: int = Field(
+        default=8, ge=1, le=1000, description="Sandboxes that one owner may have at once."
+    )
+    max_snapshots: int = Field(default=20, ge=0, le=10_000, description="Snapshots that one owner may keep.")
+    idle_ttl_s: float = Field(
+        default=1800.0,
+        ge=1,
+        le=365 * _DAY_S,
+        description="Seconds after which an unused sandbox is removed, unless it asks otherwise.",
+    )
+    max_lifetime_s: float = Field(
+        default=_DAY_S,
+        ge=1,
+        le=365 * _DAY_S,
+        description="Seconds after which a sandbox is removed, used or not.",
+    )
+    memory_mb: int = Field(
+        default=512, ge=32, le=1_048_576, description="MiB of memory of a sandbox that does not ask."
+    )
+    cpus: float = Field(default=1.0, ge=0.05, le=1024, description="CPUs of a sandbox that does not ask.")
+    pids: int = Field(
+        default=128, ge=16, le=4096, description="Processes and threads of a sandbox that does not ask."
+    )
+    max_memory_mb: int = Field(
+        default=8192, ge=32, le=1_048_576, description="MiB of memory that a sandbox may ask for."
+    )
+    max_cpus: float = Field(default=8.0, ge=0.05, le=1024, description="CPUs that a sandbox may ask for.")
+    max_pids: int = Field(
+        default=1024, ge=16, le=4096, description="Processes and threads that a sandbox may ask for."
+    )
+    output_bytes: int = Field(
+        default=16 * 1024,
+        ge=1024,
+        le=1_048_576,
+        description="Bytes of each output stream that a reply carries; the rest can be read.",
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings. An empty variable counts as unset.
+
+        Raises:
+            ConfigError: a variable is unknown, or its value is not valid; names all of them.
+        """
+        variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+        given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
+        fields = {variable(name): name for name in cls.model_fields}
+        problems = [_unknown(name, list(fields)) for name in given if name not in fields]
+        values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
+        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems += [_invalid(cls, str(detail["loc"][0]), detail["input"]) for detail in error.errors()]
+        else:
+            problems += _conflicts(settings)
+        if problems:
+            raise ConfigError(" ".join(problems))
+        return settings
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str]]:
+        """Return each setting's variable, default and meaning."""
+        return [
+            (variable(name), _default(field), field.description or "")
+            for name, field in cls.model_fields.items()
+        ]
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
+    home = Path(environ.get("HOME") or Path.home())
+    if given is not None:
+        # No shell has seen what is written in an MCP client's configuration.
+        return home / given[2:] if given.startswith("~/") else Path(given)
+    said = Path(environ.get("XDG_STATE_HOME") or "")
+    # A relative path is to be ignored, says the XDG specification.
+    return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    # Without the prefix, which makes everything look alike.
+    fields = [other.removeprefix(PREFIX) for other in known]
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), fields, n=1)
+    advice = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are {', '.join(known)}."
+    return f"There is no setting {name}. {advice}"
+
+
+def _invalid(model: type[Settings], field: str, value: object) -> str:
+    return f"{variable(field)} is {str(value)!r}; valid is {_valid(model.model_fields[field])}."
+
+
+def _conflicts(settings: Settings) -> Iterator[str]:
+    """Say what is wrong with values that are of the right kind each."""
+    if not settings.state_dir.is_absolute():
+        yield _invalid(Settings, "state_dir", settings.state_dir)
+    for name, ceiling in _CEILINGS.items():
+        value, most = getattr(settings, name), getattr(settings, ceiling)
+        if value > most:
+            yield (
+                f"{variable(name)} is {value:.10g}, and {variable(ceiling)} only {most:.10g}. "
+                "Set both so that they agree."
+            )
+
+
+def _valid(field: FieldInfo) -> str:
+    """Say what a setting may be."""
+    if choices := get_args(field.annotation):
+        return " or ".join(str(choice) for choice in choices)
+    if field.annotation is Path:
+        return "an absolute path"
+    low, high = (_bound(field, name) for name in ("ge", "le"))
+    kind = "a whole number" if field.annotation is int else "a number"
+    return f"{kind} from {low} to {high}"
+
+
+def _bound(field: FieldInfo, name: str) -> str:
+    return next(f"{getattr(part, name):.10g}" for part in field.metadata if hasattr(part, name))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return _STATE_DIR
+    if isinstance(field.default, float):
+        return f"{field.default:g}"
+    return "" if field.default is None else str(field.default)

@@ -1,0 +1,193 @@
+"""What the environment can say, and how a mistake in it is reported."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pocket_dock_mcp import policy
+from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.models import MIB, Limits
+from pocket_dock_mcp.settings import Settings
+
+HOME = {"HOME": "/home/ada"}
+
+
+def settings(**variables: str) -> Settings:
+    return Settings.from_environ(HOME | {f"POCKET_DOCK_{name}": value for name, value in variables.items()})
+
+
+def mistake(**variables: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        settings(**variables)
+    return str(caught.value)
+
+
+def test_the_defaults() -> None:
+    assert settings().model_dump() == {
+        "engine": None,
+        "state_dir": Path("/home/ada/.local/state/pocket-dock"),
+        "limits": "strict",
+        "profile": "minimal",
+        "max_sandboxes": 8,
+        "max_snapshots": 20,
+        "idle_ttl_s": 1800,
+        "max_lifetime_s": 86400,
+        "memory_mb": 512,
+        "cpus": 1.0,
+        "pids": 128,
+        "max_memory_mb": 8192,
+        "max_cpus": 8,
+        "max_pids": 1024,
+        "output_bytes": 16384,
+    }
+
+
+def test_every_setting_can_be_set() -> None:
+    given = {
+        "ENGINE": "docker",
+        "STATE_DIR": "/var/lib/dock",
+        "LIMITS": "best-effort",
+        "PROFILE": "agent",
+        "MAX_SANDBOXES": "3",
+        "MAX_SNAPSHOTS": "0",
+        "IDLE_TTL_S": "2.5",
+        "MAX_LIFETIME_S": "60",
+        "MEMORY_MB": "256",
+        "CPUS": "0.5",
+        "PIDS": "64",
+        "MAX_MEMORY_MB": "1024",
+        "MAX_CPUS": "2",
+        "MAX_PIDS": "256",
+        "OUTPUT_BYTES": "4096",
+    }
+    assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
+    found = settings(**given).model_dump()
+    assert [f"{value}" for value in found.values()] == [
+        *("docker", "/var/lib/dock", "best-effort", "agent", "3", "0", "2.5", "60.0", "256", "0.5", "64"),
+        *("1024", "2.0", "256", "4096"),
+    ]
+
+
+def test_an_empty_variable_counts_as_unset_and_space_does_not_count() -> None:
+    assert settings(ENGINE="", PIDS="  ", NO_SUCH_THING="") == settings()
+    assert settings(PIDS=" 64 ").pids == 64
+
+
+def test_other_variables_are_none_of_our_business() -> None:
+    environ = HOME | {"POCKET": "1", "pocket_dock_pids": "1", "XPOCKET_DOCK_PIDS": "1"}
+    tooling = {"POCKET_DOCK_TEST_IMAGE": "x", "POCKET_DOCK_ENGINES_DIR": "/x"}
+    assert Settings.from_environ(environ | tooling) == settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"XDG_STATE_HOME": "/state"}, "/state/pocket-dock"),
+        ({"XDG_STATE_HOME": "state"}, "/home/ada/.local/state/pocket-dock"),
+        ({"XDG_STATE_HOME": ""}, "/home/ada/.local/state/pocket-dock"),
+        ({"XDG_STATE_HOME": "/state", "POCKET_DOCK_STATE_DIR": "/mine"}, "/mine"),
+        ({"POCKET_DOCK_STATE_DIR": "~/mine"}, "/home/ada/mine"),
+    ],
+)
+def test_where_the_state_is_kept(environ: dict[str, str], expected: str) -> None:
+    assert Settings.from_environ(HOME | environ).state_dir == Path(expected)
+
+
+def test_without_a_home_the_users_entry_counts() -> None:
+    assert Settings.from_environ({}).state_dir.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [("MEMORYMB", "MEMORY_MB"), ("MAX_SANDBOX", "MAX_SANDBOXES"), ("IDLE_TTL", "IDLE_TTL_S")],
+)
+def test_an_unknown_variable_is_named_with_the_closest_known_one(name: str, closest: str) -> None:
+    assert mistake(**{name: "1"}) == (
+        f"There is no setting POCKET_DOCK_{name}. Did you mean POCKET_DOCK_{closest}?"
+    )
+
+
+def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
+    text = mistake(XYZZY="1")
+    assert all(variable in text for variable, _, _ in Settings.describe())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("LIMITS", "lax", "strict or best-effort"),
+        ("MAX_SANDBOXES", "0", "a whole number from 1 to 1000"),
+        ("MAX_SANDBOXES", "many", "a whole number from 1 to 1000"),
+        ("MAX_SNAPSHOTS", "-1", "a whole number from 0 to 10000"),
+        ("PIDS", "1.5", "a whole number from 16 to 4096"),
+        ("MEMORY_MB", "512m", "a whole number from 32 to 1048576"),
+        ("CPUS", "0", "a number from 0.05 to 1024"),
+        ("CPUS", "nan", "a number from 0.05 to 1024"),
+        ("MAX_CPUS", "inf", "a number from 0.05 to 1024"),
+        ("IDLE_TTL_S", "30m", "a number from 1 to 31536000"),
+        ("OUTPUT_BYTES", "9999999", "a whole number from 1024 to 1048576"),
+        ("STATE_DIR", "relative/path", "an absolute path"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:
+    assert mistake(**{name: value}) == f"POCKET_DOCK_{name} is '{value}'; valid is {valid}."
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    text = mistake(PIDS="x", CPUS="y", MEMORYMB="1")
+    for name in ("PIDS", "CPUS", "MEMORYMB"):
+        assert f"POCKET_DOCK_{name}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "ceiling", "low", "high"),
+    [
+        ("MEMORY_MB", "MAX_MEMORY_MB", "256", "512"),
+        ("CPUS", "MAX_CPUS", "0.5", "1"),
+        ("PIDS", "MAX_PIDS", "64", "128"),
+        ("IDLE_TTL_S", "MAX_LIFETIME_S", "600", "1800"),
+    ],
+)
+def test_what_a_sandbox_gets_must_not_exceed_what_it_may_have(
+    name: str, ceiling: str, low: str, high: str
+) -> None:
+    """Else the server would start, and refuse every sandbox that does not ask for less."""
+    for variables in ({name: high, ceiling: low}, {ceiling: low}):
+        text = mistake(**variables)
+        assert f"POCKET_DOCK_{name} is {high}, and POCKET_DOCK_{ceiling} only {low}." in text
+    assert settings(**{name: low, ceiling: low}) != settings()
+
+
+def test_settings_do_not_change_and_take_no_others() -> None:
+    found = settings()
+    with pytest.raises(ValidationError):
+        found.pids = 1
+    with pytest.raises(ValidationError):
+        Settings(state_dir=Path("/x"), pid=1)  # type: ignore[call-arg]  # the point
+
+
+def test_the_smallest_valid_limits_are_limits_that_the_policy_accepts() -> None:
+    least = settings(
+        MEMORY_MB="32", CPUS="0.05", PIDS="16", MAX_MEMORY_MB="32", MAX_CPUS="0.05", MAX_PIDS="16"
+    )
+    policy.check_limits(
+        Limits(memory_bytes=least.memory_mb * MIB, cpus=least.cpus, pids=least.pids),
+        max_memory_bytes=least.max_memory_mb * MIB,
+        max_cpus=least.max_cpus,
+        max_pids=least.max_pids,
+    )
+
+
+def test_help_has_a_sentence_and_the_default_of_every_setting() -> None:
+    described = Settings.describe()
+    assert {f"POCKET_DOCK_{name.upper()}" for name in Settings.model_fields} == {row[0] for row in described}
+    defaults = {variable: default for variable, default, _ in described}
+    assert defaults["POCKET_DOCK_ENGINE"] == ""
+    assert defaults["POCKET_DOCK_IDLE_TTL_S"] == "1800"
+    assert "XDG_STATE_HOME" in defaults["POCKET_DOCK_STATE_DIR"]
+    for _, _, meaning in described:
+        assert re.fullmatch(r"[A-Z].*\.", meaning)
