@@ -12,6 +12,7 @@ from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, Request, parse_lines
 from pocket_dock_mcp.agent.remote_errors import file_error, spawn_error
 from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage
 
@@ -91,13 +92,8 @@ class AgentTransport:
     ) -> Header:
         if stdin is None:
             return (await self._link.finish(request_id, request, deadline))[0]
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._feed, request_id, request, stdin)
-            header, _ = await _unwrapped(self._link, request_id, request, deadline)
-            group.cancel_scope.cancel()
-        if isinstance(header, BaseException):
-            raise header
-        return header
+        async with beside(self._feed, request_id, request, stdin):
+            return (await self._link.finish(request_id, request, deadline))[0]
 
     async def _feed(self, request_id: int, request: Request, stdin: bytes) -> None:
         try:
@@ -184,16 +180,6 @@ class AgentTransport:
     async def aclose(self) -> None:
         """End the lease."""
         await self._link.aclose()
-
-
-async def _unwrapped(
-    link: AgentLink, request_id: int, request: Request, deadline: float | None
-) -> tuple[Header | Exception, bytes]:
-    """Like `AgentLink.finish`, with failures returned: a task group would wrap them into a group."""
-    try:
-        return await link.finish(request_id, request, deadline)
-    except (AgentError, RemoteError) as error:
-        return error, b""
 
 
 def _argv(program: Program) -> list[str] | None:

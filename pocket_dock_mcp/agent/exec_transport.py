@@ -15,6 +15,7 @@ import anyio
 
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -271,11 +272,9 @@ class ExecTransport:
         try:
             stream = await self._engine.exec(self._container_id, argv, user=identity, env=env, cwd=cwd)
             try:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(_send, stream, stdin)
+                async with beside(_send, stream, stdin):
                     while (received := await stream.receive()) is not None:
                         on_output(*received)
-                    group.cancel_scope.cancel()
                 state = await stream.state()
             finally:
                 with anyio.CancelScope(shield=True):

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import NoReturn
 
 import anyio
+
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.transport import Program, RunEnd
 from pocket_dock_mcp.container.launch import Launch, Running, launch

@@ -408,7 +408,8 @@ async def _call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None
     except TimeoutError as error:
         message = f"The container engine did not answer within {deadline:g} s ({verb} {subject!r})."
         raise EngineTimeoutError(message) from error
-    except (aiohttp.ClientError, OSError) as error:
+    # The last two: the client was closed meanwhile.
+    except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
         message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
         raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
 

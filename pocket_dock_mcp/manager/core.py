@@ -69,6 +69,8 @@ class Manager:
         self._gone_sessions: set[str] = set()
         self._closing = False
         self._suspect = False
+        self._ending = 0
+        self._ended_one = anyio.Event()
         self._engine: Engine | None = None
         self._images: ImageStore | None = None
         self._journal: Journal | None = None
@@ -84,12 +86,12 @@ class Manager:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         await self.aclose()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
-        await self._stack.__aexit__(kind, error, trace)
+        await self._stack.aclose()
 
     def __repr__(self) -> str:
         live, coming = len(self._sandboxes), sum(self._reserved.values())
@@ -156,6 +158,10 @@ class Manager:
         self._closing = True
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._end_all(list(self._sandboxes.values()))
+            # Others may be ending on their own just now: the engine is still needed for them.
+            while self._ending:
+                self._ended_one = anyio.Event()
+                await self._ended_one.wait()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             if self._engine is not None:
                 engine, self._engine = self._engine, None
@@ -306,7 +312,12 @@ class Manager:
         self._ended[sandbox.id] = (sandbox.owner, why)
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-        await sandbox.container.aclose()
+        self._ending += 1
+        try:
+            await sandbox.container.aclose()
+        finally:
+            self._ending -= 1
+            self._ended_one.set()
         if self._journal is not None:
             self._journal.settled(sandbox.container.name)
 

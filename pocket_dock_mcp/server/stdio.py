@@ -66,8 +66,8 @@ class _ProbeTolerantStream:
     """The client's messages, with leading `server/discover` probes answered and taken out.
 
     The SDK lets the first request decide the protocol era. Some hosts probe with `server/discover`, do not
-    wait long for the answer, and then send `initialize` on the same pipe: with the probe deciding, that is refused
-    and the host gives up. So a probe decides nothing; the first other request does.
+    wait long for the answer, and then send `initialize` on the same pipe: with the probe deciding, that is
+    refused and the host gives up. So a probe decides nothing; the first other request does.
     """
 
     def __init__(self, inner: Any, write: Any, server: Any, state: Any) -> None:

@@ -12,6 +12,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
@@ -366,9 +367,8 @@ async def _progress(ctx: Ctx, notes: list[str]) -> AsyncIterator[Callable[[str],
             count += 1
             await ctx.report_progress(count, None, line)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(pump)
-        with send:
+    with send, receive:
+        async with beside(pump):
             yield tell
 
 
@@ -381,7 +381,5 @@ async def _heartbeat(ctx: Ctx, timeout_s: float) -> AsyncIterator[None]:
             elapsed = anyio.current_time() - began
             await ctx.report_progress(round(elapsed, 1), timeout_s, f"running for {elapsed:.0f} s")
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(beat)
+    async with beside(beat):
         yield
-        group.cancel_scope.cancel()

@@ -76,7 +76,9 @@ async def test_python_ends_as_an_interpreter_ends(
 async def test_a_traceback_has_the_users_frames_and_lines_only(container: AsyncContainer) -> None:
     result = await container.run("def f():\n    1 / 0\nf()", language="python")
 
-    assert result.stderr.startswith('Traceback (most recent call last):\n  File "<code>", line 3, in <module>\n    f()')
+    assert result.stderr.startswith(
+        'Traceback (most recent call last):\n  File "<code>", line 3, in <module>\n    f()'
+    )
     assert "agent" not in result.stderr
 
 
@@ -89,7 +91,9 @@ async def test_code_of_a_mebibyte_runs_and_more_is_refused(container: AsyncConta
 
 
 async def test_environment_directory_and_input_reach_the_program(container: AsyncContainer) -> None:
-    result = await container.run('echo "$A"; pwd; cat', cwd="/tmp", env={"A": "b c\nd"}, stdin="in\0put" * 100_000)
+    result = await container.run(
+        'echo "$A"; pwd; cat', cwd="/tmp", env={"A": "b c\nd"}, stdin="in\0put" * 100_000
+    )
 
     assert result.stdout == "b c\nd\n/tmp\n" + "in\0put" * 100_000
 
@@ -146,7 +150,9 @@ async def test_a_background_child_does_not_outlive_its_run(container: AsyncConta
     assert (await container.info()).processes == 0
 
 
-async def test_out_of_memory_is_told_with_the_limit_and_leaves_the_sandbox_usable(container: AsyncContainer) -> None:
+async def test_out_of_memory_is_told_with_the_limit_and_leaves_the_sandbox_usable(
+    container: AsyncContainer,
+) -> None:
     result = await container.run("x = bytearray(2 << 30)", language="python")
 
     assert result.status == "oom"
@@ -267,7 +273,9 @@ async def test_a_path_that_can_never_be_is_refused(container: AsyncContainer, pa
         await container.write_file(path, "x")
 
 
-@pytest.mark.parametrize("name", ["sp ace", "new\nline", "-rf", "$(id)", "qu'ote\"", "*", "ü", "a\\b", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["sp ace", "new\nline", "-rf", "$(id)", "qu'ote\"", "*", "ü", "a\\b", "\udcff"]
+)
 async def test_odd_names_are_names(container: AsyncContainer, name: str) -> None:
     written = await container.write_file(f"odd/{name}", name.encode("utf-8", "surrogateescape"))
     entries, _ = await container.list_files("odd")
@@ -290,7 +298,9 @@ async def test_a_large_file_goes_in_and_comes_out_unchanged(container: AsyncCont
 
 async def test_a_write_is_whole_or_not_at_all(engine: Engine, image: str) -> None:
     limits = Limits(file_bytes=1 * MIB)
-    async with await AsyncContainer.create(engine, Launch(unique("full"), image, LABELS, limits)) as container:
+    async with await AsyncContainer.create(
+        engine, Launch(unique("full"), image, LABELS, limits)
+    ) as container:
         await container.write_file("f", "old")
 
         with pytest.raises(FileError, match="larger than one file"):
@@ -341,7 +351,9 @@ async def test_closing_removes_the_container_and_refuses_later_calls(engine: Eng
         await container.run("true")
 
 
-async def test_the_sandboxs_environment_is_not_in_the_containers_configuration(engine: Engine, image: str) -> None:
+async def test_the_sandboxs_environment_is_not_in_the_containers_configuration(
+    engine: Engine, image: str
+) -> None:
     wanted = Launch(unique("secret"), image, LABELS, env={"TOKEN": "s3cret"})
     async with await AsyncContainer.create(engine, wanted) as container:
         assert (await container.run("echo $TOKEN")).stdout == "s3cret\n"

@@ -15,7 +15,9 @@ def test_every_error_descends_from_the_root() -> None:
 
 
 def test_every_leaf_has_a_code_of_its_own() -> None:
-    leaves = [cls for cls in CLASSES if not any(other is not cls and issubclass(other, cls) for other in CLASSES)]
+    leaves = [
+        cls for cls in CLASSES if not any(other is not cls and issubclass(other, cls) for other in CLASSES)
+    ]
     codes = [cls.code for cls in leaves]
 
     assert len(set(codes)) == len(codes)

@@ -69,8 +69,14 @@ def test_what_holds_is_not_reported() -> None:
         (replace(GOOD, interfaces=("eth0", "lo")), "network"),
         (replace(GOOD, no_new_privs=False), "no_new_privs"),
         (replace(GOOD, seccomp=False), "seccomp"),
-        (replace(GOOD, capabilities={**(GOOD.capabilities or {}), "CapBnd": "00000000a80425fb"}), "capabilities"),
-        (replace(GOOD, capabilities={**(GOOD.capabilities or {}), "CapEff": "00000000000000c1"}), "capabilities"),
+        (
+            replace(GOOD, capabilities={**(GOOD.capabilities or {}), "CapBnd": "00000000a80425fb"}),
+            "capabilities",
+        ),
+        (
+            replace(GOOD, capabilities={**(GOOD.capabilities or {}), "CapEff": "00000000000000c1"}),
+            "capabilities",
+        ),
         (replace(GOOD, capabilities={"CapEff": "junk"}), "capabilities"),
         (replace(GOOD, capabilities=None), "capabilities"),
     ],

@@ -8,7 +8,9 @@ from pocket_dock_mcp.agent.inside import wire
 
 
 def test_frames_survive_any_chunking() -> None:
-    data = wire.encode({"op": "x", "id": 1}, b"payload") + wire.encode({"id": 2}) + wire.encode({"id": 3}, b"z")
+    data = (
+        wire.encode({"op": "x", "id": 1}, b"payload") + wire.encode({"id": 2}) + wire.encode({"id": 3}, b"z")
+    )
 
     for size in (1, 2, 3, 7, len(data)):
         decoder = wire.Decoder()

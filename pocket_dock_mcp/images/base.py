@@ -1,0 +1,120 @@
+"""What a build starts from: an image of the engine, of a registry, or made from this machine's packages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import ImageNotFoundError
+from pocket_dock_mcp.images.bootstrap import Plan, bootstrap, make_plan
+from pocket_dock_mcp.images.cache import MAX_AGE, cache_directory, is_fresh, keep
+from pocket_dock_mcp.images.recipe import Recipe
+
+DEFAULT_BASE = "debian:12-slim"
+
+FIRST_LINE = 15.0
+"""Seconds for the first sign of life of a registry. A firewall that drops packets gives none."""
+NEXT_LINE = 60.0
+"""Seconds between two lines after that: unpacking a layer has no progress on every engine."""
+
+BASE_LABEL = "pocket-dock.base"
+"""On a base image that we made: the hash of what it was made of."""
+MADE_LABEL = "pocket-dock.made"
+"""On the same: when, in seconds since the epoch."""
+
+_CHUNK = 1024 * 1024
+_MAX_REASON = 300
+
+Progress = Callable[[str], None]
+
+
+async def pull(engine: Engine, reference: str, progress: Progress) -> None:
+    """Fetch an image, unless its registry lets us wait.
+
+    Raises:
+        ImageNotFoundError: it cannot be had.
+    """
+    with anyio.move_on_after(FIRST_LINE) as patience:
+        async for line in engine.pull(reference):
+            patience.deadline = anyio.current_time() + NEXT_LINE
+            progress(f"{reference}: {line}")
+    if patience.cancelled_caught:
+        raise ImageNotFoundError(
+            f"The image {reference!r} could not be pulled: its registry does not answer.",
+            hint="Check that the engine can reach the registry, through a proxy of its own if need be.",
+        )
+
+
+async def from_registry(engine: Engine, reference: str, progress: Progress) -> str:
+    """Return a base image that the engine has or can fetch.
+
+    Raises:
+        ImageNotFoundError: it can neither.
+    """
+    try:
+        await engine.image(reference)
+    except ImageNotFoundError:
+        progress(f"fetching the base image {reference}")
+        await pull(engine, reference, progress)
+    return reference
+
+
+async def from_packages(
+    engine: Engine, recipe: Recipe, environ: Mapping[str, str], *, reason: str, progress: Progress
+) -> str:
+    """Return a base image that has the recipe's packages, made on this machine without any registry.
+
+    Args:
+        engine: that is to have it.
+        recipe: what it is a base for.
+        environ: of the host: its search path, its cache folder and its proxies.
+        reason: why not a registry, as a clause; the user is told.
+        progress: gets lines for the user.
+
+    Raises:
+        ImageBuildError: this machine cannot make it; the message has the reason for that, and `reason`.
+    """
+    plan = await anyio.to_thread.run_sync(make_plan, recipe, environ)
+    tag = f"localhost/pocket-dock/base:{plan.hash}"
+    if await _has_fresh(engine, tag):
+        return tag
+    tar = await _rootfs(plan, environ, reason, progress)
+    progress("handing the base image to the engine")
+    labels = {BASE_LABEL: plan.hash, MADE_LABEL: str(int(tar.stat().st_mtime))}
+    async with aclosing(_chunks(tar)) as chunks:
+        await engine.import_rootfs(chunks, tag, labels=labels)
+    return tag
+
+
+async def _has_fresh(engine: Engine, tag: str) -> bool:
+    try:
+        image = await engine.image(tag)
+    except ImageNotFoundError:
+        return False
+    made = image.labels.get(MADE_LABEL, "")
+    return made.isdecimal() and time.time() - int(made) < MAX_AGE
+
+
+async def _rootfs(plan: Plan, environ: Mapping[str, str], reason: str, progress: Progress) -> Path:
+    """Return the tar of a root filesystem, made now unless the cache has it."""
+
+    async def make(path: Path) -> None:
+        progress(f"{why}; making the base image from this machine's own package sources, about 40 s")
+        await bootstrap(plan, path, environ, progress)
+
+    why = reason[:_MAX_REASON]
+    path = cache_directory(environ) / f"base-{plan.hash}.tar"
+    if is_fresh(path):
+        progress(f"{why}; using the base image that was made on this machine before")
+    return await keep(path, make, progress)
+
+
+async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:
+    async with await anyio.open_file(path, "rb") as file:
+        while chunk := await file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,262 @@
+"""The agent's protocol, served from memory: the same frames, windows and error codes, and no kernel."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.engine.base import STDERR, STDOUT
+from pocket_dock_mcp.models import MIB, ContainerSpec
+from pocket_dock_mcp.testing.filetree import ProcfsError
+from pocket_dock_mcp.testing.programs import Process, Programs
+from pocket_dock_mcp.testing.runs import FakeRun
+from pocket_dock_mcp.testing.transfers import (
+    Reader,
+    RefusedError,
+    Transfer,
+    Writer,
+    list_directory,
+    stat_path,
+)
+
+PYTHON = "3.11.2"
+_HARMLESS = frozenset({0, 17, 18, 23, 28})
+"""Signals that do not end a program that does nothing about them: none, CHLD, CONT, URG, WINCH."""
+
+
+@dataclass
+class AgentFaults:
+    """What is wrong with the agents of a fake engine. Nothing, unless a test says so."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What ``init`` reports instead of the truth: ``{"memory_limit": None}`` for a limit that was dropped."""
+    silent: set[str] = field(default_factory=set)
+    """Requests that are never answered, by ``op``."""
+    greeting: bytes | None = None
+    """Written instead of the first frame; empty for an agent that never says that it is ready."""
+
+
+class FakeAgent:
+    """One agent; `serve` is the program that runs as the container's first."""
+
+    def __init__(self, process: Process, programs: Programs, faults: AgentFaults) -> None:
+        self.container = process.container
+        self.home = "/"
+        self.uid = 0
+        self._process = process
+        self._programs = programs
+        self._faults = faults
+        self._env: dict[str, str] = {}
+        self._runs: dict[int, FakeRun] = {}
+        self._transfers: dict[int, Transfer] = {}
+        self._tasks = anyio.create_task_group()
+
+    async def serve(self) -> int:
+        """Answer requests until the input ends; then everything in the container ends."""
+        self._greet()
+        async with self._tasks:
+            exit_code = await self._read()
+            self._tasks.cancel_scope.cancel()
+        return exit_code
+
+    async def _read(self) -> int:
+        decoder = wire.Decoder()
+        while data := await self._process.read():
+            try:
+                frames = decoder.feed(data)
+            except wire.FrameError as error:
+                self.container.emit(STDERR, f"FrameError: {error}\n".encode())
+                return 1
+            for header, payload in frames:
+                if header.get("op") not in self._faults.silent:
+                    self._serve(header.get("id", 0), header, payload)
+        return 0
+
+    def _greet(self) -> None:
+        if self._faults.greeting is None:
+            self.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
+        else:
+            self.container.emit(STDOUT, self._faults.greeting)
+
+    def send(self, header: wire.Header, payload: bytes = b"") -> None:
+        """Send one frame."""
+        self.container.emit(STDOUT, wire.encode(header, payload))
+
+    def reply(self, request_id: int, payload: bytes = b"", **fields: Any) -> None:
+        """Answer a request."""
+        self.send({"kind": "reply", "id": request_id, **fields}, payload)
+
+    def fail(self, request_id: int, stage: str, code: str) -> None:
+        """Answer a request with an error."""
+        self.send({"kind": "error", "id": request_id, "stage": stage, "code": code})
+
+    def start_soon(self, work: Callable[[], Any]) -> None:
+        """Run something beside the reading of requests."""
+        self._tasks.start_soon(work)
+
+    def _serve(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        handler = getattr(self, f"_on_{header.get('op')}", None)
+        try:
+            if handler is None:
+                self.fail(request_id, "agent", "internal")
+            else:
+                handler(request_id, header, payload)
+        except ProcfsError:
+            self.fail(request_id, "file", "procfs")
+        except RefusedError as refusal:
+            self.fail(request_id, "file", refusal.code)
+        except OSError as error:
+            self.fail(request_id, "file", errno_name(error))
+        except (KeyError, TypeError, ValueError):
+            # Fields that are missing or no good: the real one trips over them too, and lives on.
+            self.fail(request_id, "agent", "internal")
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def _on_init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.uid = header["uid"]
+        self.home = self._settle(header["home"])
+        self._env = {"HOME": self.home, "USER": "sandbox", "LANG": "C.UTF-8", **header["env"]}
+        facts = {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
+        self.reply(request_id, home=self.home, **facts)
+
+    def _settle(self, home: str) -> str:
+        """Return the home: the user's own, or a shared one where somebody else has it."""
+        node = self.container.files.walk(home, 0).node
+        if node is None or (node.uid == 0 and not node.entries):
+            self.container.files.make(home, "directory", mode=0o755, uid=self.uid)
+            return home
+        return home if node.type == "directory" and node.allows(self.uid, 3) else "/tmp"  # noqa: S108
+
+    def _on_ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id)
+
+    def _on_stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id, memory=8 * MIB, processes=len(self._runs))
+
+    def _on_spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        run = self._runs[request_id] = FakeRun(self, request_id, header)
+        run.take_script(payload)
+
+    def start(self, run: FakeRun) -> None:
+        """Start a run that is complete."""
+        try:
+            cwd = self._enter(posixpath.join(self.home, run.header["cwd"] or self.home))
+        except OSError as error:
+            self.refuse(run, "cwd", errno_name(error))
+            return
+        argv = tuple(run.header.get("argv") or ("python3",))
+        program = self._programs.find(argv, run.source())
+        if program is None or not self.container.has_program(argv[0]):
+            self.refuse(run, "exec", "ENOENT")
+            return
+        if any(len(arg.encode("utf-8", "surrogateescape")) > wire.MAX_COMMAND for arg in argv):
+            self.refuse(run, "exec", "E2BIG")
+            return
+        env = {**self._env, "PWD": cwd, **run.header["env"]}
+        process = Process(argv, self.container, run.stdin, run.write, env, cwd, f"{self.uid}:{self.uid}")
+        self.start_soon(lambda: run.play(program, process))
+
+    def _enter(self, path: str) -> str:
+        place = self.container.files.walk(path, self.uid)
+        if place.existing().type != "directory":
+            raise OSError(errno.ENOTDIR, "not a directory")
+        place.existing().require(self.uid, 1)
+        return place.path
+
+    def refuse(self, run: FakeRun, stage: str, code: str) -> None:
+        """Answer a run that did not start."""
+        self.drop_run(run.id)
+        self.fail(run.id, stage, code)
+
+    def drop_run(self, request_id: int) -> None:
+        """Forget a run."""
+        self._runs.pop(request_id, None)
+
+    def drop_transfer(self, request_id: int) -> None:
+        """Forget a file operation."""
+        self._transfers.pop(request_id, None)
+
+    def _on_data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        work = self._runs.get(request_id) or self._transfers.get(request_id)
+        if work is not None:
+            work.feed(payload, end=bool(header.get("end")))
+
+    def _on_credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        work = self._runs.get(request_id) or self._transfers.get(request_id)
+        if work is not None:
+            work.credit.add(header["n"])
+
+    def _on_cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        transfer = self._transfers.pop(request_id, None)
+        if transfer is not None:
+            transfer.credit.close()
+            self.fail(request_id, "file", "ECANCELED")
+
+    def _on_signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        run = self._runs.get(header["run"])
+        if run is not None and header["signal"] not in _HARMLESS:
+            run.end_by(header["signal"])
+        self.reply(request_id)
+
+    def _on_kill(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        run = self._runs.get(header["run"])
+        if run is not None:
+            run.kill()
+        self.reply(request_id)
+
+    def _on_kill_all(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        doomed = list(self._runs.values())
+        for run in doomed:
+            run.kill()
+
+        async def answer() -> None:
+            for run in doomed:
+                await run.ended.wait()
+            self.reply(request_id)
+
+        self.start_soon(answer)
+
+    def _on_read(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        reader = self._transfers[request_id] = Reader(self, request_id, header)
+        self.start_soon(reader.run)
+
+    def _on_write(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        writer = self._transfers[request_id] = Writer(self, request_id, header)
+        writer.feed(payload, end=bool(header.get("end")))
+
+    def _on_stat(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id, **stat_path(self, header))
+
+    def _on_list(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        pieces, truncated = list_directory(self, header)
+        for piece in pieces:
+            self.send({"kind": "data", "id": request_id, "s": STDOUT}, piece)
+        self.reply(request_id, truncated=truncated)
+
+
+def errno_name(error: OSError) -> str:
+    """Return an error's code in the protocol."""
+    return errno.errorcode.get(error.errno or 0, "EIO")
+
+
+def _facts(spec: ContainerSpec) -> dict[str, Any]:
+    """What a faithful engine's kernel shows inside."""
+    none, two = "0" * 16, f"{1 << 6 | 1 << 7:016x}"
+    return {
+        "protocol": wire.PROTOCOL,
+        "python": PYTHON,
+        "caps": {"CapInh": none, "CapPrm": two, "CapEff": two, "CapBnd": none, "CapAmb": none},
+        "no_new_privs": "1",
+        "seccomp": "2",
+        "memory_limit": spec.limits.memory_bytes,
+        "pids_limit": spec.limits.pids,
+        "cpus": spec.limits.cpus,
+        "interfaces": ["lo"] if spec.network == "none" else ["eth0", "lo"],
+    }

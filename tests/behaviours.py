@@ -1,0 +1,134 @@
+"""What the programs of the contract tests do: told to the fake here, and proved by the real engines there.
+
+Each constant is a shell command or a Python source that means something in a real container. `teach` lets
+a `FakeEngine` do the same, so that one body of tests runs over both.
+"""
+
+from __future__ import annotations
+
+from pocket_dock_mcp.models import FileType
+from pocket_dock_mcp.testing import FakeEngine, Process, Program
+
+BOTH_STREAMS = "echo out; echo err >&2"
+EARLY_THEN_HANG = "echo early; sleep 600"
+SHOW_GREETING = 'echo "$GREETING"'
+SHOW_INIT = 'echo "$FROM_INIT"'
+SHOW_HOME = 'echo "$HOME"'
+SHOW_USER = "id -u"
+SHOW_DIRECTORY = "pwd"
+DRAIN_THEN_SPEAK = "cat >/dev/null; echo done"
+
+DIE_OF_KILL = "kill -9 $$"
+DIE_OF_TERM = "kill -15 $$"
+EXIT_AS_IF_MISSING = "exit 127"
+DAEMONS_THEN_HANG = "setsid sh -c 'sleep 601 & exec sleep 602' & echo started; sleep 600"
+
+FLOOD_BYTES = 8_000_000
+FLOOD = f"head -c {FLOOD_BYTES} /dev/zero"
+
+STEP = "echo step-$((40 + 2))"
+FAILING_STEP = "echo reason-$((40 + 2)); exit 3"
+
+SOURCE = "print(6 * 7)"
+FAILING_SOURCE = "import sys; sys.exit('no')"
+HANGING_SOURCE = "import time; time.sleep(600)"
+LONG_SOURCE = f"x = '''{'.' * 700_000}'''\nprint(len(x))"
+
+ODD_FILES = """
+mkdir odd odd/empty odd/full && cd odd && echo content > file && touch full/a full/b full/c &&
+ln -s loop loop && ln -s file link && ln -s missing dangling && ln -s /proc/self trap && mkfifo fifo &&
+touch secret && chmod 000 secret && echo ok
+"""
+ODD_NAMES = (" ", "a\nb", "\udcff\udcfe", "é", '"', "\\", "-n")
+MAKE_ODD_NAMES = """
+mkdir names && cd names && touch ' ' 'a
+b' "$(printf '\\377\\376')" 'é' '"' '\\' ./-n && echo ok
+"""
+MANY = 4000
+MAKE_MANY = f"import os; os.mkdir('many'); [open(f'many/{{n:0200}}', 'x').close() for n in range({MANY})]"
+
+
+def teach(fake: FakeEngine) -> None:
+    """Let a fake do all of the above."""
+    fake.script(BOTH_STREAMS, stdout="out\n", stderr="err\n")
+    fake.script(EARLY_THEN_HANG, stdout="early\n", hang=True)
+    fake.program(SHOW_GREETING, _show("GREETING"))
+    fake.program(SHOW_INIT, _show("FROM_INIT"))
+    fake.program(SHOW_HOME, _show("HOME"))
+    fake.program(SHOW_USER, _show_user)
+    fake.program(SHOW_DIRECTORY, _show_directory)
+    fake.program(DRAIN_THEN_SPEAK, _drain_then_speak)
+    fake.script(DIE_OF_KILL, signal=9)
+    fake.script(DIE_OF_TERM, signal=15)
+    fake.script(DAEMONS_THEN_HANG, stdout="started\n", hang=True)
+    for number in range(10):
+        fake.script(f"echo {number}; exit {number}", stdout=f"{number}\n", exit_code=number)
+    fake.script(FLOOD, stdout=bytes(FLOOD_BYTES))
+    fake.script(STEP, stdout="step-42\n")
+    fake.script(FAILING_STEP, stdout="reason-42\n", exit_code=3)
+    fake.script(SOURCE, stdout="42\n")
+    fake.script(FAILING_SOURCE, stderr="no\n", exit_code=1)
+    fake.script(HANGING_SOURCE, hang=True)
+    fake.script(LONG_SOURCE, stdout="700000\n")
+    fake.script(ODD_FILES, stdout="ok\n", effect=_make_odd_files)
+    fake.script(MAKE_ODD_NAMES, stdout="ok\n", effect=_make_odd_names)
+    fake.script(MAKE_MANY, effect=_make_many)
+
+
+def _show(variable: str) -> Program:
+    async def show(process: Process) -> int:
+        await process.write(f"{process.env.get(variable, '')}\n".encode())
+        return 0
+
+    return show
+
+
+async def _show_user(process: Process) -> int:
+    await process.write(f"{_uid(process)}\n".encode())
+    return 0
+
+
+async def _show_directory(process: Process) -> int:
+    await process.write(f"{process.cwd}\n".encode())
+    return 0
+
+
+async def _drain_then_speak(process: Process) -> int:
+    while await process.read():
+        pass
+    await process.write(b"done\n")
+    return 0
+
+
+def _uid(process: Process) -> int:
+    return int(process.user.partition(":")[0])
+
+
+def _make_odd_files(process: Process) -> None:
+    def make(name: str, kind: FileType, data: bytes = b"", mode: int = 0o644) -> None:
+        path = f"{process.cwd}/odd/{name}"
+        process.container.files.make(path, kind, data=data, mode=mode, uid=_uid(process))
+
+    make("empty", "directory", mode=0o755)
+    make("file", "file", b"content\n")
+    for name in ("a", "b", "c"):
+        make(f"full/{name}", "file")
+    for name, target in (
+        ("loop", b"loop"),
+        ("link", b"file"),
+        ("dangling", b"missing"),
+        ("trap", b"/proc/self"),
+    ):
+        make(name, "symlink", target, 0o777)
+    make("fifo", "fifo")
+    make("secret", "file", mode=0)
+
+
+def _make_odd_names(process: Process) -> None:
+    for name in ODD_NAMES:
+        process.container.files.write(f"{process.cwd}/names/{name}", b"", uid=_uid(process))
+
+
+def _make_many(process: Process) -> None:
+    for number in range(MANY):
+        process.container.files.write(f"{process.cwd}/many/{number:0200}", b"", uid=_uid(process))

@@ -1,0 +1,185 @@
+"""Engines for tests: which, their images, their deadlines, and that nothing is left on them.
+
+A test that asks for `engine` runs over every real engine; marked ``contract``, over the fake as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.images import ImageStore
+from pocket_dock_mcp.testing import FakeEngine
+from tests.agents import Agent, Keeper
+from tests.engines import (
+    FAKE,
+    Deadline,
+    Target,
+    chosen,
+    clean,
+    connect,
+    eventually,
+    image_override,
+    leftovers,
+    unique,
+)
+from tests.lab import Lab
+
+_used = pytest.StashKey[set[Target]]()
+_TEST_TIMEOUT = 120.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--engine``."""
+    parser.addoption(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="NAME[=URL]",
+        help="an engine to run on (repeatable); 'fake' for the one in memory alone",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare our markers."""
+    config.stash[_used] = set()
+    for line in (
+        "contract: runs over the fake engine as well as over the real ones",
+        "lease: runs on slow engines too, whatever else they are spared",
+        "slow: takes more than a second on an ordinary engine",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for an engine once for each."""
+    if "target" in metafunc.fixturenames:
+        real = [t for t in chosen(metafunc.config.getoption("engine"), os.environ) if not t.is_fake]
+        targets = [FAKE, *real]
+        metafunc.parametrize("target", targets, ids=[t.name for t in targets], indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not for an engine, and give slow engines their time."""
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        target = _target_of(item)
+        (kept if target is None or _is_for(item, target) else left_out).append(item)
+        if target is not None and target.slowness > 1:
+            item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT * target.slowness))
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _target_of(item: pytest.Item) -> Target | None:
+    callspec = getattr(item, "callspec", None)
+    found = None if callspec is None else callspec.params.get("target")
+    return found if isinstance(found, Target) else None
+
+
+def _is_for(item: pytest.Item, target: Target) -> bool:
+    is_contract = item.get_closest_marker("contract") is not None
+    if target.is_fake:
+        return is_contract
+    return target.slowness == 1 or is_contract or item.get_closest_marker("lease") is not None
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Return the only event loop that is supported."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """See at the end that no container or image of this run is left on any engine; remove and report it."""
+    yield
+    left = [what for target in request.config.stash[_used] for what in anyio.run(clean, target)]
+    if left:
+        pytest.fail("The tests have left on the engines:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def target(request: pytest.FixtureRequest) -> Target:
+    """Return the engine under test, not connected."""
+    chosen_target: Target = request.param
+    if not chosen_target.is_fake:
+        request.config.stash[_used].add(chosen_target)
+    return chosen_target
+
+
+@pytest.fixture(scope="module")
+def deadline(target: Target) -> Deadline:
+    """Return the function that stretches a wait on a slow engine."""
+    return lambda seconds: seconds * target.slowness
+
+
+@pytest.fixture(scope="module")
+async def engine(target: Target, deadline: Deadline, anyio_backend: str) -> AsyncIterator[Engine]:
+    """Connect to the engine under test; a module has one connection."""
+    engine = await connect(target)
+    yield engine
+    if isinstance(engine, FakeEngine):
+        await eventually(lambda: _is_empty(engine), within=1)
+    await engine.aclose()
+
+
+async def _is_empty(engine: Engine) -> bool:
+    return not await leftovers(engine)
+
+
+@pytest.fixture(scope="module")
+async def image(engine: Engine) -> str:
+    """Return an image with python3 that the engine has."""
+    if isinstance(engine, FakeEngine):
+        return FakeEngine.IMAGE
+    if override := image_override():
+        return override
+    return (await ImageStore(engine).ensure("minimal", print)).id
+
+
+@pytest.fixture(scope="module")
+async def keeper(engine: Engine, image: str, deadline: Deadline) -> AsyncIterator[Keeper]:
+    """Keep the agent that the tests of a module share."""
+    keeper = Keeper(engine, image, deadline)
+    yield keeper
+    await keeper.aclose()
+
+
+@pytest.fixture
+async def agent(keeper: Keeper) -> AsyncIterator[Agent]:
+    """Return an agent that is shared with other tests, and see that it is left idle and well."""
+    agent = await keeper.agent()
+    diagnostics = agent.link.diagnostics
+    yield agent
+    if agent.link.broken is None:
+        await agent.call("kill_all")
+    assert agent.link.broken is None, f"{agent.link.broken} {agent.link.diagnostics}"
+    assert agent.link.diagnostics == diagnostics
+
+
+@pytest.fixture
+async def own_agent(engine: Engine, image: str, deadline: Deadline) -> AsyncIterator[Agent]:
+    """Return an agent in a container of the test's own, to break."""
+    agent = await Agent.start(engine, image, deadline)
+    yield agent
+    await agent.aclose()
+
+
+@pytest.fixture
+def folder(agent: Agent) -> str:
+    """Return a path in the shared agent's container that no other test uses."""
+    return f"{agent.home}/{unique('folder')}"
+
+
+@pytest.fixture
+async def lab(engine: Engine, image: str, deadline: Deadline) -> AsyncIterator[Lab]:
+    """Make containers and images on the engine under test, and clear them away."""
+    lab = Lab(engine, image, deadline)
+    yield lab
+    await lab.aclose()

@@ -1,0 +1,1 @@
+"""Tests that only a real kernel can pass."""
