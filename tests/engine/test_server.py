@@ -354,6 +354,7 @@ async def test_a_cancelled_call_is_not_answered_and_its_program_is_dead(environ:
 
         result = server.tool("run_command", command="ls /proc | grep -c '^[0-9]'; cat /proc/[0-9]*/cmdline")
 
+        assert not result["isError"], result
         assert "sleep\x001000" not in result["structuredContent"]["stdout"]
 
 

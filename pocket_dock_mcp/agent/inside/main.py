@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import Callable, Deque, Dict, Optional, Union
+from typing import Callable, Deque, Dict, List, Optional, Union
 
 from . import children, files, identity, runs, wire
 from .cgroup import Cgroup
@@ -165,7 +165,7 @@ class Agent:
                 "kind": "reply",
                 "id": request_id,
                 "memory": self.cgroup.number("memory_now"),
-                "processes": len(runs.owned(self.user.uid)),
+                "processes": sum(1 for _ in runs.owned(self.user.uid)),
             }
         )
 
@@ -292,10 +292,6 @@ class Agent:
         """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
         Kill(self, marker, done).step()
 
-    def is_alone(self, marker: Optional[int]) -> bool:
-        """Whether every process of the user belongs to the run with this marker (None: to what is killed)."""
-        return marker is None or all(run.marker == marker for run in self._programs.values())
-
     def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
         known = set(self._programs)
@@ -353,28 +349,32 @@ class Kill:
 
     def step(self) -> None:
         agent = self._agent
-        if agent.is_alone(self._marker):
-            with agent.user:
-                _kill(-1)
         agent.reap()
-        pids = runs.owned(agent.user.uid) if self._marker is None else runs.marked(self._marker)
         elapsed = time.monotonic() - self._began
+        with agent.user:
+            pids = self._stop_all()
+            for pid in pids:
+                _kill(pid, signal.SIGKILL)
+            if elapsed > KILL_PATIENCE:
+                # Also the zygote, which has our real uid; the next run starts another.
+                _kill(-1, signal.SIGKILL)
         if not pids or elapsed > KILL_DESPAIR:
             agent.reap()
             self._done()
-            return
-        with agent.user:
-            if agent.is_alone(self._marker) or elapsed > KILL_PATIENCE:
-                # One system call for all: faster than any scan, and needs none.
-                _kill(-1)
-            else:
-                for number in (signal.SIGSTOP, signal.SIGKILL):
-                    for pid in pids:
-                        _kill(pid, number)
-        agent.loop.later(KILL_PAUSE, self.step)
+        else:
+            agent.loop.later(KILL_PAUSE, self.step)
+
+    def _stop_all(self) -> List[int]:
+        """Stop each as soon as it is found: who is stopped does not fork while the search goes on."""
+        found = []
+        search = runs.owned(self._agent.user.uid) if self._marker is None else runs.marked(self._marker)
+        for pid in search:
+            _kill(pid, signal.SIGSTOP)
+            found.append(pid)
+        return found
 
 
-def _kill(pid: int, number: int = signal.SIGKILL) -> None:
+def _kill(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):

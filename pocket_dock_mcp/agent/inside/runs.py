@@ -14,7 +14,7 @@ import os
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Deque, Dict, Iterator, Optional, Set
 
 from . import children, wire
 from .loop import READ, WRITE, Timer
@@ -305,20 +305,21 @@ class Markers:
         self._used.discard(marker)
 
 
-def marked(marker: int) -> List[int]:
-    """Return the pids of living processes that carry a run's marker."""
+def marked(marker: int) -> Iterator[int]:
+    """Yield the pids of living processes that carry a run's marker."""
     return _living(b"Groups", marker)
 
 
-def owned(uid: int) -> List[int]:
-    """Return the pids of living processes of a user."""
+def owned(uid: int) -> Iterator[int]:
+    """Yield the pids of living processes of a user."""
     return _living(b"Uid", uid)
 
 
-def _living(field: bytes, number: int) -> List[int]:
+def _living(field: bytes, number: int) -> Iterator[int]:
     wanted = str(number).encode("ascii")
-    names = [name for name in os.listdir(b"/proc") if name.isdigit() and name != b"1"]
-    return [int(name) for name in names if _has(name, b"\n" + field + b":", wanted)]
+    for name in os.listdir(b"/proc"):
+        if name.isdigit() and name != b"1" and _has(name, b"\n" + field + b":", wanted):
+            yield int(name)
 
 
 def _has(pid: bytes, field: bytes, wanted: bytes) -> bool:

@@ -1,0 +1,268 @@
+"""Images as they are built, pulled, replaced and given up, on real engines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
+from pocket_dock_mcp.images import ImageStore, Profile, find_profile
+from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
+from pocket_dock_mcp.images.cache import keep
+from pocket_dock_mcp.images.recipe import read_recipe
+from tests.engines import LABEL, RUN, Deadline, eventually, unique
+
+pytestmark = pytest.mark.anyio
+
+HEAD = f"""\
+ARG BASE_IMAGE=scratch
+FROM ${{BASE_IMAGE}}
+LABEL {LABEL}={RUN}
+"""
+CHECK = """\
+set -eux
+python3 -I -S -c 'import ctypes'
+python3 -c 'import bz2, curses, dbm.gnu, decimal, lzma, multiprocessing, readline, sqlite3, ssl, unittest'
+python3 -c 'import zoneinfo; zoneinfo.ZoneInfo("Europe/Berlin")'
+python3 -c 'import ssl; assert len(ssl.create_default_context().get_ca_certs()) > 50'
+python3 -v -c 'import json' 2>&1 | grep 'matches .*/json/__init__.py'
+pip3 --version
+test ! -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/EXTERNALLY-MANAGED"
+bash -c 'test "$LANG" = C.UTF-8'
+test -d /home/sandbox
+test -z "$(ls -A /home/sandbox)"
+test ! -e /usr/share/pocket-dock/ca-bundle.pem
+test ! -e /usr/share/man/man1
+"""
+MiB = 1024 * 1024
+
+Make = Callable[..., Profile]
+
+
+@pytest.fixture(scope="module")
+async def base(engine: Engine) -> str:
+    """Return the image of the profile that everybody uses, which is built if it has to be."""
+    await ImageStore(engine).ensure("minimal", print)
+    return find_profile("minimal").tag
+
+
+@pytest.fixture
+async def make(engine: Engine, tmp_path: Path) -> AsyncIterator[Make]:
+    """Return a function that makes profiles of a few steps; their images are gone afterwards."""
+    made: list[Profile] = []
+
+    def make(steps: str, *, like: Profile | None = None, **files: str) -> Profile:
+        name = like.name if like else unique("profile")
+        context = tmp_path / unique("context")
+        context.mkdir()
+        text = f"{HEAD}LABEL pocket-dock.profile={name}\n{steps}\n"
+        for path, content in {"Containerfile": text, **files}.items():
+            (context / path).write_text(content)
+        made.append(Profile(name, "For a test.", context))
+        return made[-1]
+
+    yield make
+    for profile in made:
+        for image in await engine.images(f"pocket-dock.profile={profile.name}"):
+            await engine.remove_image(image.id)
+
+
+def store_of(engine: Engine, profile: Profile, base: str) -> ImageStore:
+    return ImageStore(engine, profiles=[profile], base_image=base, environ={})
+
+
+async def test_a_profile_is_built_with_progress_and_there_at_once_afterwards(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    profile = make("RUN echo step-$((40 + 2))")
+    store = store_of(engine, profile, base)
+    lines: list[str] = []
+
+    with anyio.fail_after(deadline(60)):
+        built = await store.ensure(profile.name, lines.append)
+    assert any("step-42" in line for line in lines)
+
+    lines.clear()
+    with anyio.fail_after(deadline(1)):
+        again = await store.ensure(profile.name, lines.append)
+    assert again == built
+    assert lines == []
+
+
+async def test_an_outdated_image_is_built_anew(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    """By another process, as it were: a store reads a recipe once."""
+    old = make("RUN echo old")
+    new = make("RUN echo new", like=old)
+
+    with anyio.fail_after(deadline(60)):
+        before = await store_of(engine, old, base).ensure(old.name, print)
+        after = await store_of(engine, new, base).ensure(old.name, print)
+
+    assert before.id != after.id
+    assert before.labels["pocket-dock.recipe"] != after.labels["pocket-dock.recipe"]
+    assert old.tag in after.tags
+
+
+@pytest.mark.parametrize("reference", ["localhost/pocket-dock-test/none:1", "sha256:" + "0" * 64, "0" * 12])
+async def test_what_can_only_be_here_and_is_not_is_reported_at_once(
+    engine: Engine, reference: str, deadline: Deadline
+) -> None:
+    with pytest.raises(ImageNotFoundError), anyio.fail_after(deadline(1)):
+        await ImageStore(engine).ensure(reference, print)
+
+
+async def test_what_no_registry_has_is_reported_with_the_next_step(
+    engine: Engine, deadline: Deadline
+) -> None:
+    with pytest.raises(ImageNotFoundError) as caught, anyio.fail_after(deadline(30)):
+        await ImageStore(engine).ensure("127.0.0.1:9/nobody/is-there:1", print)
+
+    assert caught.value.hint
+
+
+async def test_a_build_that_fails_has_its_last_words_and_leaves_nothing(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    profile = make("RUN true\nRUN echo reason-$((40 + 2)); exit 3\n")
+
+    with pytest.raises(ImageBuildError, match="reason-42"), anyio.fail_after(deadline(60)):
+        await store_of(engine, profile, base).ensure(profile.name, print)
+
+    assert await engine.images(f"pocket-dock.profile={profile.name}") == []
+
+
+async def test_a_cancelled_build_leaves_nothing(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    """Podman finishes the step that runs, and then gives up as well."""
+    profile = make("RUN true\nRUN echo begun-$((40 + 2)); sleep 3\nRUN echo never\n")
+    scope = anyio.CancelScope()
+
+    def tell(line: str) -> None:
+        if "begun-42" in line:
+            scope.cancel()
+
+    async def nothing_is_left() -> bool:
+        label = f"pocket-dock.profile={profile.name}"
+        return not await engine.images(label) and not await engine.containers(label)
+
+    with anyio.fail_after(deadline(60)), scope:
+        await store_of(engine, profile, base).ensure(profile.name, tell)
+
+    assert scope.cancelled_caught
+    await eventually(nothing_is_left, within=deadline(10))
+
+
+async def test_two_callers_share_one_build(engine: Engine, base: str, make: Make, deadline: Deadline) -> None:
+    profile = make("RUN echo step-$((40 + 2)); sleep 0.5")
+    store = store_of(engine, profile, base)
+    lines: dict[str, list[str]] = {"first": [], "second": []}
+    ids: list[str] = []
+
+    async def caller(name: str) -> None:
+        ids.append((await store.ensure(profile.name, lines[name].append)).id)
+
+    with anyio.fail_after(deadline(60)):
+        async with anyio.create_task_group() as group:
+            group.start_soon(caller, "first")
+            group.start_soon(caller, "second")
+
+    assert len(set(ids)) == 1
+    for seen in lines.values():
+        assert sum("step-42" in line for line in seen) == 1
+
+
+async def test_the_minimal_image_has_what_a_sandbox_needs(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    profile = make("COPY check /check\nRUN sh /check", check=CHECK)
+
+    with anyio.fail_after(deadline(60)):
+        await store_of(engine, profile, base).ensure(profile.name, print)
+
+    assert (await engine.image(base)).size_bytes < 125 * MiB
+
+
+needs_mmdebstrap = pytest.mark.skipif(
+    shutil.which("mmdebstrap", path="/usr/bin:/bin") is None, reason="there is no mmdebstrap on this machine"
+)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a base image is made once for all engines."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@needs_mmdebstrap
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_without_a_registry_the_base_is_made_of_this_machines_packages(
+    engine: Engine, make: Make, cache: Path, deadline: Deadline
+) -> None:
+    """From nothing to an image in which Python runs, with the reason told."""
+    context = find_profile("minimal").context
+    files = {path.name: path.read_text() for path in context.iterdir() if path.name != "Containerfile"}
+    files["dpkg.cfg"] += f"path-exclude=/no/other/run/has/this/{RUN}/*\n"
+    steps = "COPY . /usr/share/pocket-dock/\nRUN sh /usr/share/pocket-dock/install"
+    profile = make(steps, **files)
+    environ = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    store = ImageStore(engine, profiles=[profile], base_image="127.0.0.1:9/nobody:1", environ=environ)
+    lines: list[str] = []
+
+    image = await store.ensure(profile.name, lines.append)
+
+    base = f"localhost/pocket-dock/base:{image.labels['pocket-dock.base']}"
+    assert int((await engine.image(base)).labels["pocket-dock.made"]) > 0
+    await engine.remove_image(base)
+    assert any(line.startswith("no container registry can be reached (") for line in lines)
+    assert not list(cache.rglob("*.partial"))
+
+
+@needs_mmdebstrap
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", ["downloading", "extracting", "installing essential", "Setting up libc6"])
+async def test_a_bootstrap_that_is_cancelled_leaves_no_process_and_no_file(
+    tmp_path: Path, moment: str
+) -> None:
+    scratch, cache = tmp_path / "scratch", tmp_path / "cache"
+    scratch.mkdir()
+    environ = {**os.environ, "TMPDIR": str(scratch)}
+    plan = make_plan(read_recipe(find_profile("minimal").context), environ)
+    scope = anyio.CancelScope()
+
+    def tell(line: str) -> None:
+        if line.startswith(moment):
+            scope.cancel()
+
+    async def write(path: Path) -> None:
+        await bootstrap(plan, path, environ, tell)
+
+    with scope:
+        await keep(cache / "base-1.tar", write, print)
+
+    assert scope.cancelled_caught
+    assert processes_in(scratch) == []
+    assert [path.name for path in (*scratch.iterdir(), *cache.iterdir())] == ["base.lock"]
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of the processes whose temporary files go below a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().decode().replace("\0", " "))
+        except OSError:
+            # It has ended, or is somebody else's.
+            pass
+    return found
