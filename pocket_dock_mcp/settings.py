@@ -84,10 +84,10 @@ class Settings(BaseModel):
         default=1024, ge=16, le=4096, description="Processes and threads that a sandbox may ask for."
     )
     output_bytes: int = Field(
-        default=16 * 1024,
+        default=8 * 1024,
         ge=1024,
-        le=1_048_576,
-        description="Bytes of each output stream that a reply carries; the rest can be read.",
+        le=65_536,
+        description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
 
     @classmethod

@@ -401,8 +401,8 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
     size = sum(
         len(name.encode()) + len(value.encode("utf-8", "surrogateescape")) for name, value in env.items()
     )
-    if size > wire.MAX_HEADER // 4:
-        message = f"The environment has {size} bytes; it may have {wire.MAX_HEADER // 4}."
+    if size > wire.MAX_ENVIRONMENT:
+        message = f"The environment has {size} bytes; it may have {wire.MAX_ENVIRONMENT}."
         raise InvalidArgumentError(message, hint="Write large values to a file with write_file.")
     return dict(env)
 

@@ -208,7 +208,7 @@ class DockerApiEngine:
         # A commit inherits the container's labels and command, and there is no way to say "without":
         # each is set to a value of ours.
         blank = {key: "" for key in state.labels if key.startswith("pocket-dock.")}
-        changes = [f"LABEL {key}={json.dumps(value)}" for key, value in {**blank, **labels}.items()]
+        changes = [_label(key, value) for key, value in {**blank, **labels}.items()]
         changes += ["ENTRYPOINT []", 'CMD ["/bin/sh"]']
         repository, _, version = tag.rpartition(":")
         async with _call("container", container_id, IMAGE_DEADLINE):
@@ -278,7 +278,7 @@ class DockerApiEngine:
         """Make an image of a root filesystem's tar; see the port."""
         # Not as "repo" and "tag": Podman 4.3 looks at the first only. One label in a change: Podman again.
         params = [("fromSrc", "-"), ("repo", tag)]
-        params += [("changes", f"LABEL {key}={json.dumps(value)}") for key, value in (labels or {}).items()]
+        params += [("changes", _label(key, value)) for key, value in (labels or {}).items()]
         async for _ in self._progress("import", tag, "images/create", params, tar):
             pass
         return (await self.image(tag)).id
@@ -457,6 +457,11 @@ def _identity(kind: EngineKind, system: Mapping[str, Any]) -> str:
     if kind == "docker" and system.get("ID"):
         return f"docker:{system['ID']}"
     return f"{kind}:{system.get('Name')}:{system.get('DockerRootDir')}"
+
+
+def _label(key: str, value: str) -> str:
+    """Return a Containerfile instruction. Docker would expand variables in its value."""
+    return f"LABEL {key}={json.dumps(value, ensure_ascii=False)}".replace("$", "\\$")
 
 
 def _status(raw: object) -> Any:

@@ -28,6 +28,8 @@ from pocket_dock_mcp.server.schemas import (
     WriteReply,
 )
 
+TRUNCATED_HINT = "Head and tail are shown. Write long output to a file and read it in parts with read_file."
+
 
 def reply(text: str, structured: BaseModel) -> CallToolResult:
     """Return a successful tool result."""
@@ -46,6 +48,7 @@ def run(sandbox: Sandbox, result: RunResult) -> CallToolResult:
     """Render a run."""
     stdout, removed_out = neutralise(result.stdout)
     stderr, removed_err = neutralise(result.stderr)
+    hint = result.hint or (TRUNCATED_HINT if result.truncated else None)
     structured = RunReply(
         sandbox_id=sandbox.id,
         status=result.status,
@@ -62,7 +65,7 @@ def run(sandbox: Sandbox, result: RunResult) -> CallToolResult:
             cpu_s=round(result.usage.cpu_s, 4),
             peak_memory_mb=round(result.usage.peak_memory_bytes / MIB, 1),
         ),
-        hint=result.hint,
+        hint=hint,
     )
     mark = secrets.token_hex(3)
     parts = [_headline(result)]
@@ -70,8 +73,8 @@ def run(sandbox: Sandbox, result: RunResult) -> CallToolResult:
     parts += _block("stderr", stderr, result.stderr_bytes, mark)
     if structured.control_chars_removed:
         parts.append("Control characters were removed from the output.")
-    if result.hint:
-        parts.append(f"Hint: {result.hint}")
+    if hint:
+        parts.append(f"Hint: {hint}")
     return reply("\n".join(parts), structured)
 
 
@@ -103,7 +106,7 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
         cpus=info.limits.cpus,
         pids=info.limits.pids,
         network=info.network,
-        expires_in_s=int(sandbox.remaining_s()),
+        expires_in_s=round(sandbox.remaining_s()),
         unenforced=list(info.unenforced),
     )
 

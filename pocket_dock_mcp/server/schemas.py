@@ -27,7 +27,9 @@ TimeoutS = Annotated[
 ]
 MaxOutput = Annotated[
     int | None,
-    Field(description="Bytes of each of stdout and stderr to return: head and tail. Totals are always told."),
+    Field(
+        description="Bytes of each of stdout and stderr to return: head and tail. Default 8192, up to 65536."
+    ),
 ]
 
 

@@ -42,6 +42,8 @@ Ctx = Context[Any, Any]
 
 RUN_TIMEOUT_S = 50.0
 """Below the 60 s after which common clients give up on a call and lose its output."""
+MAX_OUTPUT_BYTES = 64 * 1024
+"""Of each stream in a reply, which carries both twice: clients drop a message over 1 MiB."""
 HEARTBEAT_S = 5.0
 """Between progress notifications of a run, so that clients which count silence keep waiting."""
 
@@ -130,7 +132,10 @@ class Tools:
         ] = "none",
         env: Env = None,
         ttl_s: Annotated[
-            float | None, Field(description="Seconds without a call after which it ends. Default {ttl}.")
+            float | None,
+            Field(
+                description="Seconds without a call after which it ends, up to a day. Default 1800, unless configured otherwise."
+            ),
         ] = None,
         name: Annotated[str, Field(description="A name for people, shown in listings.", max_length=100)] = "",
     ) -> Annotated[CallToolResult, SandboxReply]:
@@ -301,11 +306,13 @@ class Tools:
         return render.run(sandbox, result)
 
     def _output_bytes(self, max_output: int | None) -> int:
-        most = self._settings.output_bytes
         if max_output is None:
-            return most
-        if not 1 <= max_output <= most:
-            raise InvalidArgumentError(f"max_output is {max_output}; it must be from 1 to {most}.")
+            return self._settings.output_bytes
+        if not 1 <= max_output <= MAX_OUTPUT_BYTES:
+            raise InvalidArgumentError(
+                f"max_output is {max_output}; it must be from 1 to {MAX_OUTPUT_BYTES}.",
+                hint="Write long output to a file and read it in parts with read_file.",
+            )
         return max_output
 
     def _request(

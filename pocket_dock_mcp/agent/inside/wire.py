@@ -17,8 +17,8 @@ Header = Dict[str, Any]
 PROTOCOL = 1
 
 PREFIX = struct.Struct(">II")
-MAX_HEADER = 256 * 1024
-"""Of one JSON header. An argument vector with a 128 KiB command is the longest legitimate one."""
+MAX_HEADER = 2 * 1024 * 1024
+"""Of one JSON header: a command and an environment of full length whose every byte JSON escapes."""
 MAX_PAYLOAD = 256 * 1024
 
 WINDOW = 1024 * 1024
@@ -28,6 +28,8 @@ UPLOAD_WINDOW = 1024 * 1024
 
 MAX_COMMAND = 128 * 1024 - 1
 """Bytes of one program argument: Linux's MAX_ARG_STRLEN (32 pages) less the terminating NUL."""
+MAX_ENVIRONMENT = 128 * 1024
+"""Bytes of all environment variables of one run."""
 MAX_CODE = 1024 * 1024
 """Bytes of one script; it travels as a payload of several frames' worth, not as an argument."""
 MAX_PATH = 4096
