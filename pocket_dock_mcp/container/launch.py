@@ -134,9 +134,13 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
             engine, container_id, stream, uid=uid, home=policy.HOME, env=wanted.env
         )
         missing = _check(wanted, transport.facts)
-    except BaseException:
+    except BaseException as error:
         with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
             await _remove(engine, container_id)
+        # With an init before it, a shell that is missing is noticed only now.
+        if isinstance(error, (AgentError, ProgramNotFoundError)):
+            message = f"The image {wanted.image!r} can start neither python3 nor /bin/sh."
+            raise ProgramNotFoundError(message, hint="Use an image that has one of them.") from error
         raise
     return Running(container_id, transport, missing)
 

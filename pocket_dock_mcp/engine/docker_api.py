@@ -6,6 +6,7 @@ The only module that imports aiodocker, knows a field name of that API, or where
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -45,6 +46,7 @@ from pocket_dock_mcp.errors import (
     EngineUnavailableError,
     ImageBuildError,
     ImageNotFoundError,
+    InvalidArgumentError,
     StreamLostError,
 )
 from pocket_dock_mcp.models import ContainerSpec
@@ -57,6 +59,8 @@ IMAGE_DEADLINE = 600.0
 LAST_LINES = 10
 """Lines of a failed build that its error shows."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]*")
 _STATUSES = frozenset({"created", "running", "paused", "exited", "removing"})
 _STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited", "stopping": "removing"}
 
@@ -460,8 +464,10 @@ def _identity(kind: EngineKind, system: Mapping[str, Any]) -> str:
 
 
 def _label(key: str, value: str) -> str:
-    """Return a Containerfile instruction. Docker would expand variables in its value."""
-    return f"LABEL {key}={json.dumps(value, ensure_ascii=False)}".replace("$", "\\$")
+    """Return a Containerfile instruction. Engines differ in how they unquote values, so ours are plain."""
+    if not _PLAIN.fullmatch(value):
+        raise InvalidArgumentError(f"{value!r} cannot be the value of the label {key}.")
+    return f'LABEL {key}="{value}"'
 
 
 def _status(raw: object) -> Any:
@@ -475,5 +481,6 @@ def _progress_lines(verb: Verb, subject: str, event: Mapping[str, Any]) -> list[
     if problem := detail.get("message") or event.get("error"):
         raise translate(verb, IN_STREAM, str(problem), subject)
     text = event.get("stream") or event.get("status") or ""
-    lines = f"{text} {event.get('progress') or ''}".splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    # Docker paints what a step writes to its standard error.
+    plain = _COLOUR.sub("", f"{text} {event.get('progress') or ''}")
+    return [line.strip() for line in plain.splitlines() if line.strip()]

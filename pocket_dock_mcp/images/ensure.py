@@ -29,6 +29,7 @@ RECIPE_LABEL = "pocket-dock.recipe"
 """On an image of a profile: the hash of the recipe that it was built from."""
 
 _SWEEP_DEADLINE = 10.0
+_SWEEP_POLL = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -212,9 +213,18 @@ class ImageStore:
             async for line in lines:
                 tell(line)
         except BaseException:
-            with anyio.move_on_after(_SWEEP_DEADLINE, shield=True):
-                await self._sweep(profile, before)
+            await self._give_up(profile, before)
             raise
+
+    async def _give_up(self, profile: Profile, before: set[str]) -> None:
+        """Leave no half image, as far as the engine lets us, and whatever brought the end."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_SWEEP_DEADLINE) as scope:
+            try:
+                await self._sweep(profile, before)
+            except PocketDockError as error:
+                _log.warning("Layers of a failed build may be left: %s", error)
+        if scope.cancelled_caught:
+            _log.warning("Layers of a failed build are left: the engine does not let them go.")
 
     async def _unfinished(self, profile: Profile) -> set[str]:
         """Return the ids of images of a profile that have no name: layers of a build, or replaced ones."""
@@ -222,12 +232,17 @@ class ImageStore:
         return {image.id for image in found if not any("<none>" not in tag for tag in image.tags)}
 
     async def _sweep(self, profile: Profile, before: set[str]) -> None:
-        """Remove the layers that a build which did not end well has left."""
-        for image_id in await self._unfinished(profile) - before:
-            try:
-                await self._engine.remove_image(image_id)
-            except PocketDockError as error:
-                _log.warning("A layer of a failed build is left: %s", error)
+        """Remove the layers that a build which did not end well has left.
+
+        The engine holds a layer until it has given up the step that runs on it, which takes a moment.
+        """
+        while left := await self._unfinished(profile) - before:
+            for image_id in left:
+                try:
+                    await self._engine.remove_image(image_id)
+                except PocketDockError as error:
+                    _log.debug("A layer of a failed build is in use: %s", error)
+            await anyio.sleep(_SWEEP_POLL)
 
 
 async def ensure_image(engine: Engine, reference: str, progress: Progress) -> ImageState:

@@ -1,0 +1,201 @@
+"""Images without python3: the same container, by plain execs."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import (
+    FileDeniedError,
+    FileError,
+    FileIsDirectoryError,
+    FileNotDirectoryError,
+    FileNotRegularError,
+    InvalidArgumentError,
+    ProgramNotFoundError,
+    SandboxFileNotFoundError,
+    SandboxLostError,
+    SymlinkLoopError,
+)
+from tests.engines import LABELS, eventually, is_gone, unique
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+async def bare_image(engine: Engine, image: str) -> AsyncIterator[str]:
+    """Yield an image that has a shell and no python3."""
+    tag = f"localhost/{unique('bare')}:1"
+    context = io.BytesIO()
+    recipe = b"ARG BASE\nFROM ${BASE}\nRUN rm -f /usr/bin/python3*\n"
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        entry = tarfile.TarInfo("Containerfile")
+        entry.size = len(recipe)
+        tar.addfile(entry, io.BytesIO(recipe))
+    async for _ in engine.build(context.getvalue(), tag, build_args={"BASE": image}, labels=LABELS):
+        pass
+    yield tag
+    await engine.remove_image(tag)
+
+
+@pytest.fixture(scope="module")
+async def container(engine: Engine, bare_image: str) -> AsyncIterator[AsyncContainer]:
+    async with await AsyncContainer.create(engine, Launch(unique("bare"), bare_image, LABELS)) as made:
+        yield made
+
+
+async def test_it_says_which_way_it_is_reached_and_holds_the_same_limits(container: AsyncContainer) -> None:
+    info = await container.info()
+
+    assert (info.transport, info.python, info.unenforced) == ("exec", None, ())
+
+
+async def test_a_command_has_output_exit_code_directory_environment_and_input(
+    container: AsyncContainer,
+) -> None:
+    result = await container.run(
+        'echo "$A"; pwd; cat; echo err >&2; exit 3', cwd="/tmp", env={"A": "b c"}, stdin="input\n"
+    )
+
+    assert (result.status, result.exit_code) == ("nonzero", 3)
+    assert (result.stdout, result.stderr) == ("b c\n/tmp\ninput\n", "err\n")
+
+
+async def test_user_code_has_no_privilege_and_cannot_touch_pid_1(container: AsyncContainer) -> None:
+    result = await container.run("id -u; grep Cap /proc/self/status; kill -9 1; cat /proc/1/environ")
+
+    assert result.stdout.startswith(f"{container.uid}\n")
+    assert result.stdout.count("0000000000000000") == 5
+    assert "not permitted" in result.stderr
+    assert "denied" in result.stderr
+
+
+async def test_a_time_limit_kills_everything(container: AsyncContainer) -> None:
+    began = time.monotonic()
+    result = await container.run(
+        "trap '' TERM; echo early; setsid sleep 1001 & sleep 1002; sleep 1003", timeout_s=1
+    )
+
+    assert (result.status, result.stdout) == ("timeout", "early\n")
+    assert time.monotonic() - began < 5
+    assert "100" not in (await container.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout
+
+
+async def test_a_cancelled_run_is_killed(container: AsyncContainer) -> None:
+    with anyio.move_on_after(0.5):
+        await container.run("sleep 2002")
+
+    assert "2002" not in (await container.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout
+
+
+async def test_python_is_refused_with_the_way_out(container: AsyncContainer) -> None:
+    with pytest.raises(InvalidArgumentError, match="run_command"):
+        await container.run("print(1)", language="python")
+
+
+async def test_a_missing_directory_is_told(container: AsyncContainer) -> None:
+    with pytest.raises(SandboxFileNotFoundError, match="nowhere"):
+        await container.run("true", cwd="/nowhere")
+
+
+async def test_files_are_written_whole_replaced_and_read_in_pieces(container: AsyncContainer) -> None:
+    data = bytes(range(256)) * 8000
+
+    first = await container.write_file("dir/sub/data.bin", data, mode=0o600)
+    second = await container.write_file("dir/sub/data.bin", data)
+    whole = await container.read_file("dir/sub/data.bin")
+    piece = await container.read_file("dir/sub/data.bin", offset=1000, max_bytes=10)
+
+    assert (first.overwrote, second.overwrote) == (False, True)
+    assert first.path == f"{container.home}/dir/sub/data.bin"
+    assert (whole.data, whole.mode, whole.complete) == (data, 0o600, True)
+    assert (piece.data, piece.size) == (data[1000:1010], len(data))
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "error"),
+    [
+        ("mkfifo fifo", "fifo", FileNotRegularError),
+        ("true", "/dev/zero", FileNotRegularError),
+        ("mkdir -p folder", "folder", FileIsDirectoryError),
+        ("ln -s loop2 loop1; ln -s loop1 loop2", "loop1", SymlinkLoopError),
+    ],
+)
+async def test_what_is_no_plain_file_is_refused(
+    container: AsyncContainer, make: str, path: str, error: type[FileError]
+) -> None:
+    await container.run(make)
+
+    with pytest.raises(error):
+        await container.read_file(path)
+    with pytest.raises(error):
+        await container.write_file(path, "x")
+
+
+async def test_missing_forbidden_and_undecodable_paths_are_told_apart(container: AsyncContainer) -> None:
+    with pytest.raises(SandboxFileNotFoundError):
+        await container.read_file("missing")
+    with pytest.raises(FileDeniedError):
+        await container.write_file("/etc/new", "x")
+    with pytest.raises(InvalidArgumentError, match="UTF-8"):
+        await container.read_file("\udcff")
+
+
+async def test_a_directory_lists_odd_names_with_types_and_sizes(container: AsyncContainer) -> None:
+    await container.run(
+        "mkdir odd; cd odd; touch 'new\nline' ./-dash '*' .hidden; ln -s x link; mkdir d; echo hi > f"
+    )
+
+    entries, more = await container.list_files("odd")
+    some, cut = await container.list_files("odd", limit=3)
+
+    assert [(entry.name, entry.type) for entry in entries] == [
+        ("*", "file"),
+        ("-dash", "file"),
+        (".hidden", "file"),
+        ("d", "directory"),
+        ("f", "file"),
+        ("link", "symlink"),
+        ("new\nline", "file"),
+    ]
+    assert next(entry.size for entry in entries if entry.name == "f") == 3
+    assert (more, len(some), cut) == (False, 3, True)
+    with pytest.raises(FileNotDirectoryError):
+        await container.list_files("odd/f")
+
+
+async def test_the_lease_holds_here_too(engine: Engine, bare_image: str) -> None:
+    container = await AsyncContainer.create(engine, Launch(unique("lease"), bare_image, LABELS))
+
+    await container._transport.aclose()
+
+    await eventually(lambda: is_gone(engine, container._running.id), within=5)
+    assert (await container.run("true")).status in ("lost", "indeterminate")
+    with pytest.raises(SandboxLostError):
+        await container.run("true")
+    await container.aclose()
+
+
+async def test_an_image_without_even_a_shell_is_told_and_leaves_nothing(engine: Engine) -> None:
+    tag = f"localhost/{unique('empty')}:1"
+    empty = io.BytesIO()
+    with tarfile.open(fileobj=empty, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("file"))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield empty.getvalue()
+
+    await engine.import_rootfs(pieces(), tag, labels=LABELS)
+    try:
+        with pytest.raises(ProgramNotFoundError):
+            await AsyncContainer.create(engine, Launch(unique("empty"), tag, LABELS))
+    finally:
+        await engine.remove_image(tag)
