@@ -15,7 +15,7 @@ from pocket_dock_mcp.agent.bundle import agent_argv
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.transport import Transport
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
     EngineError,
@@ -127,6 +127,7 @@ async def _await_ready(link: AgentLink) -> None:
 async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
     spec = policy.exec_spec(wanted.name, wanted.image, wanted.labels, wanted.limits, wanted.network)
     container_id = await engine.create(spec)
+    stream: Stream | None = None
     try:
         stream = await engine.attach(container_id)
         await engine.start(container_id)
@@ -136,6 +137,8 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
         missing = _check(wanted, transport.facts)
     except BaseException as error:
         with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+            if stream is not None:
+                await stream.aclose()
             await _remove(engine, container_id)
         # With an init before it, a shell that is missing is noticed only now.
         if isinstance(error, (AgentError, ProgramNotFoundError)):
