@@ -298,11 +298,12 @@ class AsyncContainer:
     # -- endings ----------------------------------------------------------------------------------
 
     def _require_open(self) -> None:
+        # Lost first: whoever owns it closes it then, and that is not why it cannot be used.
+        if self._lost is not None:
+            raise SandboxLostError(self._lost.message, hint=self._lost.hint)
         if self._closed:
             message = "The sandbox was closed."
             raise SandboxClosedError(message, hint="Create a new one.")
-        if self._lost is not None:
-            raise SandboxLostError(self._lost.message, hint=self._lost.hint)
 
     async def _fate(self, error: AgentError) -> RunStatus:
         """Say what became of a run whose stream broke: lost if its container is gone, else nobody knows."""
