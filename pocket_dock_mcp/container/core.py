@@ -65,6 +65,7 @@ class AsyncContainer:
         self._running = running
         self._transport = running.transport
         self._closed = False
+        self._removed = False
         self._lost: SandboxLostError | None = None
 
     @classmethod
@@ -282,6 +283,11 @@ class AsyncContainer:
         if not self._closed:
             self._mark_lost(reason.message)
 
+    @property
+    def removed(self) -> bool:
+        """Whether it was closed and the engine has confirmed that it is gone."""
+        return self._removed
+
     async def aclose(self) -> None:
         """End it and everything in it. Idempotent; quiet when it is gone already."""
         if self._closed:
@@ -291,6 +297,7 @@ class AsyncContainer:
             await self._transport.aclose()
             try:
                 await self._engine.remove(self._running.id)
+                self._removed = True
             except EngineError as error:
                 # The lease is closed, so it ends by itself when the engine is able to.
                 logger.warning("could not remove container %s: %s", self.name, error)

@@ -11,7 +11,7 @@ import anyio
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
-from pocket_dock_mcp.images.bootstrap import Plan, bootstrap, make_plan
+from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import MAX_AGE, cache_directory, is_fresh, keep
 from pocket_dock_mcp.images.recipe import Recipe
 
@@ -81,14 +81,30 @@ async def from_packages(
     """
     plan = await anyio.to_thread.run_sync(make_plan, recipe, environ)
     tag = f"localhost/pocket-dock/base:{plan.hash}"
-    if await _has_fresh(engine, tag):
+    path = cache_directory(environ) / f"base-{plan.hash}.tar"
+    why = reason[:_MAX_REASON]
+    if (is_there := await _has_fresh(engine, tag)) or is_fresh(path):
+        progress(f"{why}; using the base image that was made on this machine before")
+    if is_there:
         return tag
-    tar = await _rootfs(plan, environ, reason, progress)
-    progress("handing the base image to the engine")
-    labels = {BASE_LABEL: plan.hash, MADE_LABEL: str(int(tar.stat().st_mtime))}
-    async with aclosing(_chunks(tar)) as chunks:
-        await engine.import_rootfs(chunks, tag, labels=labels)
+
+    async def make(path: Path) -> None:
+        progress(f"{why}; making the base image from this machine's own package sources, about 40 s")
+        await bootstrap(plan, path, environ, progress)
+
+    await keep(path, make, progress)
+    await _hand_over(engine, path, tag, plan.hash, progress)
     return tag
+
+
+async def _hand_over(engine: Engine, tar: Path, tag: str, plan_hash: str, progress: Progress) -> None:
+    progress("handing the base image to the engine")
+    async with aclosing(_chunks(tar)) as chunks:
+        await engine.import_rootfs(chunks, tag, labels=_labels(tar, plan_hash))
+
+
+def _labels(tar: Path, plan_hash: str) -> dict[str, str]:
+    return {BASE_LABEL: plan_hash, MADE_LABEL: str(int(tar.stat().st_mtime))}
 
 
 async def _has_fresh(engine: Engine, tag: str) -> bool:
@@ -98,20 +114,6 @@ async def _has_fresh(engine: Engine, tag: str) -> bool:
         return False
     made = image.labels.get(MADE_LABEL, "")
     return made.isdecimal() and time.time() - int(made) < MAX_AGE
-
-
-async def _rootfs(plan: Plan, environ: Mapping[str, str], reason: str, progress: Progress) -> Path:
-    """Return the tar of a root filesystem, made now unless the cache has it."""
-
-    async def make(path: Path) -> None:
-        progress(f"{why}; making the base image from this machine's own package sources, about 40 s")
-        await bootstrap(plan, path, environ, progress)
-
-    why = reason[:_MAX_REASON]
-    path = cache_directory(environ) / f"base-{plan.hash}.tar"
-    if is_fresh(path):
-        progress(f"{why}; using the base image that was made on this machine before")
-    return await keep(path, make, progress)
 
 
 async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:

@@ -35,7 +35,7 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.manager import snapshots
-from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.journal import Intent, Journal
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, sweep
@@ -295,10 +295,9 @@ class Manager:
         try:
             container = await AsyncContainer.create(engine, wanted)
         except BaseException as error:
-            # Launching cleans up after itself; only when the engine is not there is that left to a sweep.
             self._suspect = isinstance(error, (EngineUnavailableError, EngineTimeoutError))
-            if not self._suspect:
-                journal.settled(intent.name)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
+                await self._settle_if_gone(engine, journal, intent)
             raise
         sandbox = Sandbox(new_id(), owner, request, container)
         self._sandboxes[sandbox.id] = sandbox
@@ -318,8 +317,18 @@ class Manager:
         finally:
             self._ending -= 1
             self._ended_one.set()
-        if self._journal is not None:
+        # Otherwise the journal keeps it, for the next process to look after.
+        if self._journal is not None and sandbox.container.removed:
             self._journal.settled(sandbox.container.name)
+
+    async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
+        """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""
+        try:
+            left = await engine.containers(f"{NONCE_LABEL}={intent.nonce}")
+        except EngineError:
+            return
+        if not left:
+            journal.settled(intent.name)
 
     async def _end_all(self, sandboxes: list[Sandbox]) -> None:
         async with anyio.create_task_group() as group:
