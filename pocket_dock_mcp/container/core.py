@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import NoReturn
 
 import anyio
 
-from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.transport import Program, RunEnd
+from pocket_dock_mcp.container.arguments import (
+    check_output_bytes,
+    checked_code,
+    checked_environment,
+    checked_path,
+    checked_timeout,
+    input_bytes,
+    language_of,
+)
 from pocket_dock_mcp.container.launch import Launch, Running, launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -29,7 +36,6 @@ from pocket_dock_mcp.models import (
     FileContent,
     FileEntry,
     FileWritten,
-    Language,
     RunResult,
     RunStatus,
     RunUsage,
@@ -39,18 +45,11 @@ from pocket_dock_mcp.output import Capture
 logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 60.0
-MAX_TIMEOUT_S = 86_400.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
-MAX_OUTPUT_BYTES = 64 * MIB
-MAX_STDIN_BYTES = 64 * MIB
 MAX_FILE_BYTES = 1024 * MIB
 MAX_LISTED = 10_000
 GONE_DEADLINE = 2.0
 """Seconds to find out whether a container whose stream broke is really gone."""
-
-_LANGUAGES: dict[str, Language] = {
-    "python": "python", "python3": "python", "py": "python", "shell": "shell", "sh": "shell", "bash": "shell",
-}  # fmt: skip
 
 
 class AsyncContainer:
@@ -134,14 +133,14 @@ class AsyncContainer:
             SandboxClosedError: the container was closed before.
         """
         program = Program(
-            language=_language(language),
-            code=_code(code, _language(language)),
-            env=_environment(env or {}),
-            cwd=None if cwd is None else _path(cwd),
-            stdin=_input(stdin),
-            timeout_s=_timeout(timeout_s),
+            language=language_of(language),
+            code=checked_code(code, language_of(language)),
+            env=checked_environment(env or {}),
+            cwd=None if cwd is None else checked_path(cwd),
+            stdin=input_bytes(stdin),
+            timeout_s=checked_timeout(timeout_s),
         )
-        _require_output_bytes(output_bytes)
+        check_output_bytes(output_bytes)
         self._require_open()
         captures = {1: Capture(output_bytes), 2: Capture(output_bytes)}
         try:
@@ -335,7 +334,7 @@ class AsyncContainer:
         return SandboxLostError(self._lost.message)
 
     def _absolute(self, path: str) -> str:
-        path = _path(path)
+        path = checked_path(path)
         return path if path.startswith("/") else f"{self.home}/{path}"
 
 
@@ -374,80 +373,3 @@ def _result(
         usage=usage,
         hint=hint,
     )
-
-
-def _language(language: str) -> Language:
-    try:
-        return _LANGUAGES[language.lower()]
-    except KeyError:
-        names = ", ".join(sorted(_LANGUAGES))
-        message = f"language is {language!r}; it must be one of: {names}."
-        raise InvalidArgumentError(message) from None
-
-
-def _code(code: str, language: Language) -> str:
-    if not code.strip():
-        message = "There is nothing to run: the code is empty."
-        raise InvalidArgumentError(message)
-    _refuse_nul("code", code)
-    size = len(code.encode("utf-8", "surrogateescape"))
-    limit = wire.MAX_CODE if language == "python" else wire.MAX_COMMAND
-    if size > limit:
-        raise InvalidArgumentError(
-            f"The code has {size} bytes; a {language} run takes at most {limit}.",
-            hint="Write it to a file with write_file and run that file.",
-        )
-    return code
-
-
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    for name, value in env.items():
-        if not name or "=" in name or not name.isprintable():
-            message = f"{name!r} is no name of an environment variable."
-            raise InvalidArgumentError(message)
-        _refuse_nul(f"the environment variable {name}", value)
-    size = sum(
-        len(name.encode()) + len(value.encode("utf-8", "surrogateescape")) for name, value in env.items()
-    )
-    if size > wire.MAX_ENVIRONMENT:
-        message = f"The environment has {size} bytes; it may have {wire.MAX_ENVIRONMENT}."
-        raise InvalidArgumentError(message, hint="Write large values to a file with write_file.")
-    return dict(env)
-
-
-def _path(path: str) -> str:
-    _refuse_nul("the path", path)
-    if not path:
-        message = "The path is empty."
-        raise InvalidArgumentError(message)
-    if len(os.fsencode(path)) > wire.MAX_PATH:
-        message = f"The path is longer than {wire.MAX_PATH} bytes."
-        raise InvalidArgumentError(message)
-    return path
-
-
-def _refuse_nul(what: str, text: str) -> None:
-    if "\0" in text:
-        message = f"{what} contains a NUL character."
-        raise InvalidArgumentError(message)
-
-
-def _input(stdin: str | bytes | None) -> bytes | None:
-    data = stdin.encode("utf-8", "surrogateescape") if isinstance(stdin, str) else stdin
-    if data is not None and len(data) > MAX_STDIN_BYTES:
-        message = f"stdin has {len(data)} bytes; it may have {MAX_STDIN_BYTES}."
-        raise InvalidArgumentError(message, hint="Write it to a file with write_file and redirect from it.")
-    return data
-
-
-def _timeout(timeout_s: float | None) -> float | None:
-    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        message = f"timeout_s is {timeout_s:g}; it must be more than 0 and at most {MAX_TIMEOUT_S:g}."
-        raise InvalidArgumentError(message)
-    return timeout_s
-
-
-def _require_output_bytes(output_bytes: int) -> None:
-    if not 0 < output_bytes <= MAX_OUTPUT_BYTES:
-        message = f"output_bytes is {output_bytes}; it must be from 1 to {MAX_OUTPUT_BYTES}."
-        raise InvalidArgumentError(message)

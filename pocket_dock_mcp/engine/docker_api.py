@@ -1,6 +1,7 @@
 """The adapter: the Docker API as Podman and Docker speak it, through aiodocker.
 
-The only module that imports aiodocker, knows a field name of that API, or where the two engines differ.
+With `docker_connection` the only module that imports aiodocker, and alone in knowing a field name of that
+API, or where the two engines differ.
 """
 
 from __future__ import annotations
@@ -17,43 +18,42 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 from urllib.parse import urlencode
 
 import aiodocker
 import aiohttp
 import anyio
-from aiodocker.execs import Exec
-from aiodocker.stream import Stream as DockerStream
 
 from pocket_dock_mcp.engine.base import (
     ContainerState,
     EngineInfo,
     EngineKind,
-    ExecState,
     ExecStream,
     ImageState,
     Stream,
 )
+from pocket_dock_mcp.engine.docker_connection import (
+    CALL_DEADLINE,
+    AttachedStream,
+    ExecutedStream,
+    connector,
+    engine_call,
+)
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.engine.translate import IN_STREAM, Verb, translate
 from pocket_dock_mcp.errors import (
-    ConfigError,
     ContainerGoneError,
     EngineConflictError,
-    EngineTimeoutError,
     EngineUnavailableError,
     ImageBuildError,
     ImageNotFoundError,
     InvalidArgumentError,
-    StreamLostError,
 )
 from pocket_dock_mcp.models import ContainerSpec
 
 PING_DEADLINE = 2.0
-CALL_DEADLINE = 30.0
-"""Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 IMAGE_DEADLINE = 600.0
 """Seconds for moving or building an image; progress is shown meanwhile."""
 LAST_LINES = 10
@@ -94,24 +94,24 @@ class DockerApiEngine:
             ConfigError: the URL is of no kind that we can speak to.
             EngineUnavailableError, EngineTimeoutError: nobody answers there.
         """
-        connector = _connector(url)
+        dialler = connector(url)
         # With a connector of our own aiodocker takes the URL as it is: only its host part matters.
         client = aiodocker.Docker(
-            url="unix://localhost" if url.startswith("unix:") else url, connector=connector
+            url="unix://localhost" if url.startswith("unix:") else url, connector=dialler
         )
         try:
-            async with _call("ping", url, PING_DEADLINE):
+            async with engine_call("ping", url, PING_DEADLINE):
                 answer = await _ping(client)
             # Said here, because aiodocker would ask "version" for it, and that takes Podman a second.
             client.api_version = f"v{answer['Api-Version']}"
-            async with _call("ping", url, CALL_DEADLINE):
+            async with engine_call("ping", url, CALL_DEADLINE):
                 system = await client.system.info()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await client.close()
-                await connector.close()
+                await dialler.close()
             raise
-        return cls(client, connector, _engine_info(url, answer, system), on_close)
+        return cls(client, dialler, _engine_info(url, answer, system), on_close)
 
     @property
     def info(self) -> EngineInfo:
@@ -120,7 +120,7 @@ class DockerApiEngine:
 
     async def ping(self) -> None:
         """Raise unless the engine answers now."""
-        async with _call("ping", self._info.url, PING_DEADLINE):
+        async with engine_call("ping", self._info.url, PING_DEADLINE):
             await _ping(self._client)
 
     # -- containers -------------------------------------------------------------------------------
@@ -130,26 +130,26 @@ class DockerApiEngine:
         image = await self._inspect_image(spec.image)
         volumes = (image.get("Config") or {}).get("Volumes") or {}
         config = create_config(spec, image_volumes=tuple(volumes))
-        async with _call("create", spec.image, CALL_DEADLINE):
+        async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
         return container.id
 
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams; see the port."""
         container = self._client.containers.container(container_id)
-        async with _call("attach", container_id, CALL_DEADLINE):
+        async with engine_call("attach", container_id, CALL_DEADLINE):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
             await stream.__aenter__()
-        return _AttachedStream(stream)
+        return AttachedStream(stream)
 
     async def start(self, container_id: str) -> None:
         """Start a created container; see the port."""
-        async with _call("start", container_id, CALL_DEADLINE):
+        async with engine_call("start", container_id, CALL_DEADLINE):
             await self._client.containers.container(container_id).start()
 
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""
-        async with _call("container", container_id, CALL_DEADLINE):
+        async with engine_call("container", container_id, CALL_DEADLINE):
             data = await self._client.containers.container(container_id).show()
         state = data["State"]
         status = _status(state.get("Status"))
@@ -165,7 +165,7 @@ class DockerApiEngine:
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
         try:
-            async with _call("container", container_id, CALL_DEADLINE):
+            async with engine_call("container", container_id, CALL_DEADLINE):
                 await self._client.containers.container(container_id).delete(force=True, v=True)
         except ContainerGoneError:
             pass
@@ -177,7 +177,7 @@ class DockerApiEngine:
     async def containers(self, label: str) -> list[ContainerState]:
         """List by label; see the port."""
         filters = json.dumps({"label": [label]})
-        async with _call("list", label, CALL_DEADLINE):
+        async with engine_call("list", label, CALL_DEADLINE):
             found = await self._client.containers.list(all=True, filters=filters)
         return [
             ContainerState(
@@ -200,11 +200,11 @@ class DockerApiEngine:
     ) -> ExecStream:
         """Start another program; see the port."""
         container = self._client.containers.container(container_id)
-        async with _call("exec", container_id, CALL_DEADLINE):
+        async with engine_call("exec", container_id, CALL_DEADLINE):
             handle = await container.exec(list(argv), stdin=True, user=user, environment=env, workdir=cwd)
             stream = handle.start(detach=False)
             await stream.__aenter__()
-        return _ExecStream(stream, handle)
+        return ExecutedStream(stream, handle)
 
     async def commit(self, container_id: str, tag: str, *, labels: Mapping[str, str]) -> str:
         """Make an image of the container's files; see the port."""
@@ -215,7 +215,7 @@ class DockerApiEngine:
         changes = [_label(key, value) for key, value in {**blank, **labels}.items()]
         changes += ["ENTRYPOINT []", 'CMD ["/bin/sh"]']
         repository, _, version = tag.rpartition(":")
-        async with _call("container", container_id, IMAGE_DEADLINE):
+        async with engine_call("container", container_id, IMAGE_DEADLINE):
             # Podman 4.3 answers 500 to a commit without a JSON body.
             done = await self._client.containers.container(container_id).commit(
                 repository=repository, tag=version, changes=changes, config={}
@@ -237,7 +237,7 @@ class DockerApiEngine:
 
     async def images(self, label: str) -> list[ImageState]:
         """List images by label; see the port."""
-        async with _call("list", label, CALL_DEADLINE):
+        async with engine_call("list", label, CALL_DEADLINE):
             found = await self._client.images.list(filters={"label": [label]})
         return [
             ImageState(
@@ -309,11 +309,11 @@ class DockerApiEngine:
             f"{path}?{urlencode(params)}", "POST", data=data, headers=headers, timeout=None
         )
         async with AsyncExitStack() as stack:
-            async with _call(verb, subject, IMAGE_DEADLINE):
+            async with engine_call(verb, subject, IMAGE_DEADLINE):
                 response = await stack.enter_async_context(query)
             stack.callback(response.close)
             while True:
-                async with _call(verb, subject, max(0, int(ends - anyio.current_time()))):
+                async with engine_call(verb, subject, max(0, int(ends - anyio.current_time()))):
                     event = await response.content.readline()
                 if not event:
                     return
@@ -323,7 +323,7 @@ class DockerApiEngine:
     async def remove_image(self, reference: str) -> None:
         """Remove an image; see the port."""
         try:
-            async with _call("image", reference, CALL_DEADLINE):
+            async with engine_call("image", reference, CALL_DEADLINE):
                 await self._client.images.delete(reference, force=True)
         except ImageNotFoundError:
             pass
@@ -338,57 +338,8 @@ class DockerApiEngine:
                 await self._on_close()
 
     async def _inspect_image(self, reference: str) -> dict[str, Any]:
-        async with _call("image", reference, CALL_DEADLINE):
+        async with engine_call("image", reference, CALL_DEADLINE):
             return await self._client.images.inspect(reference)
-
-
-class _AttachedStream:
-    """An attach or exec connection as a `Stream`."""
-
-    def __init__(self, stream: DockerStream) -> None:
-        self._stream = stream
-
-    async def receive(self) -> tuple[int, bytes] | None:
-        try:
-            message = await self._stream.read_out()
-        except (aiohttp.ClientError, OSError) as error:
-            raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
-        return None if message is None else (message.stream, message.data)
-
-    async def send(self, data: bytes) -> None:
-        try:
-            await self._stream.write_in(data)
-        # aiodocker asserts that there still is a connection.
-        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-            raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
-
-    async def send_eof(self) -> None:
-        response = self._stream._resp  # noqa: SLF001  # Stream.close() would close both directions
-        connection = response.connection if response is not None else None
-        transport = connection.transport if connection is not None else None
-        if transport is not None and transport.can_write_eof():
-            transport.write_eof()
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.close()
-        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError):
-            # It is closed, which is what was wanted.
-            pass
-
-
-class _ExecStream(_AttachedStream):
-    """An exec's streams and the engine's word on its fate."""
-
-    def __init__(self, stream: DockerStream, handle: Exec) -> None:
-        super().__init__(stream)
-        self._handle = handle
-
-    async def state(self) -> ExecState:
-        async with _call("exec", self._handle.id, CALL_DEADLINE):
-            data = await self._handle.inspect()
-        running = bool(data.get("Running"))
-        return ExecState(running=running, exit_code=None if running else data.get("ExitCode"))
 
 
 async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:
@@ -399,47 +350,6 @@ async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:
     if "Api-Version" not in response.headers:
         raise EngineUnavailableError(f"What answers at {client.docker_host!r} is no container engine.")
     return response.headers
-
-
-@asynccontextmanager
-async def _call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
-    """Give one request its deadline and turn its failures into our errors."""
-    try:
-        with anyio.fail_after(deadline):
-            yield
-    except aiodocker.DockerError as error:
-        raise translate(verb, error.status, _plain(error.message), subject) from error
-    except TimeoutError as error:
-        message = f"The container engine did not answer within {deadline:g} s ({verb} {subject!r})."
-        raise EngineTimeoutError(message) from error
-    # The last two: the client was closed meanwhile.
-    except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-        message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
-        raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
-
-
-def _plain(message: str) -> str:
-    """Return the text of an error that arrived as raw JSON (aiodocker parses one content type only)."""
-    try:
-        data = json.loads(message)
-    except ValueError:
-        return message.strip()
-    if isinstance(data, dict):
-        return str(data.get("message") or data.get("cause") or message)
-    return message
-
-
-def _connector(url: str) -> aiohttp.BaseConnector:
-    # No pool: a connection that the engine closed while it lay idle must not fail the next request, and
-    # attached streams would use up a pool's places. A unix socket costs next to nothing to open.
-    if url.startswith("unix://"):
-        return aiohttp.UnixConnector(url.removeprefix("unix://"), force_close=True, limit=0)
-    if url.startswith(("tcp://", "http://", "https://")):
-        return aiohttp.TCPConnector(force_close=True, limit=0)
-    raise ConfigError(
-        f"The engine address {url!r} is of no known kind.",
-        hint="Use unix:///path/to.sock or tcp://host:port; for a remote engine, forward its socket by ssh.",
-    )
 
 
 def _engine_info(url: str, answer: Mapping[str, str], system: Mapping[str, Any]) -> EngineInfo:

@@ -27,9 +27,8 @@ STALL = 180.0
 """Seconds without a line, after which no more is expected. Unpacking is the longest silence."""
 DEADLINE = 1800.0
 """Seconds for all of it. What is usual is 40, most of it spent unpacking."""
-_TERM_GRACE = 20.0
-"""Seconds that mmdebstrap may take to remove its temporary files."""
-_KILL_GRACE = 5.0
+_CLEAN_UP = 20.0
+"""Seconds that mmdebstrap may take to remove its temporary files. What is usual is half of one."""
 _LAST_LINES = 30
 _LAST_WORDS = 1000
 """Characters of the last lines in an error: more would crowd out the rest of its message."""
@@ -189,17 +188,43 @@ def _make_scratch(parent: str | None) -> Path:
 
 
 async def _end(process: Process) -> None:
-    """End the process and all that it started: it cleans up if it is asked, and is not asked twice."""
-    for number, grace in ((signal.SIGTERM, _TERM_GRACE), (signal.SIGKILL, _KILL_GRACE)):
-        if process.returncode is not None:
-            break
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
-        with anyio.move_on_after(grace):
+    """End the process and all that it started.
+
+    Those are killed, among them the first process of the namespace that it unpacks in, which heeds no other
+    signal. It then removes its files itself: without root nobody else could, for they have other owners.
+    """
+    if process.returncode is None:
+        for member in _group(process.pid):
+            if member != process.pid:
+                _signal(member, signal.SIGKILL)
+        # It does not heed this one either, unless it has not begun.
+        _signal(process.pid, signal.SIGTERM)
+        with anyio.move_on_after(_CLEAN_UP):
             await process.wait()
+    for member in _group(process.pid):
+        _signal(member, signal.SIGKILL)
     await process.aclose()
+
+
+def _group(leader: int) -> list[int]:
+    """Return the processes of a group."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # After the name, which may have anything in it: state, parent, group.
+            group = int(path.read_text().rpartition(")")[2].split()[2])
+        except OSError:
+            continue
+        if group == leader:
+            members.append(int(path.parent.name))
+    return members
+
+
+def _signal(process: int, number: int) -> None:
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass
 
 
 async def _lines(process: Process) -> AsyncIterator[str]:

@@ -10,7 +10,7 @@ import collections
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any
@@ -24,8 +24,6 @@ from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineError,
-    EngineTimeoutError,
-    EngineUnavailableError,
     InvalidArgumentError,
     QuotaError,
     SandboxClosedError,
@@ -33,12 +31,12 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
     SnapshotNotFoundError,
 )
-from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.manager import snapshots
+from pocket_dock_mcp.manager.access import Connect, EngineAccess
 from pocket_dock_mcp.manager.journal import Intent, Journal
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, sweep
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 
@@ -46,12 +44,10 @@ logger = logging.getLogger(__name__)
 
 CLOSE_DEADLINE = 1.5
 """Seconds for ending everything: MCP hosts send SIGTERM 2 s after closing our input, SIGKILL soon after."""
-SWEEP_DEADLINE = 20.0
 REMEMBERED = 256
 """Ended sandboxes whose owners can still be told why."""
 
 Progress = Callable[[str], None]
-Connect = Callable[[], Awaitable[Engine]]
 
 
 class Manager:
@@ -62,20 +58,15 @@ class Manager:
 
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
-        self._connect = connect
         self._sandboxes: dict[str, Sandbox] = {}
         self._reserved: collections.Counter[str] = collections.Counter()
         self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
         self._gone_sessions: set[str] = set()
         self._closing = False
-        self._suspect = False
         self._ending = 0
         self._ended_one = anyio.Event()
-        self._engine: Engine | None = None
-        self._images: ImageStore | None = None
-        self._journal: Journal | None = None
+        self._access = EngineAccess(settings, connect)
         self._snapshots = SnapshotStore(settings.state_dir / "snapshots")
-        self._connecting = anyio.Lock()
         self._changed = anyio.Event()
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -163,11 +154,8 @@ class Manager:
                 self._ended_one = anyio.Event()
                 await self._ended_one.wait()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
-            if self._engine is not None:
-                engine, self._engine = self._engine, None
-                await engine.aclose()
-        if self._journal is not None:
-            self._journal.close()
+            await self._access.aclose()
+        self._access.close_journal()
 
     # -- snapshots --------------------------------------------------------------------------------
 
@@ -179,7 +167,8 @@ class Manager:
             And what `get` and `AsyncContainer.commit` raise.
         """
         sandbox = self.get(owner, sandbox_id)
-        engine, _, journal = await self._ready()
+        access = await self._access.ready()
+        engine, journal = access.engine, access.journal
         kept = self._snapshots.of(owner.principal, engine.info.identity)
         if len(kept) >= self._settings.max_snapshots:
             raise QuotaError(
@@ -216,7 +205,7 @@ class Manager:
         """Return the principal's snapshots on this engine, oldest first."""
         if self._snapshots.empty():
             return []
-        engine, _, _ = await self._ready()
+        engine = (await self._access.ready()).engine
         return self._snapshots.of(owner.principal, engine.info.identity)
 
     async def delete_snapshot(self, owner: Owner, snapshot_id: str) -> Snapshot:
@@ -225,7 +214,7 @@ class Manager:
         Raises:
             SnapshotNotFoundError: unknown, or somebody else's.
         """
-        engine, _, _ = await self._ready()
+        engine = (await self._access.ready()).engine
         found = self._find_snapshot(owner, engine, snapshot_id)
         await engine.remove_image(found.tag)
         self._snapshots.remove(found.id)
@@ -274,13 +263,14 @@ class Manager:
         self._reserved[owner.session] += 1
 
     async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
-        engine, images, journal = await self._ready()
+        access = await self._access.ready()
+        engine, journal = access.engine, access.journal
         uid = None
         if request.snapshot is not None:
             found = self._find_snapshot(owner, engine, request.snapshot)
             image, uid = found.image_id, found.uid
         else:
-            image = (await images.ensure(request.image, progress)).id
+            image = (await access.images.ensure(request.image, progress)).id
         intent = journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
         wanted = Launch(
             name=intent.name,
@@ -295,7 +285,7 @@ class Manager:
         try:
             container = await AsyncContainer.create(engine, wanted)
         except BaseException as error:
-            self._suspect = isinstance(error, (EngineUnavailableError, EngineTimeoutError))
+            self._access.note(error)
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
                 await self._settle_if_gone(engine, journal, intent)
             raise
@@ -318,8 +308,8 @@ class Manager:
             self._ending -= 1
             self._ended_one.set()
         # Otherwise the journal keeps it, for the next process to look after.
-        if self._journal is not None and sandbox.container.removed:
-            self._journal.settled(sandbox.container.name)
+        if self._access.journal is not None and sandbox.container.removed:
+            self._access.journal.settled(sandbox.container.name)
 
     async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
         """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""
@@ -371,40 +361,3 @@ class Manager:
             f"sandbox_id was left out and you have {len(mine)} sandboxes.",
             hint="Call create_sandbox first." if not mine else "Say which; list_sandboxes shows them.",
         )
-
-    # -- the engine -------------------------------------------------------------------------------
-
-    async def _ready(self) -> tuple[Engine, ImageStore, Journal]:
-        """Return the engine, connecting at the first call and again after it was lost."""
-        async with self._connecting:
-            if self._suspect and self._engine is not None and not await self._answers(self._engine):
-                lost, self._engine = self._engine, None
-                await lost.aclose()
-            self._suspect = False
-            if self._engine is None:
-                self._engine = await self._connect()
-                self._images = ImageStore(self._engine)
-                await self._begin(self._engine)
-            if self._journal is None:
-                self._journal = Journal(self._settings.state_dir / "instances")
-                self._journal.use_engine(self._engine.info.identity)
-        if self._images is None:
-            raise RuntimeError("An engine without an image store.")
-        return self._engine, self._images, self._journal
-
-    async def _answers(self, engine: Engine) -> bool:
-        try:
-            await engine.ping()
-        except EngineError:
-            return False
-        return True
-
-    async def _begin(self, engine: Engine) -> None:
-        """Sweep up after dead processes; a failure of that is no reason not to serve."""
-        if self._journal is not None:
-            self._journal.use_engine(engine.info.identity)
-        with anyio.move_on_after(SWEEP_DEADLINE):
-            try:
-                await sweep(engine, self._settings.state_dir / "instances")
-            except EngineError as error:
-                logger.warning("could not sweep up after earlier processes: %s", error)

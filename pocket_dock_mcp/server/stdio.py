@@ -24,7 +24,8 @@ from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
 from mcp.types import ErrorData, JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
-from pocket_dock_mcp.manager.core import Connect, Manager
+from pocket_dock_mcp.manager.access import Connect
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner
 from pocket_dock_mcp.server.app import create_server
 from pocket_dock_mcp.settings import Settings

@@ -242,6 +242,7 @@ async def test_the_agent_survives_more_runs_than_the_process_limit_allows(agent:
     """Those over it are refused, a kill clears the rest, and afterwards all is as before, many times over."""
     for _ in range(3):
         runs = [await agent.spawn(["sleep", "600"]) for _ in range(2 * LIMITS.pids)]
+        await eventually(lambda: _are(agent, policy.user_processes(LIMITS)), agent.deadline(30))
         await agent.call("kill_all")
         ends = [await _outcome(run) for run in runs]
 
@@ -282,11 +283,11 @@ async def test_a_fork_bomb_ends_with_its_time_limit(agent: Agent, how: How) -> N
     """All of it, in a moment, and another run goes on."""
     other = await agent.spawn("cat", stdin=True)
     bomb = await _start_python(agent, how, _BOMB, timeout=1.0)
-    end = await bomb.wait(10)
+    end = await bomb.wait(30)
 
     assert end["timed_out"]
-    assert end["wall"] < 4
-    with anyio.fail_after(agent.deadline(5)):
+    assert end["wall"] < 10
+    with anyio.fail_after(agent.deadline(15)):
         await other.feed(b"still here")
     await other.wait()
     assert other.stdout == b"still here"
@@ -302,7 +303,7 @@ async def test_a_fork_bomb_can_be_killed(agent: Agent, how: How) -> None:
 
     await agent.call("kill", run=bomb.id)
 
-    assert (await bomb.wait(10))["killed"]
+    assert (await bomb.wait(30))["killed"]
     assert await agent.processes() == 0
 
 
@@ -338,7 +339,7 @@ async def test_daemons_do_not_outlive_their_run(agent: Agent, how: How) -> None:
 
 async def test_a_program_in_the_background_does_not_hold_up_its_run(agent: Agent) -> None:
     """Though it holds the output open."""
-    with anyio.fail_after(agent.deadline(5)):
+    with anyio.fail_after(agent.deadline(15)):
         run = await agent.run("sleep 600 & echo hi")
 
     assert (run.stdout, run.end["code"]) == (b"hi\n", 0)
@@ -413,13 +414,13 @@ async def test_when_the_process_that_holds_it_is_killed_the_container_goes(
     command = [sys.executable, "-c", _HOLD, target.url, container_id]
     async with await anyio.open_process(command, cwd=ROOT, stderr=None) as holder:
         assert holder.stdout is not None
-        with anyio.fail_after(deadline(20)):
+        with anyio.fail_after(deadline(60)):
             assert await BufferedByteReceiveStream(holder.stdout).receive_until(b"\n", 100) == b"held"
         assert (await engine.inspect(container_id)).status == "running"
 
         holder.kill()
 
-    assert await eventually(lambda: is_gone(engine, container_id), deadline(5))
+    assert await eventually(lambda: is_gone(engine, container_id), deadline(15))
 
 
 # -- helpers --------------------------------------------------------------------------------------
@@ -442,6 +443,10 @@ async def _tell(agent: Agent, how: How, code: str) -> Any:
     run = await _python(agent, how, _ATTEMPTS + code)
     assert (run.end["code"], run.stderr) == (0, b"")
     return json.loads(run.stdout)
+
+
+async def _are(agent: Agent, processes: int) -> bool:
+    return await agent.processes() >= processes
 
 
 async def _outcome(run: Run) -> str:

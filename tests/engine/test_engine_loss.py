@@ -38,8 +38,8 @@ async def test_a_run_under_way_is_never_ok_and_the_manager_recovers(
         Manager(settings, lambda: DockerApiEngine.connect(cable.url)) as manager,
     ):
         sandbox = await manager.create(OWNER, SandboxRequest(image=image), silent)
-        assert manager._journal is not None
-        label = f"{INSTANCE_LABEL}={manager._journal.instance}"
+        assert manager._access.journal is not None
+        label = f"{INSTANCE_LABEL}={manager._access.journal.instance}"
 
         async def run() -> None:
             results.append(await sandbox.container.run("echo early; sleep 1000", timeout_s=None))

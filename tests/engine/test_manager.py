@@ -59,9 +59,11 @@ async def manager(target: Target, settings: Settings) -> AsyncIterator[Manager]:
 
 async def ours(engine: Engine, manager: Manager) -> list[str]:
     """Return the names of the manager's containers that the engine knows."""
-    if manager._journal is None or manager._engine is None:
+    if manager._access.journal is None or manager._access._access is None:
         return []
-    found = await manager._engine.containers(f"{INSTANCE_LABEL}={manager._journal.instance}")
+    found = await manager._access._access.engine.containers(
+        f"{INSTANCE_LABEL}={manager._access.journal.instance}"
+    )
     return [state.name for state in found]
 
 
@@ -195,8 +197,8 @@ async def test_leaving_the_manager_leaves_nothing(
     async with Manager(settings, lambda: connect(target)) as manager:
         await manager.create(ALICE, request_, silent)
         await manager.create(BOB, request_, silent)
-        assert manager._journal is not None
-        label = f"{INSTANCE_LABEL}={manager._journal.instance}"
+        assert manager._access.journal is not None
+        label = f"{INSTANCE_LABEL}={manager._access.journal.instance}"
 
     async def gone() -> bool:
         return not await engine.containers(label)
@@ -274,8 +276,8 @@ async def test_a_snapshots_image_carries_nothing_of_the_container(
     sandbox = await manager.create(ALICE, request_, silent)
     _, snapshot = await manager.snapshot(ALICE, sandbox.id, "")
     try:
-        assert manager._engine is not None
-        labels = (await manager._engine.image(snapshot.tag)).labels
+        assert manager._access._access is not None
+        labels = (await manager._access._access.engine.image(snapshot.tag)).labels
         assert not labels.get(INSTANCE_LABEL)
         assert labels["pocket-dock.snapshot"] == snapshot.id
     finally:

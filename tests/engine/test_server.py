@@ -103,7 +103,12 @@ async def test_the_main_job_from_create_to_kill(environ: dict[str, str], era: Er
         assert [one["sandbox_id"] for one in listed["sandboxes"]] == [sandbox_id, second]
         assert [one["snapshot_id"] for one in listed["snapshots"]] == [snapshot_id]
 
-        for victim in ({"sandbox_id": sandbox_id}, {"sandbox_id": second}, {"snapshot_id": snapshot_id}):
+        victims: list[dict[str, str]] = [
+            {"sandbox_id": sandbox_id},
+            {"sandbox_id": second},
+            {"snapshot_id": snapshot_id},
+        ]
+        for victim in victims:
             await call(server, "kill", **victim)
         assert await call(server, "list_sandboxes") == {"sandboxes": [], "snapshots": []}
 
@@ -116,7 +121,7 @@ async def test_bad_input_gets_a_typed_answer_and_the_server_keeps_serving(enviro
         assert unknown.startswith("sandbox_not_found: ")
         assert await failure(server, "run_code", sandbox_id="../../etc", code="1") == unknown
         await call(server, "run_command", command="mkfifo fifo; ln -s loop loop; mkdir dir")
-        for tool, arguments, code in [
+        refused: list[tuple[str, dict[str, Any], str]] = [
             ("run_code", {"code": ""}, "invalid_argument"),
             ("run_code", {"code": "#" * 2_000_000}, "invalid_argument"),
             ("run_command", {"command": "x" * 200_000}, "invalid_argument"),
@@ -140,7 +145,8 @@ async def test_bad_input_gets_a_typed_answer_and_the_server_keeps_serving(enviro
             ("create_sandbox", {"profile": f"sha256:{'0' * 64}"}, "image_not_found"),
             ("create_sandbox", {"snapshot": "nope"}, "snapshot_not_found"),
             ("kill", {"sandbox_id": sandbox_id, "snapshot_id": "x"}, "invalid_argument"),
-        ]:
+        ]
+        for tool, arguments, code in refused:
             told = await failure(server, tool, **arguments)
             assert told.startswith(f"{code}: "), (tool, arguments, told)
         assert (await call(server, "run_code", code="print('serving')"))["stdout"] == "serving\n"

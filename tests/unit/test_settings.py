@@ -42,7 +42,7 @@ def test_the_defaults() -> None:
         "max_memory_mb": 8192,
         "max_cpus": 8,
         "max_pids": 1024,
-        "output_bytes": 16384,
+        "output_bytes": 8192,
     }
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("CPUS", "nan", "a number from 0.05 to 1024"),
         ("MAX_CPUS", "inf", "a number from 0.05 to 1024"),
         ("IDLE_TTL_S", "30m", "a number from 1 to 31536000"),
-        ("OUTPUT_BYTES", "9999999", "a whole number from 1024 to 1048576"),
+        ("OUTPUT_BYTES", "9999999", "a whole number from 1024 to 65536"),
         ("STATE_DIR", "relative/path", "an absolute path"),
     ],
 )

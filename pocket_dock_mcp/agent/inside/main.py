@@ -11,21 +11,15 @@ import errno
 import os
 import signal
 import sys
-import time
 import traceback
-from typing import Callable, Deque, Dict, List, Optional, Union
+from typing import Callable, Deque, Dict, Optional, Union
 
-from . import children, files, identity, runs, wire
+from . import children, files, identity, killing, runs, wire
 from .cgroup import Cgroup
 from .loop import READ, WRITE, Loop
 from .zygote import Zygote
 
 READ_SIZE = 256 * 1024
-KILL_PAUSE = 0.002
-KILL_PATIENCE = 1.0
-"""Seconds of killing by marker after which everything of the user is killed instead."""
-KILL_DESPAIR = 3.0
-"""Seconds after which a kill is reported as done although processes are left (in uninterruptible sleep)."""
 
 
 class Agent:
@@ -165,7 +159,7 @@ class Agent:
                 "kind": "reply",
                 "id": request_id,
                 "memory": self.cgroup.number("memory_now"),
-                "processes": sum(1 for _ in runs.owned(self.user.uid)),
+                "processes": sum(1 for _ in killing.owned(self.user.uid)),
             }
         )
 
@@ -290,14 +284,14 @@ class Agent:
 
     def kill_marked(self, marker: Optional[int], done: Callable[[], object]) -> None:
         """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
-        Kill(self, marker, done).step()
+        killing.Kill(self, marker, done).step()
 
     def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
         known = set(self._programs)
         if self._zygote is not None:
             known.add(self._zygote.pid)
-        if runs.adopted(known) is False:
+        if killing.adopted(known) is False:
             done()
         else:
             self.kill_marked(marker, done)
@@ -336,49 +330,6 @@ class PartialScript:
 
     def abort(self) -> None:
         self._agent.drop(self._id)
-
-
-class Kill:
-    """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks."""
-
-    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[], object]) -> None:
-        self._agent = agent
-        self._marker = marker
-        self._done = done
-        self._began = time.monotonic()
-
-    def step(self) -> None:
-        agent = self._agent
-        agent.reap()
-        elapsed = time.monotonic() - self._began
-        with agent.user:
-            pids = self._stop_all()
-            for pid in pids:
-                _kill(pid, signal.SIGKILL)
-            if elapsed > KILL_PATIENCE:
-                # Also the zygote, which has our real uid; the next run starts another.
-                _kill(-1, signal.SIGKILL)
-        if not pids or elapsed > KILL_DESPAIR:
-            agent.reap()
-            self._done()
-        else:
-            agent.loop.later(KILL_PAUSE, self.step)
-
-    def _stop_all(self) -> List[int]:
-        """Stop each as soon as it is found: who is stopped does not fork while the search goes on."""
-        found = []
-        search = runs.owned(self._agent.user.uid) if self._marker is None else runs.marked(self._marker)
-        for pid in search:
-            _kill(pid, signal.SIGSTOP)
-            found.append(pid)
-        return found
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 Work = Union[runs.Run, PartialScript, files.Reader, files.Writer]

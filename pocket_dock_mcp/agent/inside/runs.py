@@ -14,7 +14,7 @@ import os
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Deque, Dict, Iterator, Optional, Set
+from typing import TYPE_CHECKING, Deque, Dict, Optional, Set
 
 from . import children, wire
 from .loop import READ, WRITE, Timer
@@ -303,53 +303,6 @@ class Markers:
 
     def give_back(self, marker: int) -> None:
         self._used.discard(marker)
-
-
-def marked(marker: int) -> Iterator[int]:
-    """Yield the pids of living processes that carry a run's marker."""
-    return _living(b"Groups", marker)
-
-
-def owned(uid: int) -> Iterator[int]:
-    """Yield the pids of living processes of a user."""
-    return _living(b"Uid", uid)
-
-
-def _living(field: bytes, number: int) -> Iterator[int]:
-    wanted = str(number).encode("ascii")
-    for name in os.listdir(b"/proc"):
-        if name.isdigit() and name != b"1" and _has(name, b"\n" + field + b":", wanted):
-            yield int(name)
-
-
-def _has(pid: bytes, field: bytes, wanted: bytes) -> bool:
-    """Whether a line of a process's status has a number; a process that is dead has nothing."""
-    try:
-        fd = os.open(b"/proc/" + pid + b"/status", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        text = os.read(fd, 4096)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    if b"\nState:\tZ" in text or b"\nState:\tX" in text:
-        return False
-    start = text.find(field)
-    return wanted in text[start + len(field) : text.find(b"\n", start + 1)].split()
-
-
-def adopted(known: Set[int]) -> Optional[bool]:
-    """Whether PID 1 has children besides `known`; None where the kernel does not tell.
-
-    When a program has ended, what it left behind hangs below PID 1: no child that is not known, no leftover.
-    """
-    try:
-        with open("/proc/self/task/1/children", "rb", buffering=0) as file:
-            return bool({int(pid) for pid in file.read().split()} - known)
-    except OSError:
-        return None
 
 
 def _readable(fd: int) -> int:

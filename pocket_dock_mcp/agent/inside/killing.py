@@ -1,0 +1,107 @@
+"""Finding the processes of a run, and ending them, whatever they do against it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Set
+
+if TYPE_CHECKING:
+    from .main import Agent
+
+KILL_PAUSE = 0.002
+KILL_PATIENCE = 1.0
+"""Seconds of killing by marker after which everything of the user is killed instead."""
+KILL_DESPAIR = 3.0
+"""Seconds after which a kill is reported as done although processes are left (in uninterruptible sleep)."""
+
+
+class Kill:
+    """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks."""
+
+    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[], object]) -> None:
+        self._agent = agent
+        self._marker = marker
+        self._done = done
+        self._began = time.monotonic()
+
+    def step(self) -> None:
+        agent = self._agent
+        agent.reap()
+        elapsed = time.monotonic() - self._began
+        with agent.user:
+            pids = self._stop_all()
+            for pid in pids:
+                _kill(pid, signal.SIGKILL)
+            if elapsed > KILL_PATIENCE:
+                # Also the zygote, which has our real uid; the next run starts another.
+                _kill(-1, signal.SIGKILL)
+        if not pids or elapsed > KILL_DESPAIR:
+            agent.reap()
+            self._done()
+        else:
+            agent.loop.later(KILL_PAUSE, self.step)
+
+    def _stop_all(self) -> List[int]:
+        """Stop each as soon as it is found: who is stopped does not fork while the search goes on."""
+        found = []
+        search = owned(self._agent.user.uid) if self._marker is None else marked(self._marker)
+        for pid in search:
+            _kill(pid, signal.SIGSTOP)
+            found.append(pid)
+        return found
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def marked(marker: int) -> Iterator[int]:
+    """Yield the pids of living processes that carry a run's marker."""
+    return _living(b"Groups", marker)
+
+
+def owned(uid: int) -> Iterator[int]:
+    """Yield the pids of living processes of a user."""
+    return _living(b"Uid", uid)
+
+
+def _living(field: bytes, number: int) -> Iterator[int]:
+    wanted = str(number).encode("ascii")
+    for name in os.listdir(b"/proc"):
+        if name.isdigit() and name != b"1" and _has(name, b"\n" + field + b":", wanted):
+            yield int(name)
+
+
+def _has(pid: bytes, field: bytes, wanted: bytes) -> bool:
+    """Whether a line of a process's status has a number; a process that is dead has nothing."""
+    try:
+        fd = os.open(b"/proc/" + pid + b"/status", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    if b"\nState:\tZ" in text or b"\nState:\tX" in text:
+        return False
+    start = text.find(field)
+    return wanted in text[start + len(field) : text.find(b"\n", start + 1)].split()
+
+
+def adopted(known: Set[int]) -> Optional[bool]:
+    """Whether PID 1 has children besides `known`; None where the kernel does not tell.
+
+    When a program has ended, what it left behind hangs below PID 1: no child that is not known, no leftover.
+    """
+    try:
+        with open("/proc/self/task/1/children", "rb", buffering=0) as file:
+            return bool({int(pid) for pid in file.read().split()} - known)
+    except OSError:
+        return None

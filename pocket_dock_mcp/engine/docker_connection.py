@@ -1,0 +1,111 @@
+"""Connections to a daemon that speaks the Docker API: how they are made, hold a deadline, fail and stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiodocker
+import aiohttp
+import anyio
+from aiodocker.execs import Exec
+from aiodocker.stream import Stream as DockerStream
+
+from pocket_dock_mcp.engine.base import ExecState
+from pocket_dock_mcp.engine.translate import Verb, translate
+from pocket_dock_mcp.errors import ConfigError, EngineTimeoutError, EngineUnavailableError, StreamLostError
+
+CALL_DEADLINE = 30.0
+"""Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
+
+
+def connector(url: str) -> aiohttp.BaseConnector:
+    """Return what opens connections to this address. Raises `ConfigError` for an address of no known kind."""
+    # No pool: a connection that the engine closed while it lay idle must not fail the next request, and
+    # attached streams would use up a pool's places. A unix socket costs next to nothing to open.
+    if url.startswith("unix://"):
+        return aiohttp.UnixConnector(url.removeprefix("unix://"), force_close=True, limit=0)
+    if url.startswith(("tcp://", "http://", "https://")):
+        return aiohttp.TCPConnector(force_close=True, limit=0)
+    raise ConfigError(
+        f"The engine address {url!r} is of no known kind.",
+        hint="Use unix:///path/to.sock or tcp://host:port; for a remote engine, forward its socket by ssh.",
+    )
+
+
+@asynccontextmanager
+async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
+    """Give one request its deadline and turn its failures into our errors."""
+    try:
+        with anyio.fail_after(deadline):
+            yield
+    except aiodocker.DockerError as error:
+        raise translate(verb, error.status, _plain(error.message), subject) from error
+    except TimeoutError as error:
+        message = f"The container engine did not answer within {deadline:g} s ({verb} {subject!r})."
+        raise EngineTimeoutError(message) from error
+    # The last two: the client was closed meanwhile.
+    except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
+        message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
+        raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
+
+
+def _plain(message: str) -> str:
+    """Return the text of an error that arrived as raw JSON (aiodocker parses one content type only)."""
+    try:
+        data = json.loads(message)
+    except ValueError:
+        return message.strip()
+    if isinstance(data, dict):
+        return str(data.get("message") or data.get("cause") or message)
+    return message
+
+
+class AttachedStream:
+    """An attach or exec connection as a `Stream`."""
+
+    def __init__(self, stream: DockerStream) -> None:
+        self._stream = stream
+
+    async def receive(self) -> tuple[int, bytes] | None:
+        try:
+            message = await self._stream.read_out()
+        except (aiohttp.ClientError, OSError) as error:
+            raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
+        return None if message is None else (message.stream, message.data)
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._stream.write_in(data)
+        # aiodocker asserts that there still is a connection.
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
+            raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
+
+    async def send_eof(self) -> None:
+        response = self._stream._resp  # noqa: SLF001  # Stream.close() would close both directions
+        connection = response.connection if response is not None else None
+        transport = connection.transport if connection is not None else None
+        if transport is not None and transport.can_write_eof():
+            transport.write_eof()
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.close()
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError):
+            # It is closed, which is what was wanted.
+            pass
+
+
+class ExecutedStream(AttachedStream):
+    """An exec's streams and the engine's word on its fate."""
+
+    def __init__(self, stream: DockerStream, handle: Exec) -> None:
+        super().__init__(stream)
+        self._handle = handle
+
+    async def state(self) -> ExecState:
+        async with engine_call("exec", self._handle.id, CALL_DEADLINE):
+            data = await self._handle.inspect()
+        running = bool(data.get("Running"))
+        return ExecState(running=running, exit_code=None if running else data.get("ExitCode"))
