@@ -8,7 +8,20 @@ import json
 import zlib
 from importlib import resources
 
-_MODULES = ("wire", "loop", "cgroup", "identity", "children", "killing", "zygote", "runs", "files", "main")
+_MODULES = (
+    "wire",
+    "loop",
+    "cgroup",
+    "identity",
+    "children",
+    "killing",
+    "helpers",
+    "spawner",
+    "zygote",
+    "runs",
+    "files",
+    "main",
+)
 """In the order of their imports."""
 
 _BOOTSTRAP = """\

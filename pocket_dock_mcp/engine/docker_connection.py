@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import aiodocker
 import aiohttp
@@ -16,6 +18,8 @@ from pocket_dock_mcp.engine.base import ExecState
 from pocket_dock_mcp.engine.translate import Verb, translate
 from pocket_dock_mcp.errors import ConfigError, EngineTimeoutError, EngineUnavailableError, StreamLostError
 
+HIGH_WATER = 64 * 1024
+"""Bytes in a connection's write buffer from which on a sender waits: asyncio's own mark."""
 CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 
@@ -67,8 +71,10 @@ class AttachedStream:
 
     def __init__(self, stream: DockerStream) -> None:
         self._stream = stream
+        self._draining: asyncio.Future[bool] | None = None
 
     async def receive(self) -> tuple[int, bytes] | None:
+        """Return the next piece; see the port."""
         try:
             message = await self._stream.read_out()
         except (aiohttp.ClientError, OSError) as error:
@@ -76,20 +82,49 @@ class AttachedStream:
         return None if message is None else (message.stream, message.data)
 
     async def send(self, data: bytes) -> None:
+        """Write at once, and wait for room; see the port."""
+        transport = self._transport()
+        if transport is None or transport.is_closing():
+            raise StreamLostError("The connection to the container is closed.")
+        transport.write(data)
+        if transport.get_write_buffer_size() > HIGH_WATER:
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the transport has room again, together with all others who wait for it.
+
+        aiohttp has one future for all of them, and whoever is cancelled while waiting cancels it for all, and
+        for those to come. So one task waits, which nobody cancels, and everybody waits for that task.
+        """
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.ensure_future(self._drain())
+        if not await asyncio.shield(self._draining):
+            raise StreamLostError("The connection to the container broke.")
+
+    async def _drain(self) -> bool:
+        """Return whether there is room again; False when the connection broke instead."""
         try:
-            await self._stream.write_in(data)
+            await self._stream.write_in(b"")
         # aiodocker asserts that there still is a connection.
-        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-            raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError):
+            return False
+        return True
 
     async def send_eof(self) -> None:
-        response = self._stream._resp  # noqa: SLF001  # Stream.close() would close both directions
-        connection = response.connection if response is not None else None
-        transport = connection.transport if connection is not None else None
+        """Close standard input; see the port."""
+        transport = self._transport()
         if transport is not None and transport.can_write_eof():
             transport.write_eof()
 
+    def _transport(self) -> asyncio.WriteTransport | None:
+        # aiodocker has no way to write without waiting, and closes both directions at once.
+        response = self._stream._resp  # noqa: SLF001
+        connection = response.connection if response is not None else None
+        transport = connection.transport if connection is not None else None
+        return cast("asyncio.WriteTransport | None", transport)
+
     async def aclose(self) -> None:
+        """Close both directions; see the port."""
         try:
             await self._stream.close()
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError):
@@ -105,6 +140,7 @@ class ExecutedStream(AttachedStream):
         self._handle = handle
 
     async def state(self) -> ExecState:
+        """Ask how the program fares; see the port."""
         async with engine_call("exec", self._handle.id, CALL_DEADLINE):
             data = await self._handle.inspect()
         running = bool(data.get("Running"))

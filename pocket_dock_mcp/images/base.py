@@ -33,17 +33,17 @@ _MAX_REASON = 300
 Progress = Callable[[str], None]
 
 
-async def pull(engine: Engine, reference: str, progress: Progress) -> None:
-    """Fetch an image, unless its registry lets us wait.
+async def pull(engine: Engine, reference: str, progress: Progress, *, patience: float = FIRST_LINE) -> None:
+    """Fetch an image, unless its registry lets us wait: `patience` seconds for the first line.
 
     Raises:
         ImageNotFoundError: it cannot be had.
     """
-    with anyio.move_on_after(FIRST_LINE) as patience:
+    with anyio.move_on_after(patience) as scope:
         async for line in engine.pull(reference):
-            patience.deadline = anyio.current_time() + NEXT_LINE
+            scope.deadline = anyio.current_time() + NEXT_LINE
             progress(f"{reference}: {line}")
-    if patience.cancelled_caught:
+    if scope.cancelled_caught:
         raise ImageNotFoundError(
             f"The image {reference!r} could not be pulled: its registry does not answer.",
             hint="Check that the engine can reach the registry, through a proxy of its own if need be.",

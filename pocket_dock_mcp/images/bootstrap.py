@@ -126,9 +126,21 @@ def fetch_options(apt_config: str) -> list[str]:
 
 
 async def bootstrap(
-    plan: Plan, target: Path, environ: Mapping[str, str], progress: Callable[[str], None]
+    plan: Plan,
+    target: Path,
+    environ: Mapping[str, str],
+    progress: Callable[[str], None],
+    *,
+    patience: float = STALL,
 ) -> None:
     """Write the tar of the root filesystem to `target`.
+
+    Args:
+        plan: what it is made of.
+        target: the file to write.
+        environ: of the host.
+        progress: gets lines for the user.
+        patience: seconds to wait for a line of it.
 
     Raises:
         ImageBuildError: it failed or stalled; the message has its last lines.
@@ -136,10 +148,10 @@ async def bootstrap(
     environ = {**environ, **proxies(environ), "PATH": _search_path(environ), "LC_ALL": "C.UTF-8"}
     options = fetch_options(await _apt_config(environ))
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    with anyio.move_on_after(DEADLINE) as overall, anyio.move_on_after(STALL) as stall:
+    with anyio.move_on_after(DEADLINE) as overall, anyio.move_on_after(patience) as stall:
         async with _running(command(plan, options), target, environ) as process:
             async for line in _lines(process):
-                stall.deadline = anyio.current_time() + STALL
+                stall.deadline = anyio.current_time() + patience
                 last.append(line)
                 if (telling := _TELLING.fullmatch(line)) is not None:
                     progress(telling[1])
@@ -147,7 +159,7 @@ async def bootstrap(
         if code == 0:
             return
         raise _failure(f"mmdebstrap ended with status {code}", last)
-    what = f"was not done in {DEADLINE:g}" if overall.cancelled_caught else f"said nothing for {STALL:g}"
+    what = f"was not done in {DEADLINE:g}" if overall.cancelled_caught else f"said nothing for {patience:g}"
     raise _failure(f"mmdebstrap {what} s", last)
 
 
@@ -242,7 +254,10 @@ async def _lines(process: Process) -> AsyncIterator[str]:
 
 
 async def _apt_config(environ: Mapping[str, str]) -> str:
-    done = await anyio.run_process(["apt-config", "dump"], env=environ, check=False)
+    try:
+        done = await anyio.run_process(["apt-config", "dump"], env=environ, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.decode("utf-8", "replace")
 
 

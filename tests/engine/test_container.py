@@ -102,6 +102,17 @@ async def test_a_program_that_does_not_read_its_input_is_no_trouble(container: A
     assert (await container.run("true", stdin=b"x" * 20_000_000)).ok
 
 
+async def test_a_cancelled_upload_harms_nobody_else(container: AsyncContainer) -> None:
+    for _ in range(5):
+        with anyio.move_on_after(0.02):
+            await container.run("sleep 5", stdin=b"x" * 30_000_000)
+        with anyio.move_on_after(0.02):
+            await container.write_file("never", b"x" * 100_000_000)
+
+        assert (await container.run("cat", stdin="fine")).stdout == "fine"
+    assert "never" not in [entry.name for entry in (await container.list_files())[0]]
+
+
 async def test_a_time_limit_kills_everything_and_keeps_output_and_files(container: AsyncContainer) -> None:
     await container.write_file("kept.txt", "kept")
     command = (

@@ -359,8 +359,9 @@ async def test_a_record_about_another_engine_waits_for_that_engine(engine: Engin
 
 async def test_a_killed_process_is_dead_at_once(engine: Engine, tmp_path: Path) -> None:
     script = (
-        "import sys, signal, os; from pathlib import Path; from pocket_dock_mcp.manager.journal import Journal\n"
-        f"j = Journal(Path({str(tmp_path)!r})); j.use_engine({engine.info.identity!r}); j.intend('container', 'x')\n"
+        "import signal; from pathlib import Path; from pocket_dock_mcp.manager.journal import Journal\n"
+        f"j = Journal(Path({str(tmp_path)!r})); j.use_engine({engine.info.identity!r})\n"
+        "j.intend('container', 'x')\n"
         "print('ready', flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import wire
-from .identity import User
 
 Ends = Tuple[int, int, int, int]
 """A child's ends of its pipes: standard input, output, error, and the one for why it could not start."""
@@ -71,45 +70,28 @@ def enlarge(fd: int) -> None:
         pass
 
 
-def settle_in(user: User, marker: int, processes: int, cwd: str, ends: Ends) -> None:
-    """In a forked child: become the user, in the run's directory, on the run's pipes.
-
-    A failure of `chdir` is reported and ends the child. Everything here is written to touch little memory:
-    each page touched is a page copied, and that is most of what a fork costs.
-    """
-    os.setsid()
+def limit(processes: int) -> None:
+    """For this process and all that come from it, what the user's programs are to be limited to."""
     # The agent is to get the processor when it has to stop a crowd. Matters only among a sandbox's processes.
     os.nice(10)
-    # The user's processes are to die before the agent when memory runs out. Raising needs no privilege.
-    adjustment = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(adjustment, b"1000")
-    os.close(adjustment)
     # Below the container's pids limit, so that the agent can always fork.
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    user.become(marker)
-    os.umask(0o022)
-    # No source is below 3: those numbers are taken in the zygote.
-    for target in (0, 1, 2):
-        os.dup2(ends[target], target)
+
+
+def expose_to_oom_killer(pid: int) -> None:
+    """Let a program die before the agent when memory runs out. Raising needs no privilege but its uid."""
     try:
-        os.chdir(cwd)
-    except OSError as error:
-        give_up(ends[3], "cwd", error)
-
-
-def give_up(failure_fd: int, stage: str, error: OSError) -> NoReturn:
-    """Say why the program could not be started, and end."""
-    os.write(failure_fd, ("%s %d" % (stage, error.errno or 0)).encode("ascii"))
-    os._exit(127)
-
-
-def become(argv: List[str], env: Dict[str, str], failure_fd: int) -> NoReturn:
-    """In a forked child that has settled: execute the user's program."""
+        fd = os.open("/proc/%d/oom_score_adj" % pid, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        # It has ended already.
+        return
     try:
-        os.execvpe(argv[0], argv, env)
-    except OSError as error:
-        give_up(failure_fd, "exec", error)
+        os.write(fd, b"1000")
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def memfd(*pieces: bytes) -> int:

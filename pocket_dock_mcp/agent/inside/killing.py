@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .main import Agent
 
 KILL_PAUSE = 0.002
-KILL_PATIENCE = 1.0
+KILL_PATIENCE = 2.5
 """Seconds of killing by marker after which everything of the user is killed instead."""
-KILL_DESPAIR = 3.0
+KILL_DESPAIR = 4.5
 """Seconds after which a kill is reported as done although processes are left (in uninterruptible sleep)."""
 
 
@@ -35,7 +35,7 @@ class Kill:
             for pid in pids:
                 _kill(pid, signal.SIGKILL)
             if elapsed > KILL_PATIENCE:
-                # Also the zygote, which has our real uid; the next run starts another.
+                # Also the helpers, which have our real uid; the next run starts others.
                 _kill(-1, signal.SIGKILL)
         if not pids or elapsed > KILL_DESPAIR:
             agent.reap()
@@ -47,9 +47,12 @@ class Kill:
         """Stop each as soon as it is found: who is stopped does not fork while the search goes on."""
         found = []
         search = owned(self._agent.user.uid) if self._marker is None else marked(self._marker)
+        spared = self._agent.helper_pids()
         for pid in search:
-            _kill(pid, signal.SIGSTOP)
-            found.append(pid)
+            # The spawner wears the user's uid and a marker for a moment; it is none of the run.
+            if pid not in spared:
+                _kill(pid, signal.SIGSTOP)
+                found.append(pid)
         return found
 
 

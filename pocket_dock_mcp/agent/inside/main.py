@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import traceback
-from typing import Callable, Deque, Dict, Optional, Union
+from typing import Callable, Deque, Dict, Optional, Set, Union
 
-from . import children, files, identity, killing, runs, wire
+from . import children, files, helpers, identity, killing, runs, wire
 from .cgroup import Cgroup
 from .loop import READ, WRITE, Loop
-from .zygote import Zygote
+from .spawner import be_spawner
+from .zygote import be_zygote
 
 READ_SIZE = 256 * 1024
 
@@ -37,7 +38,7 @@ class Agent:
         # Python sets it for itself where no locale is given.
         self._environ.pop("LC_CTYPE", None)
         self.processes = 0
-        self._zygote: Optional[Zygote] = None
+        self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self._decoder = wire.Decoder()
         self._unsent: Deque[memoryview] = collections.deque()
         self._work: Dict[int, Work] = {}
@@ -114,7 +115,8 @@ class Agent:
         base.update(header["env"])
         self._environ = base
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
-        self.zygote()
+        for script in (None, b""):
+            self.helper_for(script)
 
     def _pick_uid(self, wanted: int) -> int:
         """Return the wanted uid, or one that the user namespace maps when it does not."""
@@ -183,16 +185,20 @@ class Agent:
             return
         self._work[request_id] = run
 
-    def zygote(self) -> Zygote:
-        """Return the warm interpreter, starting one where there is none."""
-        if self._zygote is None:
-            self._zygote = Zygote(self)
-        return self._zygote
+    def helper_for(self, script: Optional[bytes]) -> helpers.Nursery:
+        """Return the helper that starts such a run, starting it first where it is not there."""
+        helper = be_spawner if script is None else be_zygote
+        if helper not in self._helpers:
+            self._helpers[helper] = helpers.Nursery(self, helper)
+        return self._helpers[helper]
 
-    def zygote_gone(self) -> None:
-        """The interpreter died; the next Python run starts another. Its runs have become our children."""
-        self._zygote = None
+    def helper_gone(self, gone: helpers.Nursery) -> None:
+        """A helper died; the next run starts another. Its runs have become our children."""
+        self._helpers = {helper: nursery for helper, nursery in self._helpers.items() if nursery is not gone}
         self.reap()
+
+    def helper_pids(self) -> Set[int]:
+        return {nursery.pid for nursery in self._helpers.values()}
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
@@ -288,9 +294,7 @@ class Agent:
 
     def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
-        known = set(self._programs)
-        if self._zygote is not None:
-            known.add(self._zygote.pid)
+        known = self.helper_pids() | set(self._programs)
         if killing.adopted(known) is False:
             done()
         else:

@@ -73,7 +73,7 @@ class Run:
         agent = self.agent
         pipes = children.Pipes(agent.devnull, start.stdin)
         try:
-            agent.zygote().start(self, start, script, pipes.child_ends)
+            agent.helper_for(script).start(self, start, script, pipes.child_ends)
         except BaseException:
             pipes.close_own_ends()
             raise
@@ -86,14 +86,14 @@ class Run:
         self.pid = pid
         self.agent.run_started(self, pid)
 
-    def could_not_start(self, number: int) -> None:
-        """The interpreter could not fork for it."""
+    def could_not_start(self, stage: str, number: int) -> None:
+        """The helper could not start it."""
         for fd in list(self._outputs.values()):
             self.agent.loop.unwatch(fd)
             os.close(fd)
         self._outputs.clear()
         self._release()
-        self.agent.fail(self.id, "fork", number)
+        self.agent.fail(self.id, stage, number)
 
     # -- output -----------------------------------------------------------------------------------
 

@@ -1,143 +1,46 @@
-"""The process that all of the user's programs are forked from; also a warm Python interpreter.
+"""The helper that runs Python: a warm interpreter that forks a child for each run.
 
-Forked from the agent before it has served anything, and like it uid 0: code of the user's uid could forge
-its answers. It imports from the image only. Its children become the user before they see user code, and
-then execute a program, or run Python source as ``__main__``: for that a fork costs less than an interpreter's
-start. How they end is told to the agent.
-
-The agent itself never forks: each page that a process with a forked child writes to is copied, and for an
-agent that is busy serving, that was most of what a run cost (measured: 250 pages each).
+A fork costs less than an interpreter's start. It imports from the image only, never from what the user can
+write. Its children become the user before they see user code, run it as ``__main__``, and end as an
+interpreter ends.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # without the enums of `signal`, which touch a lot of memory
-import array
-import collections
-import errno
 import gc
-import json
 import os
-import select
 import signal
 import socket
-import struct
 import sys
 import types
-from typing import TYPE_CHECKING, Deque, Dict, List, NoReturn, Optional
+from typing import Dict, NoReturn
 
-from . import children
+from . import children, helpers
 from .identity import User
-from .loop import READ
 
-if TYPE_CHECKING:
-    from .main import Agent
-    from .runs import Run
-
-_FDS = struct.Struct("5i")
-_MESSAGE = 256
-FIRST_UNUSED = 3
 FILE_NAME = "<code>"
 """What tracebacks call the user's source."""
 
 
-class Zygote:
-    """The agent's side: starts the interpreter, hands it runs, and hears how they end."""
+def be_zygote(connection: socket.socket, user: User, processes: int) -> NoReturn:
+    """Be the zygote. Its forked children leave from here too, as the user's programs."""
+    _warm_up()
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._expecting: Deque[Run] = collections.deque()
-        self._runs: Dict[int, Run] = {}
-        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.pid = os.fork()
-        if self.pid == 0:
-            mine.close()
-            _serve(its, agent.user, agent.processes)
-        its.close()
-        mine.setblocking(False)
-        self._socket = mine
-        agent.loop.watch(mine.fileno(), READ, self._on_message)
-
-    def start(self, run: Run, start: children.Start, script: Optional[bytes], ends: children.Ends) -> None:
-        """Hand over one run. Raises OSError when that is not possible now."""
-        fields = {"argv": start.argv, "env": start.env, "cwd": start.cwd, "marker": run.marker}
-        header = json.dumps(fields).encode("ascii")
-        fd = children.memfd(struct.pack(">I", len(header)), header, script or b"")
+    def start(order: helpers.Order) -> int:
         try:
-            fds = array.array("i", [*ends, fd])
-            self._socket.sendmsg([b"run"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        finally:
-            os.close(fd)
-        self._expecting.append(run)
+            pid = os.fork()
+        except OSError as error:
+            raise helpers.NotStartedError("fork", error) from None
+        if pid == 0:
+            _be_program(user, processes, order)
+        return pid
 
-    def _on_message(self) -> None:
-        try:
-            message = self._socket.recv(_MESSAGE)
-        except BlockingIOError:
-            return
-        if not message:
-            self._gone()
-            return
-        words = message.split()
-        if words[0] == b"pid":
-            run = self._expecting.popleft()
-            self._runs[int(words[1])] = run
-            run.has_started(int(words[1]))
-        elif words[0] == b"failed":
-            self._expecting.popleft().could_not_start(int(words[1]))
-        else:
-            pid, status, cpu, peak = int(words[1]), int(words[2]), float(words[3]), int(words[4])
-            ended = self._runs.pop(pid, None)
-            if ended is not None:
-                ended.on_exit(status, (cpu, peak))
-
-    def _gone(self) -> None:
-        """The interpreter died. Its children fall to the agent, which learns of their end as their reaper."""
-        self._agent.loop.unwatch(self._socket.fileno())
-        self._socket.close()
-        self._agent.zygote_gone()
-        for run in self._expecting:
-            run.could_not_start(errno.EAGAIN)
+    helpers.serve(connection, start)
 
 
-# -- in the zygote itself -----------------------------------------------------------------------------
-
-
-def _serve(connection: socket.socket, user: User, processes: int) -> NoReturn:
-    """Be the zygote. Its forked children leave from here too, as the user's program."""
-    status = 1
-    try:
-        _warm_up(connection.fileno())
-        wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        # What an interpreter has at its start, and its children inherit.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        gc.collect()
-        gc.freeze()
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if wake in ready:
-                os.read(wake, 4096)
-                _report_ends(connection)
-            if connection.fileno() in ready and not _start_one(connection, user, processes):
-                break
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _warm_up(keep: int) -> None:
-    """Make this process what a fresh interpreter is: the agent's files closed, the image's packages found."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1):
-        os.dup2(null, fd)
-    os.closerange(FIRST_UNUSED, keep)
-    os.closerange(keep + 1, max(keep, null) + 64)
+def _warm_up() -> None:
+    """Make this process what a fresh interpreter is: packages found, signals as they are there."""
     try:
         import site
 
@@ -156,63 +59,47 @@ def _warm_up(keep: int) -> None:
     import linecache  # noqa: F401  # every traceback wants it
     import traceback  # noqa: F401
 
-
-def _report_ends(connection: socket.socket) -> None:
-    while True:
-        try:
-            pid, status, rusage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        cpu, peak = children.usage_of(rusage)
-        connection.send(b"exit %d %d %f %d" % (pid, status, cpu, peak))
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.collect()
+    gc.freeze()
 
 
-def _start_one(connection: socket.socket, user: User, processes: int) -> bool:
-    """Take one request and fork for it. Returns False at the end of the connection."""
-    message, ancillary, _flags, _address = connection.recvmsg(
-        16, socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
-    )
-    if not message:
-        return False
-    fds: List[int] = list(_FDS.unpack(ancillary[0][2][: _FDS.size]))
-    try:
-        pid = os.fork()
-    except OSError as error:
-        connection.send(b"failed %d" % (error.errno or errno.EAGAIN))
-    else:
-        if pid == 0:
-            _be_program(user, processes, fds)
-        connection.send(b"pid %d" % pid)
-    for fd in fds:
-        os.close(fd)
-    return True
+def _be_program(user: User, processes: int, order: helpers.Order) -> NoReturn:
+    """In the zygote's child: become the user and run the script as ``__main__``. Never returns.
 
-
-def _be_program(user: User, processes: int, fds: List[int]) -> NoReturn:
-    """In the zygote's child: become the user and the program. Never returns."""
+    Up to there it is written to touch little memory: each page touched is a page copied.
+    """
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        order = os.read(fds[4], os.fstat(fds[4]).st_size)
-        (length,) = struct.unpack_from(">I", order)
-        header = json.loads(order[4 : 4 + length])
-        ends = (fds[0], fds[1], fds[2], fds[3])
-        children.settle_in(user, header["marker"], processes, header["cwd"], ends)
-        if header["argv"] is not None:
-            for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
-                _signal.signal(number, _signal.SIG_DFL)
-            children.become(header["argv"], header["env"], fds[3])
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        os.closerange(FIRST_UNUSED, max(fds) + 64)
-        _dress(header["env"])
-        status = _run_main(order[4 + length :])
+        os.setsid()
+        children.limit(processes)
+        children.expose_to_oom_killer(os.getpid())
+        user.become(order.marker)
+        os.umask(0o022)
+        for target in (0, 1, 2):
+            os.dup2(order.ends[target], target)
+        _enter(order)
+        os.closerange(helpers.FIRST_UNUSED, max(order.ends) + 64)
+        _dress(order.env)
+        status = _run_main(order.script)
     except SystemExit as stop:
         # Out of the user's own atexit functions.
         status = stop.code if isinstance(stop.code, int) else 1
     finally:
         os._exit(status & 0xFF)
+
+
+def _enter(order: helpers.Order) -> None:
+    """Go to the run's directory, or say why not and end."""
+    try:
+        os.chdir(order.cwd)
+    except OSError as error:
+        os.write(order.ends[3], b"cwd %d" % (error.errno or 0))
+        os._exit(127)
 
 
 def _dress(env: Dict[str, str]) -> None:
