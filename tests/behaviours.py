@@ -25,6 +25,7 @@ DAEMONS_THEN_HANG = "setsid sh -c 'sleep 601 & exec sleep 602' & echo started; s
 
 FLOOD_BYTES = 8_000_000
 FLOOD = f"head -c {FLOOD_BYTES} /dev/zero"
+DELUGE = "cat /dev/zero"
 
 STEP = "echo step-$((40 + 2))"
 FAILING_STEP = "echo reason-$((40 + 2)); exit 3"
@@ -64,6 +65,7 @@ def teach(fake: FakeEngine) -> None:
     for number in range(10):
         fake.script(f"echo {number}; exit {number}", stdout=f"{number}\n", exit_code=number)
     fake.script(FLOOD, stdout=bytes(FLOOD_BYTES))
+    fake.script(DELUGE, stdout=bytes(8 * FLOOD_BYTES), hang=True)
     fake.script(STEP, stdout="step-42\n")
     fake.script(FAILING_STEP, stdout="reason-42\n", exit_code=3)
     fake.script(SOURCE, stdout="42\n")

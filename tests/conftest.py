@@ -158,7 +158,8 @@ async def agent(keeper: Keeper) -> AsyncIterator[Agent]:
     diagnostics = agent.link.diagnostics
     yield agent
     if agent.link.broken is None:
-        await agent.call("kill_all")
+        with anyio.fail_after(agent.deadline(40)):
+            await agent.call("kill_all")
     assert agent.link.broken is None, f"{agent.link.broken} {agent.link.diagnostics}"
     assert agent.link.diagnostics == diagnostics
 

@@ -14,7 +14,7 @@ import pytest
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
-from pocket_dock_mcp.errors import ContainerGoneError
+from pocket_dock_mcp.errors import ContainerGoneError, EngineError
 from pocket_dock_mcp.testing import FakeEngine
 from tests.behaviours import teach
 
@@ -101,7 +101,7 @@ async def eventually(check: Callable[[], Awaitable[T]], within: float) -> T:
         TimeoutError: it was not, `within` seconds.
     """
     with anyio.fail_after(within):
-        while not (answer := await check()):  # noqa: ASYNC110  # an engine has to be asked
+        while not (answer := await check()):  # an engine has to be asked
             await anyio.sleep(_POLL)
     return answer
 
@@ -139,12 +139,21 @@ async def clean(target: Target) -> list[str]:
             pass
         left = await leftovers(engine)
         for container in await engine.containers(f"{LABEL}={RUN}"):
-            await engine.remove(container.id)
+            left += await _attempt(engine.remove(container.id))
         for image in await engine.images(f"{LABEL}={RUN}"):
-            await engine.remove_image(image.id)
+            left += await _attempt(engine.remove_image(image.id))
         return [f"{target.name}: {what}" for what in left]
     finally:
         await engine.aclose()
+
+
+async def _attempt(removal: Awaitable[None]) -> list[str]:
+    """Await a removal; say so if it fails."""
+    try:
+        await removal
+    except EngineError as error:
+        return [f"not even by force: {error}"]
+    return []
 
 
 def image_override() -> str | None:

@@ -187,7 +187,7 @@ class AgentLink:
                     continue
                 for header, payload in decoder.feed(data):
                     self._dispatch(header, payload)
-                await self._pay_credit()
+                self._pay_credit()
             self._break(StreamLostError("The stream to the sandbox ended."))
         except StreamLostError as error:
             self._break(error)
@@ -225,13 +225,17 @@ class AgentLink:
         if request.on_data is not None:
             request.on_data(stream, payload)
 
-    async def _pay_credit(self) -> None:
-        """Give back what was consumed, in big pieces: a frame for each read would be a waste."""
+    def _pay_credit(self) -> None:
+        """Give back what was consumed, in big pieces: a frame for each read would be a waste.
+
+        Without waiting for room: an engine that cannot write to us may not read from us either, and then
+        whoever reads must go on reading (Podman's monitor is such a one).
+        """
         for request_id, request in list(self._requests.items()):
             if request.owed >= wire.WINDOW // 4:
                 amount, request.owed = request.owed, 0
                 request.window += amount
-                await self._stream.send(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+                self._stream.send_nowait(wire.encode({"op": "credit", "id": request_id, "n": amount}))
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -86,6 +86,12 @@ class Stream(Protocol):
             StreamLostError: the connection broke or was closed.
         """
 
+    def send_nowait(self, data: bytes) -> None:
+        """Write without waiting for room: for a few bytes, by whoever reads and so must not wait.
+
+        Quiet when the connection is gone; `receive` tells.
+        """
+
     async def send_eof(self) -> None:
         """Close standard input and go on reading, as far as the engine allows it."""
 

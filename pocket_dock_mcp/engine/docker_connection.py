@@ -90,6 +90,12 @@ class AttachedStream:
         if transport.get_write_buffer_size() > HIGH_WATER:
             await self._wait_for_room()
 
+    def send_nowait(self, data: bytes) -> None:
+        """Write at once; see the port."""
+        transport = self._transport()
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
     async def _wait_for_room(self) -> None:
         """Wait until the transport has room again, together with all others who wait for it.
 
@@ -125,11 +131,15 @@ class AttachedStream:
 
     async def aclose(self) -> None:
         """Close both directions; see the port."""
+        transport = self._transport()
         try:
             await self._stream.close()
         except (aiohttp.ClientError, OSError, RuntimeError, AssertionError):
             # It is closed, which is what was wanted.
             pass
+        if transport is not None:
+            # Not after what is still to be written: a peer that does not read would keep it open.
+            transport.abort()
 
 
 class ExecutedStream(AttachedStream):

@@ -38,6 +38,8 @@ class AgentFaults:
     """What ``init`` reports instead of the truth: ``{"memory_limit": None}`` for a limit that was dropped."""
     silent: set[str] = field(default_factory=set)
     """Requests that are never answered, by ``op``."""
+    deaf: bool = False
+    """From now on nothing that is sent is read: a sender waits when what is under way is full."""
     greeting: bytes | None = None
     """Written instead of the first frame; empty for an agent that never says that it is ready."""
 
@@ -76,6 +78,8 @@ class FakeAgent:
             for header, payload in frames:
                 if header.get("op") not in self._faults.silent:
                     self._serve(header.get("id", 0), header, payload)
+            if self._faults.deaf:
+                await anyio.sleep_forever()
         return 0
 
     def _greet(self) -> None:

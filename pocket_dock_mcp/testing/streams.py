@@ -140,6 +140,11 @@ class FakeStream:
             raise StreamLostError("The connection to the container broke: it is closed.")
         await self._stdin.put(0, data)
 
+    def send_nowait(self, data: bytes) -> None:
+        """Write to standard input without waiting for room."""
+        if not self._closed:
+            self._stdin.put_nowait(0, data)
+
     async def send_eof(self) -> None:
         """Close the program's standard input."""
         self._stdin.end()

@@ -69,26 +69,52 @@ DPkg::Post-Invoke:: "rm -rf /var/cache";
     ]
 
 
-async def test_the_error_has_the_last_lines_and_nothing_is_left(tmp_path: Path) -> None:
+async def run_fake(tmp_path: Path, body: str, lines: list[str], **options: float) -> None:
+    """Run a script in place of mmdebstrap, and see that it has left nothing."""
     program = tmp_path / "mmdebstrap"
-    program.write_text(
-        '#!/bin/sh\ntouch "$TMPDIR/left"\necho "I: extracting archives..." >&2\necho "E: no" >&2\nexit 25\n'
-    )
+    _write(program, f'#!/bin/sh\ntouch "$TMPDIR/left"\n{body}\n')
     program.chmod(0o755)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    plan = replace(PLAN, program=str(program))
+    environ = {**os.environ, "TMPDIR": str(scratch)}
+    try:
+        await bootstrap(plan, tmp_path / "base.tar", environ, lines.append, **options)
+    finally:
+        assert _contents(scratch) == {}
+
+
+async def test_the_output_goes_to_the_file_and_the_news_to_the_user(tmp_path: Path) -> None:
     lines: list[str] = []
 
-    with pytest.raises(ImageBuildError, match=r"status 25.*E: no"):
-        await bootstrap(
-            replace(PLAN, program=str(program)),
-            tmp_path / "base.tar",
-            {**os.environ, "TMPDIR": str(scratch)},
-            lines.append,
-        )
+    await run_fake(tmp_path, "echo tar; echo 'I: extracting archives...' >&2; echo noise >&2", lines)
 
+    assert (tmp_path / "base.tar").read_bytes() == b"tar\n"
     assert lines == ["extracting archives..."]
-    assert _contents(scratch) == {}
+
+
+async def test_the_error_has_the_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(ImageBuildError, match=r"status 25.*E: no such suite"):
+        await run_fake(tmp_path, "seq 1000 >&2; echo 'E: no such suite' >&2; exit 25", [])
+
+
+async def test_a_line_that_does_not_end_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(ImageBuildError) as caught:
+        await run_fake(tmp_path, "head -c 10000000 /dev/zero | tr '\\0' x >&2; exit 1", [])
+
+    assert len(caught.value.message) < 2100
+
+
+async def test_silence_ends_it_and_what_it_has_started(tmp_path: Path) -> None:
+    """Also what runs in the background, and what does not heed a polite signal."""
+    body = f"trap '' TERM\necho 'E: the last words' >&2\nsleep 1001 &\necho $! > {tmp_path}/pid\nsleep 1002"
+
+    with anyio.fail_after(10), pytest.raises(ImageBuildError, match=r"said nothing.*the last words"):
+        await run_fake(tmp_path, body, [], patience=0.5)
+
+    state = Path(f"/proc/{_contents(tmp_path)['pid'].strip()}/stat")
+    # Nobody may have asked yet how it ended.
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.parametrize(
@@ -191,4 +217,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}

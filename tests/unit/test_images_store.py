@@ -14,6 +14,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
 )
 from pocket_dock_mcp.images import ImageStore, Profile
+from pocket_dock_mcp.images.base import pull
 from pocket_dock_mcp.testing import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +106,14 @@ async def test_nonsense_does_not_reach_the_engine(
         await store.ensure(reference, print)
 
     assert fake.calls == []
+
+
+async def test_a_registry_that_does_not_answer_is_not_waited_for(fake: FakeEngine) -> None:
+    """A firewall that drops packets looks like this."""
+    fake.delay("pull", anyio.Event())
+
+    with anyio.fail_after(5), pytest.raises(ImageNotFoundError, match="does not answer"):
+        await pull(fake, REMOTE, print, patience=0.1)
 
 
 async def test_two_callers_share_the_work_and_its_progress(fake: FakeEngine, store: ImageStore) -> None:

@@ -14,7 +14,7 @@ import os
 import struct
 import termios
 import time
-from typing import TYPE_CHECKING, Deque, Dict, Optional, Set
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Set
 
 from . import children, wire
 from .loop import READ, WRITE, Timer
@@ -41,6 +41,7 @@ class Run:
         self.timed_out = False
         self.killed = False
         self.pid: Optional[int] = None
+        self._signals: List[int] = []
         self.status: Optional[int] = None
         self._usage: children.Usage = (0.0, 0)
         self._timer: Optional[Timer] = None
@@ -85,6 +86,8 @@ class Run:
         """The program has a process id now."""
         self.pid = pid
         self.agent.run_started(self, pid)
+        while self._signals:
+            self.signal(self._signals.pop(0))
 
     def could_not_start(self, stage: str, number: int) -> None:
         """The helper could not start it."""
@@ -194,14 +197,22 @@ class Run:
     # -- ending -----------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
-        """Signal the program's process group."""
+        """Signal the program's process group; as soon as there is one."""
         if self.pid is None:
+            self._signals.append(number)
             return
         with self.agent.user:
             try:
                 os.killpg(self.pid, number)
             except ProcessLookupError:
-                pass
+                self._signal_alone(self.pid, number)
+
+    def _signal_alone(self, pid: int, number: int) -> None:
+        """It has not made its group yet, or it has ended."""
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
     def kill(self) -> None:
         """End every process of the run, because somebody asked for it."""

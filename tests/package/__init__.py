@@ -1,0 +1,1 @@
+"""What we ship, as users get it."""
