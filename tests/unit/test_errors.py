@@ -7,7 +7,9 @@ import inspect
 from pocket_dock_mcp import errors
 from pocket_dock_mcp.errors import PocketDockError
 
-CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
+CLASSES: list[type[PocketDockError]] = [
+    cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__
+]
 
 
 def test_every_error_descends_from_the_root() -> None:

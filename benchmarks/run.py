@@ -1,0 +1,391 @@
+"""Measures what the design promises, each against what it is to beat, on the same engine in one run.
+
+    python benchmarks/run.py                                  # on the engine that the server would use
+    python benchmarks/run.py --engine URL --engine URL        # on these
+    python benchmarks/run.py --engine URL --write             # into benchmarks/results.md
+
+The reference of most rows is one engine exec: what a sandbox costs per call without an agent in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client, StdioServerParameters
+
+from pocket_dock_mcp import __version__
+from pocket_dock_mcp.agent.agent_transport import AgentTransport
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.connect import connect
+from pocket_dock_mcp.images import ImageStore
+from pocket_dock_mcp.models import MIB, ContainerSpec, Limits
+
+RESULTS = Path(__file__).with_name("results.md")
+LABELS = {"pocket-dock.benchmark": "1"}
+BIG = 100 * MIB
+FLOOD = 1024 * MIB
+FORK_BOMB = "f() { f | f & }; f; sleep 600"
+DAEMONS = "setsid sleep 600 & trap '' TERM; sleep 600"
+INITIALIZE = (
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
+    b'"capabilities":{},"clientInfo":{"name":"benchmark","version":"0"}}}\n'
+)
+BARE_SERVER = "from mcp.server.mcpserver import MCPServer; MCPServer('bare').run()"
+
+
+Action = Callable[[], Coroutine[Any, Any, object]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    value: str
+    against: str
+    budget: str
+    holds: bool | None
+    """None where there is no budget."""
+
+
+class Bench:
+    """All rows on one engine."""
+
+    def __init__(self, engine: Engine, image: str) -> None:
+        self._engine = engine
+        self._image = image
+        self._count = 0
+        self.rows: list[Row] = []
+        self.exec_s = 0.0
+
+    def launch(self) -> Launch:
+        self._count += 1
+        name = f"pocket-dock-benchmark-{os.getpid()}-{self._count}"
+        return Launch(name=name, image=self._image, labels=LABELS)
+
+    def add(
+        self, what: str, value: str, *, against: str = "", budget: str = "", holds: bool | None = None
+    ) -> None:
+        self.rows.append(Row(what, value, against, budget, holds))
+        print(f"  {what}: {value}  {against}", file=sys.stderr, flush=True)
+
+    def add_against_exec(self, what: str, seconds: float, *, most_ms: float, least_ratio: float) -> None:
+        ratio = self.exec_s / seconds
+        self.add(
+            what,
+            ms(seconds),
+            against=f"{ratio:.0f}x faster than one exec",
+            budget=f"<= {most_ms:g} ms, >= {least_ratio:g}x",
+            holds=seconds * 1000 <= most_ms and ratio >= least_ratio,
+        )
+
+    async def run(self) -> None:
+        async with await AsyncContainer.create(self._engine, self.launch()) as box:
+            memory = (await box.info()).memory_bytes or 0
+            self.add("idle sandbox, memory", mb(memory), budget="<= 12 MB", holds=memory <= 12e6)
+            await self.calls(box)
+            await self.files(box)
+            await self.endings(box)
+            await self.flood(box)
+        await self.lifecycle()
+        await self.over_mcp()
+
+    # -- one sandbox ------------------------------------------------------------------------------
+
+    async def calls(self, box: AsyncContainer) -> None:
+        self.exec_s = await p50(lambda: one_exec(self._engine, box), 15)
+        self.add("one engine exec of `echo hi`", ms(self.exec_s))
+        self.add_against_exec(
+            'run("echo hi")', await p50(lambda: box.run("echo hi"), 300), most_ms=2, least_ratio=30
+        )
+        self.add_against_exec(
+            'run("2+2", language="python")',
+            await p50(lambda: box.run("2+2", language="python"), 200),
+            most_ms=5,
+            least_ratio=15,
+        )
+        transport = box._transport
+        assert isinstance(transport, AgentTransport)
+        ping = await p50(lambda: transport._link.call("ping", deadline=5), 500)
+        self.add("ping of the agent", ms(ping))
+        rate = 64 * 8 / await timed(lambda: all_at_once(64, lambda: eight_runs(box)))
+        self.add(
+            "64 concurrent clients in one sandbox", f"{rate:.0f} runs/s", budget=">= 400/s", holds=rate >= 400
+        )
+
+    async def files(self, box: AsyncContainer) -> None:
+        small, big = os.urandom(4096), os.urandom(BIG)
+        for what, action in (
+            ("write 4 KiB", lambda: box.write_file("small", small)),
+            ("read 4 KiB", lambda: box.read_file("small")),
+        ):
+            seconds = await p50(action, 200)
+            self.add(what, ms(seconds), budget="<= 1 ms", holds=seconds <= 0.001)
+        for what, action, raw in (
+            ("write 100 MiB", lambda: box.write_file("big", big), await self.raw_in(big)),
+            ("read 100 MiB", lambda: box.read_file("big"), await self.raw_out()),
+        ):
+            speed = BIG / await best(action, 3) / 1e6
+            self.add(
+                what,
+                f"{speed:.0f} MB/s",
+                against=f"{speed / raw:.2f} of the raw stream ({raw:.0f} MB/s)",
+                budget=">= 200 MB/s, >= 0.6",
+                holds=speed >= 200 and speed / raw >= 0.6,
+            )
+        await box.run("rm -f big small")
+
+    async def endings(self, box: AsyncContainer) -> None:
+        for what, code in (("timeout of daemons", DAEMONS), ("timeout of a fork bomb", FORK_BOMB)):
+            over = [await overrun(box, code) for _ in range(7)]
+            self.add(
+                f"kill after the {what}, worst of 7",
+                ms(max(over)),
+                budget="<= 200 ms",
+                holds=max(over) <= 0.2,
+            )
+
+    async def flood(self, box: AsyncContainer) -> None:
+        before = resident(os.getpid())
+        seconds = await timed(lambda: box.run(f"head -c {FLOOD} /dev/zero", timeout_s=300))
+        grown, speed = resident(os.getpid()) - before, FLOOD / seconds / 1e6
+        self.add(
+            "1 GiB of output",
+            f"{speed:.0f} MB/s, +{mb(grown)}",
+            budget=">= 200 MB/s, <= 16 MiB",
+            holds=speed >= 200 and grown <= 16 * MIB,
+        )
+
+    # -- containers -------------------------------------------------------------------------------
+
+    async def lifecycle(self) -> None:
+        created, closed, raw = [], [], []
+        for _ in range(7):
+            raw.append(await self.raw_start())
+            began = time.perf_counter()
+            box = await AsyncContainer.create(self._engine, self.launch())
+            created.append(time.perf_counter() - began)
+            closed.append(await timed(box.aclose))
+        create, bare = statistics.median(created), statistics.median(raw)
+        self.add(
+            "create a sandbox (cold)",
+            ms(create),
+            against=f"{create / bare:.2f}x of engine create + start ({ms(bare)})",
+            budget="<= 1.3x",
+            holds=create / bare <= 1.3,
+        )
+        close = statistics.median(closed)
+        self.add("close a sandbox", ms(close), budget="<= 150 ms", holds=close <= 0.15)
+
+    async def raw_start(self) -> float:
+        spec = self.raw_spec("cat")
+        began = time.perf_counter()
+        container = await self._engine.create(spec)
+        stream = await self._engine.attach(container)
+        await self._engine.start(container)
+        elapsed = time.perf_counter() - began
+        await stream.aclose()
+        await self._engine.remove(container)
+        return elapsed
+
+    def raw_spec(self, command: str) -> ContainerSpec:
+        argv = ("/bin/sh", "-c", command)
+        return ContainerSpec(
+            name=self.launch().name, image=self._image, argv=argv, labels=LABELS, limits=Limits()
+        )
+
+    async def raw_out(self) -> float:
+        """MB/s out of a container through nothing but its attached stream."""
+        container = await self._engine.create(self.raw_spec(f"read x; head -c {BIG} /dev/zero"))
+        stream = await self._engine.attach(container)
+        await self._engine.start(container)
+        began = time.perf_counter()
+        await stream.send(b"\n")
+        while await stream.receive() is not None:
+            pass
+        elapsed = time.perf_counter() - began
+        await self._engine.remove(container)
+        return BIG / elapsed / 1e6
+
+    async def raw_in(self, data: bytes) -> float:
+        """MB/s into a container through nothing but its attached stream."""
+        container = await self._engine.create(self.raw_spec(f"head -c {BIG} >/dev/null; echo done; cat"))
+        stream = await self._engine.attach(container)
+        await self._engine.start(container)
+        began = time.perf_counter()
+        for at in range(0, BIG, 256 * 1024):
+            await stream.send(data[at : at + 256 * 1024])
+        await stream.receive()
+        elapsed = time.perf_counter() - began
+        await stream.aclose()
+        await self._engine.remove(container)
+        return BIG / elapsed / 1e6
+
+    # -- the server -------------------------------------------------------------------------------
+
+    async def over_mcp(self) -> None:
+        env = {**os.environ, "POCKET_DOCK_ENGINE": self._engine.info.url}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "pocket_dock_mcp"], env=env)
+        async with Client(server) as client:
+            made = await client.call_tool("create_sandbox", {"profile": self._image})
+            assert not made.is_error, made.content
+            arguments = {"code": "2+2"}
+            seconds = await p50(lambda: client.call_tool("run_code", arguments), 200)
+            self.add_against_exec('run_code("2+2") over MCP stdio', seconds, most_ms=6, least_ratio=15)
+            memory = resident(server_pid())
+            self.add("server, resident memory", mb(memory), budget="<= 90 MB", holds=memory <= 90e6)
+        ours = [await answer_time(["-m", "pocket_dock_mcp"], env) for _ in range(5)]
+        bare = [await answer_time(["-c", BARE_SERVER], env) for _ in range(5)]
+        start, least = statistics.median(ours), statistics.median(bare)
+        self.add(
+            "start to `initialize` answered",
+            ms(start),
+            against=f"{start / least:.2f}x of a bare SDK server ({ms(least)})",
+            budget="<= 1.15x",
+            holds=start / least <= 1.15,
+        )
+
+
+async def one_exec(engine: Engine, box: AsyncContainer) -> None:
+    """What it takes to know the output and the exit code of a command by an engine exec."""
+    stream = await engine.exec(box._running.id, ["echo", "hi"], user=str(box.uid))
+    while await stream.receive() is not None:
+        pass
+    await stream.state()
+    await stream.aclose()
+
+
+async def eight_runs(box: AsyncContainer) -> None:
+    for _ in range(8):
+        await box.run("echo hi")
+
+
+async def overrun(box: AsyncContainer, code: str) -> float:
+    """Seconds between a run's time limit and its result, with all its processes gone."""
+    began, limit = time.perf_counter(), 0.3
+    result = await box.run(code, timeout_s=limit)
+    assert result.timed_out, result
+    return time.perf_counter() - began - limit
+
+
+async def all_at_once(count: int, action: Action) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(action)
+
+
+async def answer_time(arguments: list[str], env: dict[str, str]) -> float:
+    """Seconds from the start of a server to its answer to `initialize`."""
+    began = time.perf_counter()
+    async with await anyio.open_process([sys.executable, *arguments], env=env, stderr=None) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        await process.stdin.send(INITIALIZE)
+        await process.stdout.receive()
+        elapsed = time.perf_counter() - began
+        await process.stdin.aclose()
+        await process.wait()
+    return elapsed
+
+
+async def timed(action: Action) -> float:
+    began = time.perf_counter()
+    await action()
+    return time.perf_counter() - began
+
+
+async def p50(action: Action, count: int) -> float:
+    await action()
+    return statistics.median([await timed(action) for _ in range(count)])
+
+
+async def best(action: Action, count: int) -> float:
+    return min([await timed(action) for _ in range(count)])
+
+
+def server_pid() -> int:
+    """The only child process: the server."""
+    return int(Path("/proc/self/task", str(os.getpid()), "children").read_text().split()[0])
+
+
+def resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def table(title: str, rows: list[Row]) -> str:
+    lines = [f"## {title}", "", "| what | measured | against | budget | |", "|---|---|---|---|---|"]
+    marks = {None: "", True: "holds", False: "**over**"}
+    lines += [f"| {r.what} | {r.value} | {r.against} | {r.budget} | {marks[r.holds]} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    return (
+        f"pocket-dock-mcp {__version__}, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
+        f"Linux {platform.release()}, {os.cpu_count()} cores, load average at the start: {load}.\n"
+    )
+
+
+async def main(engines: list[str], write: bool) -> None:
+    parts = [
+        "# Benchmarks\n",
+        "Made by `benchmarks/run.py`; times are medians unless said otherwise.\n",
+        machine(),
+    ]
+    for given in engines or [""]:
+        environ = {
+            **os.environ,
+            **({"POCKET_DOCK_ENGINE": given} if given else {}),
+        }
+        engine = await connect(environ)
+        try:
+            image = await ImageStore(engine).ensure("minimal", lambda line: print(line, file=sys.stderr))
+            bench = Bench(engine, image.id)
+            title = f"{engine.info.kind.capitalize()} {engine.info.version}"
+            print(title, file=sys.stderr)
+            await bench.run()
+        finally:
+            await engine.aclose()
+        parts.append(table(title, bench.rows))
+    report = "\n".join(parts)
+    print(report)
+    if write:
+        RESULTS.write_text(report)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an engine to measure (repeatable)",
+    )
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    options = parser.parse_args()
+    anyio.run(main, options.engine, options.write)
