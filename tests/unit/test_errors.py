@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
 from pocket_dock_mcp import errors
 from pocket_dock_mcp.errors import PocketDockError
 
-CLASSES: list[type[PocketDockError]] = [
-    cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__
-]
+CLASSES = cast(
+    "list[type[PocketDockError]]",
+    [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__],
+)
 
 
 def test_every_error_descends_from_the_root() -> None:
