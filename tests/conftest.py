@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_used] = set()
     for line in (
         "contract: runs over the fake engine as well as over the real ones",
+        "fake_too: runs over the fake engine as well, but is no contract test",
         "lease: runs on slow engines too, whatever else they are spared",
         "slow: takes more than a second on an ordinary engine",
     ):
@@ -85,7 +86,7 @@ def _target_of(item: pytest.Item) -> Target | None:
 def _is_for(item: pytest.Item, target: Target) -> bool:
     is_contract = item.get_closest_marker("contract") is not None
     if target.is_fake:
-        return is_contract
+        return is_contract or item.get_closest_marker("fake_too") is not None
     return target.slowness == 1 or is_contract or item.get_closest_marker("lease") is not None
 
 
