@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 Header = dict[str, Any]
 OnData = Callable[[int, bytes], None]
 
+STALL_DEADLINE = 30.0
+"""Seconds in which a peer that lives takes a frame: the agent never stops reading."""
 _DIAGNOSTICS = 4096
 """Bytes kept of what the agent writes to standard error: a traceback, if it ever fails."""
 _FINAL = frozenset({"reply", "error", "exit", "ready"})
@@ -124,8 +126,14 @@ class AgentLink:
             StreamLostError, AgentProtocolError: the link is dead.
         """
         request_id, request = self.open(None)
-        await self.send(request_id, {"op": op, **fields})
-        header, _ = await self.finish(request_id, request, deadline)
+        try:
+            with anyio.fail_after(deadline):
+                await self.send(request_id, {"op": op, **fields})
+                header, _ = await self.finish(request_id, request, None)
+        except TimeoutError as error:
+            if isinstance(error, AgentError):
+                raise
+            raise self._given_up(request_id, deadline) from None
         return header
 
     def open(self, on_data: OnData | None) -> tuple[int, Request]:
@@ -142,10 +150,13 @@ class AgentLink:
         if self._broken is not None:
             raise self._failure()
         try:
-            await self._stream.send(wire.encode({**header, "id": request_id}, payload))
+            with anyio.fail_after(STALL_DEADLINE):
+                await self._stream.send(wire.encode({**header, "id": request_id}, payload))
         except StreamLostError as error:
             self._break(error)
             raise self._failure() from error
+        except TimeoutError:
+            raise self._given_up(request_id, STALL_DEADLINE) from None
 
     async def upload(self, request_id: int, request: Request, data: bytes | memoryview) -> None:
         """Send `data` as frames, no faster than the agent takes it, and then the end mark."""
@@ -265,10 +276,14 @@ class AgentLink:
         except TimeoutError as error:
             if isinstance(error, AgentError):
                 raise
-            self._break(
-                AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s.")
-            )
-            raise self._failure() from None
+            raise self._given_up(request_id, deadline) from None
+
+    def _given_up(self, request_id: int, deadline: float | None) -> AgentError:
+        """Break the link for a peer that is too late, and return the error to raise."""
+        self._break(
+            AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s.")
+        )
+        return self._failure()
 
 
 class RemoteError(Exception):

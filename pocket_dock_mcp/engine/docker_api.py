@@ -213,7 +213,7 @@ class DockerApiEngine:
         # each is set to a value of ours.
         blank = {key: "" for key in state.labels if key.startswith("pocket-dock.")}
         changes = [_label(key, value) for key, value in {**blank, **labels}.items()]
-        changes += ["ENTRYPOINT []", 'CMD ["/bin/sh"]']
+        changes += ['ENTRYPOINT ["/bin/sh"]', "CMD []"]
         repository, _, version = tag.rpartition(":")
         async with engine_call("container", container_id, IMAGE_DEADLINE):
             # Podman 4.3 answers 500 to a commit without a JSON body.
