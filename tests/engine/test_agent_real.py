@@ -98,6 +98,47 @@ async def test_user_code_cannot_touch_the_agent(agent: Agent, how: How) -> None:
     await agent.call("ping")
 
 
+_SIGNAL_EVERYBODY = """
+import signal
+others = [pid for pid in roots() if pid != 1]
+print("ready", flush=True)
+while True:
+    for pid in others:
+        try:
+            os.kill(pid, signal.{signal})
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGSTOP", "SIGKILL"])
+async def test_a_program_that_signals_whatever_it_can_reach_stops_nothing_for_good(
+    own_agent: Agent, name: str
+) -> None:
+    """A helper that it hits while it starts a program is woken or replaced; no run is told another's end."""
+    code = _ATTEMPTS + _SIGNAL_EVERYBODY.format(signal=name)
+    attacker = await own_agent.spawn(["python3", "-c", code])
+    await attacker.said(b"ready")
+
+    for _ in range(20):
+        runs = [await own_agent.spawn("exit 3") for _ in range(3)]
+        runs += [await own_agent.spawn(None, source="raise SystemExit(3)") for _ in range(3)]
+
+        assert {await _code(run) for run in runs} <= {3, "fork EAGAIN"}
+
+    await own_agent.call("kill", run=attacker.id)
+    await attacker.wait()
+    assert [await _code(await own_agent.spawn("exit 3")) for _ in range(5)][1:] == [3] * 4
+
+
+async def _code(run: Run) -> int | str | None:
+    try:
+        code: int | None = (await run.wait(20))["code"]
+    except RemoteError as error:
+        return f"{error.stage} {error.code}"
+    return code
+
+
 _WHO = """
 found = {name: text.split() for name, text in status().items() if name.startswith(("Uid", "Gid", "Cap"))}
 found.update({name: status()[name].strip() for name in ("NoNewPrivs", "Seccomp")})
@@ -374,6 +415,19 @@ async def test_the_warm_interpreter_survives_the_kill_of_a_run(agent: Agent) -> 
     assert await _tell(agent, "source", "print(json.dumps(roots()))") == before
 
 
+async def test_a_kill_of_what_cannot_be_started_leaves_the_agent_idle(own_agent: Agent) -> None:
+    """The kill has nothing to wait for then, and must not look for it for ever."""
+    for _ in range(20):
+        run = await own_agent.spawn(["no-such-program"])
+        await own_agent.call("kill", run=run.id)
+        assert await _outcome(run) in ("exec ENOENT", "killed")
+
+    ticks = await own_agent.run("cat /proc/1/stat; sleep 1; cat /proc/1/stat")
+
+    before, after = (_cpu_ticks(line) for line in ticks.stdout.decode().splitlines())
+    assert after - before < 10
+
+
 async def test_a_kill_does_not_hit_runs_that_are_just_starting(agent: Agent) -> None:
     """Other runs, started while one is killed again and again, end by themselves."""
     for _ in range(10):
@@ -445,6 +499,11 @@ async def _tell(agent: Agent, how: How, code: str) -> Any:
     run = await _python(agent, how, _ATTEMPTS + code)
     assert (run.end["code"], run.stderr) == (0, b"")
     return json.loads(run.stdout)
+
+
+def _cpu_ticks(stat: str) -> int:
+    """Return user and system time of a line of ``/proc/PID/stat``, in hundredths of a second."""
+    return sum(int(field) for field in stat.rpartition(")")[2].split()[11:13])
 
 
 async def _are(agent: Agent, processes: int) -> bool:

@@ -32,6 +32,9 @@ _FDS = struct.Struct("5i")
 _LENGTH = struct.Struct(">I")
 _MESSAGE = 256
 FIRST_UNUSED = 3
+NUDGE_PAUSE = 0.25
+NUDGES = 60
+"""After so many in a row without any answer the helper is given up."""
 
 
 class Order:
@@ -72,6 +75,7 @@ class Nursery:
         self._agent = agent
         self._expecting: Deque[Run] = collections.deque()
         self._runs: Dict[int, Run] = {}
+        self._nudges: Optional[int] = None
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
@@ -93,6 +97,22 @@ class Nursery:
         finally:
             os.close(fd)
         self._expecting.append(run)
+        if self._nudges is None:
+            self._nudges = 0
+            self._agent.loop.later(NUDGE_PAUSE, self._nudge)
+
+    def _nudge(self) -> None:
+        """Wake a helper that is silent although something is expected of it: somebody may have stopped it."""
+        if not self._expecting or self._nudges is None:
+            self._nudges = None
+            return
+        self._nudges += 1
+        try:
+            os.kill(self.pid, signal.SIGCONT if self._nudges < NUDGES else signal.SIGKILL)
+        except ProcessLookupError:
+            # It is dead; the end of its connection is on its way.
+            pass
+        self._agent.loop.later(NUDGE_PAUSE, self._nudge)
 
     def _on_message(self) -> None:
         try:
@@ -102,6 +122,8 @@ class Nursery:
         if not message:
             self._gone()
             return
+        if self._nudges is not None:
+            self._nudges = 0
         words = message.split()
         if words[0] == b"pid":
             run = self._expecting.popleft()
@@ -119,9 +141,11 @@ class Nursery:
         """The helper died. Its children fall to the agent, which learns of their end as their reaper."""
         self._agent.loop.unwatch(self._socket.fileno())
         self._socket.close()
+        expecting, self._nudges = list(self._expecting), None
+        self._expecting.clear()
         self._agent.helper_gone(self)
-        for run in self._expecting:
-            run.could_not_start("fork", errno.EAGAIN)
+        for run in expecting:
+            run.was_lost()
 
 
 # -- in a helper's own process ------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Run:
         self._timer: Optional[Timer] = None
         self._killing = False
         self._ended = False
+        self._over = False
         self._outputs: Dict[int, int] = {}
         self._left: Dict[int, int] = {}
         self._enlarged = False
@@ -89,8 +90,14 @@ class Run:
         while self._signals:
             self.signal(self._signals.pop(0))
 
+    def was_lost(self) -> None:
+        """The helper died before it said whether the program runs. It is not to run, then."""
+        self.agent.kill_marked(self.marker, lambda: self.could_not_start("fork", errno.EAGAIN))
+
     def could_not_start(self, stage: str, number: int) -> None:
         """The helper could not start it."""
+        if self._over:
+            return
         for fd in list(self._outputs.values()):
             self.agent.loop.unwatch(fd)
             os.close(fd)
@@ -241,6 +248,8 @@ class Run:
             self.agent.kill_descendants(self.marker, self._on_gone)
 
     def _on_gone(self) -> None:
+        if self._over:
+            return
         if self.status is None:
             # Forked and not marked yet, or ended and not collected yet: look again.
             self._killing = False
@@ -255,7 +264,7 @@ class Run:
             self._finish()
 
     def _kill_unless_ended(self) -> None:
-        if self.status is None:
+        if self.status is None and not self._over:
             self._kill()
 
     def _finish(self) -> None:
@@ -273,6 +282,7 @@ class Run:
             self.agent.send(self._exit_frame(self.status or 0))
 
     def _release(self) -> None:
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
         self._drop_input()

@@ -3,7 +3,8 @@ and so costs half of what a fork costs.
 
 Nothing can be done in the child, so the spawner puts on what the program is to have (uid, group, marker,
 directory), spawns, and takes it off again; its saved uid stays 0 for that. For this moment a process of the
-user may signal it. That would cost the sandbox nothing but a moment: the agent starts another.
+user may signal it, as it may any other run's processes. The agent wakes it if it was stopped, and starts
+another if it was killed; nothing else can be done to it, because its saved uid is not the user's.
 """
 
 from __future__ import annotations
