@@ -20,7 +20,7 @@ CALL_DEADLINE = 10.0
 """Seconds for a request that the agent serves without waiting for user code."""
 DATA_DEADLINE = 300.0
 """Seconds for moving one file."""
-KILL_GRACE = 5.0
+KILL_GRACE = 8.0
 """Seconds after a run's time limit in which the agent must have killed it and said so."""
 
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})

@@ -127,7 +127,7 @@ async def test_a_service_of_our_own_is_started_used_and_stopped(image: str) -> N
     finally:
         await engine.aclose()
     assert names(directory) is None
-    await nothing_left_of(directory, within=1)
+    await nothing_left_of(directory, within=5)
     await engine.aclose()
 
 
@@ -213,7 +213,7 @@ async def test_a_killed_process_leaves_no_service_no_directory_and_no_sandbox(im
         directory = directory_of(url)
         assert processes(directory)
         process.send_signal(signal.SIGKILL)
-        await nothing_left_of(directory, within=2)
+        await nothing_left_of(directory, within=10)
     engine = await follow(OWN, ENVIRON)
     try:
         await eventually(lambda: is_gone(engine, container), within=10)
@@ -226,7 +226,7 @@ async def test_a_killed_process_leaves_no_service_no_directory_and_no_sandbox(im
 async def test_whatever_ends_the_process_ends_the_service(end: signal.Signals) -> None:
     with holder() as (process, (url,)):
         process.send_signal(end)
-        await nothing_left_of(directory_of(url), within=2)
+        await nothing_left_of(directory_of(url), within=10)
 
 
 @needs_podman

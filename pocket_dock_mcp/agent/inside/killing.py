@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .main import Agent
 
 KILL_PAUSE = 0.002
-KILL_PATIENCE = 2.5
+KILL_PATIENCE = 4.0
 """Seconds of killing by marker after which everything of the user is killed instead."""
-KILL_DESPAIR = 4.5
+KILL_DESPAIR = 6.0
 """Seconds after which a kill is reported as done although processes are left (in uninterruptible sleep)."""
 
 
