@@ -21,6 +21,7 @@
     |  +- SandboxLostError             it died, and not by our hand
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
+    |  +- RunNotStartedError           what starts programs in it was killed by a program in it
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -197,6 +198,12 @@ class ProcessLimitError(SandboxError):
     """No further process can be started: the sandbox's limit is reached."""
 
     code = "process_limit"
+
+
+class RunNotStartedError(SandboxError):
+    """A program of the sandbox killed what starts programs, and this one with it."""
+
+    code = "not_started"
 
 
 class AgentError(PocketDockError):

@@ -15,6 +15,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     PocketDockError,
     ProcessLimitError,
+    RunNotStartedError,
     SandboxFileNotFoundError,
     SymlinkLoopError,
 )
@@ -77,6 +78,12 @@ def spawn_error(stage: str, code: str, program: str, cwd: str | None) -> PocketD
     """Return the error for a program that could not be started."""
     if stage == "cwd":
         return file_error(code, cwd or "~")
+    if stage == "helper":
+        return RunNotStartedError(
+            "The program may have been started, and does not run now: something in the sandbox killed what "
+            "starts its programs.",
+            hint="Stop what else runs in the sandbox, and try again.",
+        )
     if stage == "fork":
         return ProcessLimitError(
             "No process can be started: the sandbox's process limit is used up.",

@@ -203,7 +203,11 @@ class Engine(Protocol):
         """
 
     async def remove_image(self, reference: str) -> None:
-        """Remove an image. Quiet when it is gone already."""
+        """Remove an image. Quiet when it is gone already.
+
+        Raises:
+            EngineConflictError: a container is made of it.
+        """
 
     async def aclose(self) -> None:
         """Release connections, and whatever was started to reach the engine. Idempotent."""

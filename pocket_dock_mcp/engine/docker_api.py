@@ -324,7 +324,8 @@ class DockerApiEngine:
         """Remove an image; see the port."""
         try:
             async with engine_call("image", reference, CALL_DEADLINE):
-                await self._client.images.delete(reference, force=True)
+                # Not by force: Podman would remove the containers with it, Docker leave it without a name.
+                await self._client.images.delete(reference, force=False)
         except ImageNotFoundError:
             pass
 

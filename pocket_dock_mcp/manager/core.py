@@ -19,11 +19,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineError,
+    ImageNotFoundError,
     InvalidArgumentError,
     QuotaError,
     SandboxClosedError,
@@ -62,6 +64,8 @@ class Manager:
         self._reserved: collections.Counter[str] = collections.Counter()
         self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
         self._gone_sessions: set[str] = set()
+        self._deleted: dict[str, Engine] = {}
+        """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
         self._closing = False
         self._ending = 0
         self._ended_one = anyio.Event()
@@ -214,11 +218,29 @@ class Manager:
         Raises:
             SnapshotNotFoundError: unknown, or somebody else's.
         """
-        engine = (await self._access.ready()).engine
-        found = self._find_snapshot(owner, engine, snapshot_id)
-        await engine.remove_image(found.tag)
+        access = await self._access.ready()
+        found = self._find_snapshot(owner, access.engine, snapshot_id)
+        try:
+            image = await access.engine.image(found.tag)
+            # Noted first: should this process die, a sweep goes on with it.
+            access.journal.intend("image", found.tag, image.labels.get(NONCE_LABEL))
+            self._deleted[found.tag] = access.engine
+        except ImageNotFoundError:
+            pass
         self._snapshots.remove(found.id)
+        await self._remove_deleted(access.journal)
         return found
+
+    async def _remove_deleted(self, journal: Journal) -> None:
+        """Remove the images of deleted snapshots, as far as no sandbox is made of them any more."""
+        for tag, engine in tuple(self._deleted.items()):
+            try:
+                await engine.remove_image(tag)
+            except EngineError as error:
+                logger.debug("the deleted snapshot %s stays for now: %s", tag, error)
+            else:
+                self._deleted.pop(tag, None)
+                journal.settled(tag)
 
     def _find_snapshot(self, owner: Owner, engine: Engine, snapshot_id: str) -> Snapshot:
         found = self._snapshots.find(owner.principal, engine.info.identity, snapshot_id)
@@ -238,6 +260,7 @@ class Manager:
 
     def _check(self, request: SandboxRequest) -> None:
         settings = self._settings
+        checked_environment(request.env)
         policy.check_limits(
             request.limits,
             max_memory_bytes=settings.max_memory_mb * MIB,
@@ -310,6 +333,7 @@ class Manager:
         # Otherwise the journal keeps it, for the next process to look after.
         if self._access.journal is not None and sandbox.container.removed:
             self._access.journal.settled(sandbox.container.name)
+            await self._remove_deleted(self._access.journal)
 
     async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
         """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""

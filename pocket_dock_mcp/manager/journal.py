@@ -66,9 +66,9 @@ class Journal:
         self._engine = identity
         self._write({"engine": identity})
 
-    def intend(self, kind: Kind, name: str) -> Intent:
-        """Note an object before it is made and return the intent with its nonce."""
-        intent = Intent(kind, name, secrets.token_hex(8))
+    def intend(self, kind: Kind, name: str, nonce: str | None = None) -> Intent:
+        """Note an object before it is made, or one that is to go, and return the intent with its nonce."""
+        intent = Intent(kind, name, nonce or secrets.token_hex(8))
         self._live.add(name)
         self._write({"intend": kind, "name": name, "nonce": intent.nonce})
         return intent

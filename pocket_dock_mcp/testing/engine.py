@@ -316,6 +316,9 @@ class FakeEngine:
     async def remove_image(self, reference: str) -> None:
         """Remove an image; see the port."""
         await self._called("remove_image")
+        used = {self._images.find(c.spec.image).id for c in self._containers.values()}
+        if self._images.has(reference) and self._images.find(reference).id in used:
+            raise EngineConflictError(f"The image {reference!r} is in use by a container.")
         self._images.remove(reference)
 
     async def aclose(self) -> None:

@@ -54,6 +54,10 @@ class Images:
         self._local.append(image)
         return image
 
+    def has(self, reference: str) -> bool:
+        """Whether there is an image of this tag or id."""
+        return any(reference == image.id or reference in image.tags for image in self._local)
+
     def find(self, reference: str) -> FakeImage:
         """Return an image by tag or id. Raises `ImageNotFoundError`."""
         for image in self._local:

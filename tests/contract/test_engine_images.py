@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
+from pocket_dock_mcp.errors import EngineConflictError, ImageBuildError, ImageNotFoundError
 from tests import behaviours
 from tests.engines import LABELS, unique
 from tests.lab import NOBODY_IS_THERE, Lab, in_pieces, tar_of
@@ -94,6 +94,21 @@ async def test_a_removed_image_is_gone_and_removing_it_again_is_quiet(lab: Lab) 
 
         with pytest.raises(ImageNotFoundError):
             await lab.engine.image(tag)
+
+
+async def test_an_image_that_a_container_lives_on_is_not_removed(lab: Lab) -> None:
+    """Neither the image nor the container goes."""
+    tag = lab.tag()
+    await lab.engine.commit(await lab.create(lab.spec()), tag, labels=LABELS)
+    container_id = await lab.create(lab.spec(image=tag))
+    await lab.attach(container_id)
+    await lab.engine.start(container_id)
+
+    with pytest.raises(EngineConflictError):
+        await lab.engine.remove_image(tag)
+
+    assert (await lab.engine.inspect(container_id)).status == "running"
+    assert tag in (await lab.engine.image(tag)).tags
 
 
 async def test_pulling_what_cannot_be_had_says_so(lab: Lab) -> None:

@@ -223,6 +223,14 @@ async def test_absurd_limits_are_refused_at_once(manager: Manager, image: str, l
         await manager.create(ALICE, SandboxRequest(image=image, limits=limits), silent)
 
 
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A": "x\0y"}, {"A\n": "x"}, {"A": "x" * 200_000}])
+async def test_an_impossible_environment_is_refused_at_once(
+    manager: Manager, image: str, env: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await manager.create(ALICE, SandboxRequest(image=image, env=env), silent)
+
+
 @pytest.mark.parametrize("ttl", [0.0, -5.0, float("nan"), float("inf"), 1e12])
 async def test_absurd_lifetimes_are_refused_at_once(manager: Manager, image: str, ttl: float) -> None:
     with pytest.raises(InvalidArgumentError, match="ttl_s"):
@@ -268,6 +276,20 @@ async def test_a_snapshot_starts_sandboxes_with_its_files_that_are_their_own(
     assert await manager.list_snapshots(ALICE) == []
     with pytest.raises(SnapshotNotFoundError):
         await manager.create(ALICE, replace(request_, snapshot=snapshot.id), silent)
+
+
+async def test_a_deleted_snapshots_sandboxes_live_on_and_its_image_goes_with_the_last(
+    engine: Engine, manager: Manager, request_: SandboxRequest
+) -> None:
+    first = await manager.create(ALICE, request_, silent)
+    _, snapshot = await manager.snapshot(ALICE, first.id, "")
+    second = await manager.create(ALICE, replace(request_, snapshot=snapshot.id), silent)
+
+    await manager.delete_snapshot(ALICE, snapshot.id)
+
+    assert (await second.container.run("echo alive")).stdout == "alive\n"
+    await manager.kill(ALICE, second.id)
+    assert await engine.images(f"pocket-dock.snapshot={snapshot.id}") == []
 
 
 async def test_a_snapshots_image_carries_nothing_of_the_container(

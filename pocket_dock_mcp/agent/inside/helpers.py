@@ -119,6 +119,9 @@ class Nursery:
             message = self._socket.recv(_MESSAGE)
         except BlockingIOError:
             return
+        except OSError:
+            # It was killed with orders that it had not read.
+            message = b""
         if not message:
             self._gone()
             return

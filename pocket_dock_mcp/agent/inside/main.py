@@ -181,7 +181,8 @@ class Agent:
             run = runs.Run(self, request_id, start, script)
         except OSError as error:
             self._work.pop(request_id, None)
-            self.fail(request_id, "fork", error.errno)
+            # A broken pipe: the helper was killed just now.
+            self.fail(request_id, "helper" if error.errno == errno.EPIPE else "fork", error.errno)
             return
         self._work[request_id] = run
 

@@ -92,7 +92,7 @@ class Run:
 
     def was_lost(self) -> None:
         """The helper died before it said whether the program runs. It is not to run, then."""
-        self.agent.kill_marked(self.marker, lambda: self.could_not_start("fork", errno.EAGAIN))
+        self.agent.kill_marked(self.marker, lambda: self.could_not_start("helper", errno.ECHILD))
 
     def could_not_start(self, stage: str, number: int) -> None:
         """The helper could not start it."""

@@ -9,6 +9,7 @@ another if it was killed; nothing else can be done to it, because its saved uid 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -61,6 +62,9 @@ def _execute(order: helpers.Order) -> int:
             setsid=True,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
+    except ValueError:
+        # A NUL or an equals sign where there can be none.
+        raise helpers.NotStartedError("exec", OSError(errno.EINVAL, "argument")) from None
     except OSError as error:
         # The error of a fork that failed and of a program that is not there look alike, but for this one.
         stage = "fork" if isinstance(error, BlockingIOError) else "exec"
