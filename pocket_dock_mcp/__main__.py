@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
 from pocket_dock_mcp import __version__
 
@@ -24,12 +25,15 @@ def main(argv: list[str] | None = None) -> None:
     import anyio
 
     from pocket_dock_mcp.engine.connect import connect
+    from pocket_dock_mcp.engine.endpoint import candidates
     from pocket_dock_mcp.errors import ConfigError
     from pocket_dock_mcp.server.stdio import serve_stdio
     from pocket_dock_mcp.settings import Settings
 
     try:
         settings = Settings.from_environ(os.environ)
+        # Only to see that it can be meant; no engine is touched before it is needed.
+        candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
     except ConfigError as error:
         print(f"pocket-dock-mcp: {error}", file=sys.stderr)  # noqa: T201  # before serving, to the terminal
         raise SystemExit(USAGE_ERROR) from None

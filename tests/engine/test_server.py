@@ -389,13 +389,14 @@ def test_flags_are_answered_without_the_heavy_imports(flag: str) -> None:
     assert "mcp.types" not in done.stderr
 
 
-def test_a_wrong_setting_is_told_on_the_terminal() -> None:
-    environ = {"PATH": os.environ["PATH"], "HOME": "/tmp", "POCKET_DOCK_MEMORY_MB": "lots"}
+@pytest.mark.parametrize("setting", ["POCKET_DOCK_MEMORY_MB", "POCKET_DOCK_ENGINE"])
+def test_a_wrong_setting_is_told_on_the_terminal(setting: str) -> None:
+    environ = {"PATH": os.environ["PATH"], "HOME": "/tmp", setting: "lots"}
 
     done = subprocess.run(
         [sys.executable, "-m", "pocket_dock_mcp"], env=environ, capture_output=True, text=True, input=""
     )
 
     assert done.returncode == 2
-    assert "POCKET_DOCK_MEMORY_MB" in done.stderr
+    assert setting in done.stderr
     assert done.stdout == ""
