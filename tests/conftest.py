@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "contract: runs over the fake engine as well as over the real ones",
         "fake_too: runs over the fake engine as well, but is no contract test",
+        "direct: is about an engine's own socket; ssh, which forwards the slow one's, keeps a full channel open",
         "lease: runs on slow engines too, whatever else they are spared",
         "slow: takes more than a second on an ordinary engine",
     ):
@@ -87,6 +88,8 @@ def _is_for(item: pytest.Item, target: Target) -> bool:
     is_contract = item.get_closest_marker("contract") is not None
     if target.is_fake:
         return is_contract or item.get_closest_marker("fake_too") is not None
+    if target.slowness > 1 and item.get_closest_marker("direct") is not None:
+        return False
     return target.slowness == 1 or is_contract or item.get_closest_marker("lease") is not None
 
 

@@ -394,7 +394,7 @@ async def test_closing_the_link_removes_the_container_whatever_runs_in_it(own_ag
         await run.wait()
 
 
-@pytest.mark.lease
+@pytest.mark.direct
 async def test_the_lease_ends_although_both_directions_are_stuck(
     engine: Engine, image: str, deadline: Deadline
 ) -> None:
