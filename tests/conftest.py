@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "contract: runs over the fake engine as well as over the real ones",
         "fake_too: runs over the fake engine as well, but is no contract test",
-        "direct: is about an engine's own socket; ssh, which forwards the slow one's, keeps full channels open",
+        "direct: is about an engine's own socket, not one that ssh forwards: ssh keeps a full channel open",
         "lease: runs on slow engines too, whatever else they are spared",
         "slow: takes more than a second on an ordinary engine",
     ):
