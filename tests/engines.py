@@ -14,7 +14,7 @@ import pytest
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
-from pocket_dock_mcp.errors import ContainerGoneError, EngineError
+from pocket_dock_mcp.errors import ContainerGoneError, EngineConflictError, EngineError
 from pocket_dock_mcp.testing import FakeEngine
 from tests.behaviours import teach
 
@@ -113,6 +113,19 @@ async def is_gone(engine: Engine, container_id: str) -> bool:
     except ContainerGoneError:
         return True
     return False
+
+
+async def remove_image(engine: Engine, reference: str) -> None:
+    """Remove an image as soon as the engine has got rid of the containers that were made from it."""
+
+    async def removed() -> bool:
+        try:
+            await engine.remove_image(reference)
+        except EngineConflictError:
+            return False
+        return True
+
+    await eventually(removed, within=20)
 
 
 async def leftovers(engine: Engine) -> list[str]:

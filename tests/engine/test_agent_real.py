@@ -268,9 +268,10 @@ print(json.dumps({name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
 """
 
 
+@pytest.mark.lease
 @both_ways
 async def test_user_code_has_the_limits_that_were_asked_for(agent: Agent, how: How) -> None:
-    """Soft and hard ones alike; fewer processes than the container, so that the agent can always fork."""
+    """Soft and hard alike, on every engine (rootless Podman drops ulimits); room for the agent to fork."""
     told = await _tell(agent, how, _LIMITS)
 
     # The spawner is counted among the user's processes while it spawns, so its programs have one more.

@@ -25,7 +25,7 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
     SymlinkLoopError,
 )
-from tests.engines import LABELS, eventually, is_gone, unique
+from tests.engines import LABELS, eventually, is_gone, remove_image, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def bare_image(engine: Engine, image: str) -> AsyncIterator[str]:
     async for _ in engine.build(context.getvalue(), tag, build_args={"BASE": image}, labels=LABELS):
         pass
     yield tag
-    await engine.remove_image(tag)
+    await remove_image(engine, tag)
 
 
 @pytest.fixture(scope="module")
@@ -198,4 +198,4 @@ async def test_an_image_without_even_a_shell_is_told_and_leaves_nothing(engine: 
         with pytest.raises(ProgramNotFoundError):
             await AsyncContainer.create(engine, Launch(unique("empty"), tag, LABELS))
     finally:
-        await engine.remove_image(tag)
+        await remove_image(engine, tag)
