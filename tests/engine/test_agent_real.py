@@ -268,7 +268,6 @@ print(json.dumps({name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
 """
 
 
-@pytest.mark.lease
 @both_ways
 async def test_user_code_has_the_limits_that_were_asked_for(agent: Agent, how: How) -> None:
     """Soft and hard alike, on every engine (rootless Podman drops ulimits); room for the agent to fork."""
