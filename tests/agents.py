@@ -38,7 +38,13 @@ class Agent:
         try:
             await agent.link.wait_ready(deadline(30))
             fields = {"uid": uid or policy.random_uid(), "home": policy.HOME, "env": ENVIRONMENT}
-            agent.facts = await agent.call("init", processes=policy.user_processes(LIMITS), **fields)
+            agent.facts = await agent.call(
+                "init",
+                processes=policy.user_processes(LIMITS),
+                open_files=LIMITS.open_files,
+                file_bytes=LIMITS.file_bytes,
+                **fields,
+            )
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await agent.aclose()

@@ -14,7 +14,7 @@ from pocket_dock_mcp.agent.remote_errors import file_error, spawn_error
 from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage
+from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, RunUsage
 
 CALL_DEADLINE = 10.0
 """Seconds for a request that the agent serves without waiting for user code."""
@@ -37,7 +37,7 @@ class AgentTransport:
 
     @classmethod
     async def open(
-        cls, link: AgentLink, *, uid: int, home: str, processes: int, env: Mapping[str, str]
+        cls, link: AgentLink, *, uid: int, home: str, processes: int, limits: Limits, env: Mapping[str, str]
     ) -> AgentTransport:
         """Tell a fresh agent who the user is and learn what holds inside.
 
@@ -45,7 +45,14 @@ class AgentTransport:
         always fork.
         """
         reply = await link.call(
-            "init", deadline=CALL_DEADLINE, uid=uid, home=home, processes=processes, env=dict(env)
+            "init",
+            deadline=CALL_DEADLINE,
+            uid=uid,
+            home=home,
+            processes=processes,
+            open_files=limits.open_files,
+            file_bytes=limits.file_bytes,
+            env=dict(env),
         )
         return cls(link, _facts(reply))
 

@@ -94,6 +94,7 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
             uid=uid,
             home=policy.HOME,
             processes=policy.user_processes(wanted.limits),
+            limits=wanted.limits,
             env=wanted.env,
         )
         missing = _check(wanted, transport.facts)

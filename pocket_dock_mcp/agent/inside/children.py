@@ -70,8 +70,25 @@ def enlarge(fd: int) -> None:
         pass
 
 
-def limit(processes: int) -> None:
+class Ceilings:
+    """What a process of the user may have. Set here too: rootless Podman drops what it is asked for."""
+
+    def __init__(self, header: wire.Header) -> None:
+        self.processes: int = header["processes"]
+        self.open_files: Optional[int] = header.get("open_files")
+        self.file_bytes: Optional[int] = header.get("file_bytes")
+
+
+def limit(ceilings: Ceilings, processes: int) -> None:
     """For this process and all that come from it, what the user's programs are to be limited to."""
+    for resource_id, value in (
+        (resource.RLIMIT_NOFILE, ceilings.open_files),
+        (resource.RLIMIT_FSIZE, ceilings.file_bytes),
+    ):
+        if value is not None:
+            hard = resource.getrlimit(resource_id)[1]
+            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(resource_id, (most, most))
     # The agent is to get the processor when it has to stop a crowd. Matters only among a sandbox's processes.
     os.nice(10)
     # Below the container's pids limit, so that the agent can always fork.

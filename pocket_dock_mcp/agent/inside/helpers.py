@@ -64,7 +64,7 @@ class NotStartedError(Exception):
 
 Starter = Callable[[Order], int]
 """Starts a program and returns its pid. Raises `NotStartedError`."""
-Helper = Callable[[socket.socket, User, int], NoReturn]
+Helper = Callable[[socket.socket, User, children.Ceilings], NoReturn]
 """What a helper does in its own process, given its connection, the user, and the limit of processes."""
 
 
@@ -80,7 +80,7 @@ class Nursery:
         self.pid = os.fork()
         if self.pid == 0:
             mine.close()
-            _be_helper(helper, its, agent.user, agent.processes)
+            _be_helper(helper, its, agent.user, agent.ceilings)
         its.close()
         mine.setblocking(False)
         self._socket = mine
@@ -154,7 +154,9 @@ class Nursery:
 # -- in a helper's own process ------------------------------------------------------------------------
 
 
-def _be_helper(helper: Helper, connection: socket.socket, user: User, processes: int) -> NoReturn:
+def _be_helper(
+    helper: Helper, connection: socket.socket, user: User, ceilings: children.Ceilings
+) -> NoReturn:
     try:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1):
@@ -162,7 +164,7 @@ def _be_helper(helper: Helper, connection: socket.socket, user: User, processes:
         keep = connection.fileno()
         os.closerange(FIRST_UNUSED, keep)
         os.closerange(keep + 1, max(keep, null) + 64)
-        helper(connection, user, processes)
+        helper(connection, user, ceilings)
     finally:
         os._exit(1)
 

@@ -27,6 +27,7 @@ class Agent:
     """All state of the program: who the user is, what is under way, what is still to be sent."""
 
     user: identity.User
+    ceilings: children.Ceilings
 
     def __init__(self) -> None:
         self.loop = Loop(self.reap)
@@ -37,7 +38,6 @@ class Agent:
         self._environ = dict(os.environ)
         # Python sets it for itself where no locale is given.
         self._environ.pop("LC_CTYPE", None)
-        self.processes = 0
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self._decoder = wire.Decoder()
         self._unsent: Deque[memoryview] = collections.deque()
@@ -103,7 +103,7 @@ class Agent:
 
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.user = identity.settle(self._pick_uid(header["uid"]), header["home"])
-        self.processes = header["processes"]
+        self.ceilings = children.Ceilings(header)
         base = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",

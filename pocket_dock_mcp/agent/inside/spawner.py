@@ -19,10 +19,10 @@ from . import children, helpers
 from .identity import User
 
 
-def be_spawner(connection: socket.socket, user: User, processes: int) -> NoReturn:
+def be_spawner(connection: socket.socket, user: User, ceilings: children.Ceilings) -> NoReturn:
     """Be the spawner. What is set here for good is inherited by every program."""
     # One more: while it spawns, the kernel counts the spawner itself among the user's processes.
-    children.limit(processes + 1)
+    children.limit(ceilings, ceilings.processes + 1)
     os.umask(0o022)
 
     def start(order: helpers.Order) -> int:

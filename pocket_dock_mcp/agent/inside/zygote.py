@@ -23,7 +23,7 @@ FILE_NAME = "<code>"
 """What tracebacks call the user's source."""
 
 
-def be_zygote(connection: socket.socket, user: User, processes: int) -> NoReturn:
+def be_zygote(connection: socket.socket, user: User, ceilings: children.Ceilings) -> NoReturn:
     """Be the zygote. Its forked children leave from here too, as the user's programs."""
     _warm_up()
 
@@ -33,7 +33,7 @@ def be_zygote(connection: socket.socket, user: User, processes: int) -> NoReturn
         except OSError as error:
             raise helpers.NotStartedError("fork", error) from None
         if pid == 0:
-            _be_program(user, processes, order)
+            _be_program(user, ceilings, order)
         return pid
 
     helpers.serve(connection, start)
@@ -66,7 +66,7 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def _be_program(user: User, processes: int, order: helpers.Order) -> NoReturn:
+def _be_program(user: User, ceilings: children.Ceilings, order: helpers.Order) -> NoReturn:
     """In the zygote's child: become the user and run the script as ``__main__``. Never returns.
 
     Up to there it is written to touch little memory: each page touched is a page copied.
@@ -76,7 +76,7 @@ def _be_program(user: User, processes: int, order: helpers.Order) -> NoReturn:
         signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.setsid()
-        children.limit(processes)
+        children.limit(ceilings, ceilings.processes)
         children.expose_to_oom_killer(os.getpid())
         user.become(order.marker)
         os.umask(0o022)
