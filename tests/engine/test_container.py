@@ -144,10 +144,15 @@ async def test_killing_one_run_leaves_the_other(container: AsyncContainer) -> No
     results = {}
 
     async def survivor() -> None:
-        results["survivor"] = await container.run("sleep 2; echo survived")
+        results["survivor"] = await container.run("sleep 3; echo survived")
+
+    async def sleeps() -> bool:
+        return (await container.info()).processes == 2
 
     async with anyio.create_task_group() as group:
         group.start_soon(survivor)
+        # The bomb leaves nobody a process to fork.
+        await eventually(sleeps, within=5)
         results["bomb"] = await container.run(FORK_BOMB, language="python", timeout_s=1)
 
     assert results["bomb"].status == "timeout"
