@@ -28,6 +28,7 @@ mount --bind "$1" "$1"
 exec dockerd
 """
 SYSTEM_DOCKER = Path("/var/run/docker.sock")
+PID_FILE = Path("/var/run/docker.pid")
 
 
 class Podman(Engine):
@@ -78,6 +79,7 @@ class Docker(Engine):
             say(f"{self.name}: uses the one that answers at {self.socket}")
             return
         self.down()
+        drop_stale_pid_file(PID_FILE)
         enter = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", ENTER]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._daemon.start([*enter, "sh", str(self._folder)])
@@ -87,3 +89,14 @@ class Docker(Engine):
         stopped = self._daemon.stop(seconds=60)
         kill_namespace(self._folder)
         return stopped
+
+
+def drop_stale_pid_file(path: Path) -> None:
+    """Remove the file of a daemon that was killed: dockerd takes any process of that number for itself."""
+    try:
+        status = Path(f"/proc/{int(path.read_text())}/status").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        status = ""
+    fields = dict(line.partition(":\t")[::2] for line in status.splitlines())
+    if fields.get("Name") != "dockerd" or fields.get("State", "Z").startswith("Z"):
+        path.unlink(missing_ok=True)
