@@ -32,8 +32,10 @@ _FDS = struct.Struct("5i")
 _LENGTH = struct.Struct(">I")
 _MESSAGE = 256
 FIRST_UNUSED = 3
-NUDGE_PAUSE = 0.25
-NUDGES = 60
+NUDGE_PAUSE = 0.01
+"""Seconds. A hostile program can stop the helper anew at each of its system calls: a longer pause would make
+the start of another program of the sandbox take seconds."""
+NUDGES = 1500
 """After so many in a row without any answer the helper is given up."""
 
 
