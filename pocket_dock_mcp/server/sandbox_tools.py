@@ -1,0 +1,155 @@
+"""Tools for sandboxes as a whole: make, list, snapshot, end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
+from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
+from pocket_dock_mcp.models import MIB, Limits, Network
+from pocket_dock_mcp.server import render
+from pocket_dock_mcp.server.call import Ctx, progress, told
+from pocket_dock_mcp.server.owners import owner_of
+from pocket_dock_mcp.server.schemas import (
+    Env,
+    KillReply,
+    ListReply,
+    SandboxId,
+    SandboxReply,
+    SnapshotReply,
+)
+from pocket_dock_mcp.settings import Settings
+
+
+class SandboxTools:
+    """The tool functions, over one manager."""
+
+    def __init__(self, manager: Manager, settings: Settings) -> None:
+        self._manager = manager
+        self._settings = settings
+
+    @told
+    async def create_sandbox(
+        self,
+        ctx: Ctx,
+        profile: Annotated[
+            str | None,
+            Field(
+                description="'minimal' (Debian, Python 3, pip, bash; the default), or an OCI image reference."
+            ),
+        ] = None,
+        snapshot: Annotated[
+            str | None, Field(description="A snapshot_id: start from its files instead of a profile.")
+        ] = None,
+        memory_mb: Annotated[
+            int | None, Field(description="Memory limit in MiB, from 32. Default 512.")
+        ] = None,
+        cpus: Annotated[float | None, Field(description="CPU limit in cores, from 0.05. Default 1.")] = None,
+        pids: Annotated[
+            int | None, Field(description="Limit on processes and threads, from 16. Default 128.")
+        ] = None,
+        network: Annotated[
+            Literal["none", "open"],
+            Field(description="'none': only loopback. 'open': the engine's own network."),
+        ] = "none",
+        env: Env = None,
+        ttl_s: Annotated[
+            float | None,
+            Field(
+                description="Seconds without a call after which it ends, up to a day. Default 1800, unless configured otherwise."
+            ),
+        ] = None,
+        name: Annotated[str, Field(description="A name for people, shown in listings.", max_length=100)] = "",
+    ) -> Annotated[CallToolResult, SandboxReply]:
+        """Create an isolated Linux sandbox (a container) to run code and shell commands in and keep files.
+        Returns its sandbox_id and the limits in force. It ends after {idle} minutes without a call, when the
+        session ends, or by kill; its files end with it unless you take a snapshot. The first call on a machine
+        may build the image, which takes a minute."""
+        request = self._request(profile, snapshot, memory_mb, cpus, pids, network, env, ttl_s, name)
+        notes: list[str] = []
+        async with progress(ctx, notes) as tell:
+            sandbox = await self._manager.create(owner_of(ctx), request, tell)
+        with sandbox.use() as container:
+            info = await container.info()
+        return render.created(render.sandbox_reply(sandbox, info), notes[-1:])
+
+    @told
+    async def snapshot(
+        self,
+        ctx: Ctx,
+        sandbox_id: SandboxId = None,
+        name: Annotated[str, Field(description="A name for people, shown in listings.", max_length=100)] = "",
+    ) -> Annotated[CallToolResult, SnapshotReply]:
+        """Keep the files of a sandbox as a snapshot, from which create_sandbox(snapshot=...) starts new sandboxes.
+        It outlives the sandbox and the session. Files only: running processes and variables are not part of
+        it."""
+        sandbox, made = await self._manager.snapshot(owner_of(ctx), sandbox_id, name)
+        return render.snapshot_made(render.snapshot_reply(made, sandbox))
+
+    @told
+    async def list_sandboxes(self, ctx: Ctx) -> Annotated[CallToolResult, ListReply]:
+        """List your sandboxes with their limits and remaining lifetime, and your snapshots."""
+        owner = owner_of(ctx)
+        sandboxes = [await _described(sandbox) for sandbox in self._manager.list_sandboxes(owner)]
+        kept = [render.snapshot_reply(snapshot) for snapshot in await self._manager.list_snapshots(owner)]
+        return render.listing([found for found in sandboxes if found is not None], kept)
+
+    @told
+    async def kill(
+        self,
+        ctx: Ctx,
+        sandbox_id: SandboxId = None,
+        snapshot_id: Annotated[str | None, Field(description="Delete this snapshot instead.")] = None,
+    ) -> Annotated[CallToolResult, KillReply]:
+        """End a sandbox with all its processes and files, at once and for good; or delete a snapshot."""
+        owner = owner_of(ctx)
+        if snapshot_id is None:
+            return render.killed((await self._manager.kill(owner, sandbox_id)).id)
+        if sandbox_id is not None:
+            raise InvalidArgumentError("Give sandbox_id or snapshot_id, not both.")
+        return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
+
+    # -- shared -----------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        profile: str | None,
+        snapshot: str | None,
+        memory_mb: int | None,
+        cpus: float | None,
+        pids: int | None,
+        network: Network,
+        env: dict[str, str] | None,
+        ttl_s: float | None,
+        name: str,
+    ) -> SandboxRequest:
+        if profile is not None and snapshot is not None:
+            raise InvalidArgumentError("Give profile or snapshot, not both.")
+        settings = self._settings
+        limits = Limits(
+            memory_bytes=(settings.memory_mb if memory_mb is None else memory_mb) * MIB,
+            cpus=settings.cpus if cpus is None else cpus,
+            pids=settings.pids if pids is None else pids,
+        )
+        return SandboxRequest(
+            image=settings.profile if profile is None else profile,
+            snapshot=snapshot,
+            limits=limits,
+            network=network,
+            env=env or {},
+            idle_ttl_s=settings.idle_ttl_s if ttl_s is None else ttl_s,
+            max_lifetime_s=settings.max_lifetime_s,
+            name=name,
+        )
+
+
+async def _described(sandbox: Sandbox) -> SandboxReply | None:
+    """Describe a sandbox; None if it has just died."""
+    try:
+        return render.sandbox_reply(sandbox, await sandbox.container.info())
+    except PocketDockError:
+        return None
