@@ -22,6 +22,8 @@
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
     |  +- RunNotStartedError           what starts programs in it was killed by a program in it
+    |  +- SearchError                  a search for files failed
+    |     +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -34,6 +36,10 @@
     |  +- FileNotRegularError          a FIFO, socket or device
     |  +- SymlinkLoopError
     |  +- FileTooLargeError
+    |  +- FileNotTextError
+    |  +- FileChangedError             it is not what was read any more
+    |  +- EditNotFoundError            what an edit replaces is not in the file
+    |  +- EditAmbiguousError           it is there more than once
     |  +- DiskFullError
     +- RunFailedError                  only from RunResult.check()
 
@@ -51,6 +57,8 @@ class PocketDockError(Exception):
 
     code = "error"
     default_hint = ""
+    excerpt = ""
+    """Lines of a file that the message is about: as they are, so data of unknown origin."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         self.message = _printable(message)
@@ -194,6 +202,16 @@ class SnapshotNotFoundError(SandboxError, LookupError):
         super().__init__("There is no such snapshot.", hint="Call list_sandboxes to see what there is.")
 
 
+class RunNotFoundError(SandboxError, LookupError):
+    """No run of yours has this id (any more). Somebody else's id gets the very same answer."""
+
+    code = "run_not_found"
+    default_hint = "A sandbox remembers its latest 256 runs, and none when it has ended."
+
+    def __init__(self) -> None:
+        super().__init__("There is no such run.")
+
+
 class ProcessLimitError(SandboxError):
     """No further process can be started: the sandbox's limit is reached."""
 
@@ -204,6 +222,38 @@ class RunNotStartedError(SandboxError):
     """A program of the sandbox killed what starts programs, and this one with it."""
 
     code = "not_started"
+
+
+class SessionError(SandboxError):
+    """Something is wrong with a persistent session; the code that was to run in it has not run."""
+
+    code = "session_error"
+
+
+class SessionDiedError(SessionError):
+    """The session died before this run, and what it held is gone."""
+
+    code = "session_died"
+    default_hint = "Call again to begin a new session of that name; what it held has to be made anew."
+
+
+class SessionBusyError(SessionError):
+    """The session was busy with earlier runs for the whole of this run's time limit."""
+
+    code = "session_busy"
+    default_hint = "Wait for the earlier run, kill it, or use another session."
+
+
+class SearchError(SandboxError):
+    """A search for files came to no result."""
+
+    code = "search_failed"
+
+
+class SearchTimeoutError(SearchError, TimeoutError):
+    """A search was ended for its time: its regular expression backtracks for ever, or nothing moves."""
+
+    code = "search_timeout"
 
 
 class AgentError(PocketDockError):
@@ -276,6 +326,35 @@ class FileTooLargeError(FileError):
     """More than one call may carry."""
 
     code = "file_too_large"
+
+
+class FileNotTextError(FileError):
+    """Text was wanted and the file is not UTF-8."""
+
+    code = "not_text"
+
+
+class FileChangedError(FileError):
+    """Somebody else changed or replaced the file between our read and our write. Theirs stands."""
+
+    code = "file_changed"
+    default_hint = "Nothing was written. Read it again and repeat the edit."
+
+
+class EditNotFoundError(FileError):
+    """What an edit is to replace is not in the file; ``excerpt`` has the lines that are most like it."""
+
+    code = "edit_not_found"
+
+    def __init__(self, message: str, *, hint: str | None = None, excerpt: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.excerpt = excerpt
+
+
+class EditAmbiguousError(FileError):
+    """What an edit is to replace is in the file more than once."""
+
+    code = "edit_ambiguous"
 
 
 class DiskFullError(FileError):

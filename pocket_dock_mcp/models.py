@@ -10,16 +10,30 @@ from pocket_dock_mcp.errors import RunFailedError
 
 MIB = 1024 * 1024
 
-Language = Literal["python", "shell"]
+Language = Literal["python", "shell", "javascript"]
 Network = Literal["none", "open"]
 
-RunStatus = Literal["ok", "nonzero", "signal", "timeout", "oom", "killed", "lost", "indeterminate"]
+RunStatus = Literal[
+    "running",
+    "ok",
+    "nonzero",
+    "signal",
+    "timeout",
+    "oom",
+    "output_limit",
+    "disk_full",
+    "killed",
+    "lost",
+    "indeterminate",
+]
 """How a run ended.
 
 ``ok`` and ``nonzero`` have an exit code that was observed. ``signal``: the program died of a signal
-that we did not send. ``timeout``, ``killed``: we ended it, for its time limit or on request. ``oom``:
-the kernel killed it for the sandbox's memory limit. ``lost``: the sandbox died under it.
+that we did not send. ``timeout``, ``output_limit``, ``killed``: we ended it, for its limit on time (wall or
+CPU) or on output, or on request. ``oom``: it was killed for the sandbox's memory limit or its own.
+``disk_full``: it failed, and it filled up a file system. ``lost``: the sandbox died under it.
 ``indeterminate``: the connection to the engine broke and nobody knows; the run may have had effects.
+``running``: it has not ended.
 """
 
 
@@ -89,6 +103,68 @@ class RunUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What one run may use. None is no limit but the sandbox's own."""
+
+    cpu_s: float | None = None
+    """CPU seconds of all its processes together; over it they are killed (status ``timeout``)."""
+    memory_bytes: int | None = None
+    """Resident memory of all its processes together; over it they are killed (status ``oom``)."""
+    processes: int | None = None
+    """Processes and threads at once; over it none can be started."""
+    output_bytes: int | None = None
+    """Output on both streams together; over it they are killed (status ``output_limit``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesChanged:
+    """Which files changed while a run ran: in the home directory, /tmp and /var/tmp."""
+
+    created: tuple[tuple[str, int], ...] = ()
+    """Paths and sizes in bytes."""
+    modified: tuple[tuple[str, int], ...] = ()
+    deleted: tuple[str, ...] = ()
+    counts: tuple[int, int, int] = (0, 0, 0)
+    """How many were created, modified and deleted; the paths may be fewer."""
+    incomplete: bool = False
+    """Whether there may be changes that nobody has seen: too many files or directories."""
+
+    def __bool__(self) -> bool:
+        return any(self.counts) or self.incomplete
+
+
+@dataclass(frozen=True, slots=True)
+class RunImage:
+    """An image that a run has produced, encoded."""
+
+    name: str
+    mime_type: str
+    data: bytes
+    drawn: bool = False
+    """Whether the program has rendered it itself: then it may have saved it to a file, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """The session that a run was part of."""
+
+    name: str
+    new: bool
+    """Whether the run was its first."""
+    alive: bool
+    """Whether it goes on: an ``exit``, a crash or a kill ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session that is alive."""
+
+    name: str
+    language: str
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How one run ended and what it printed."""
 
@@ -107,6 +183,17 @@ class RunResult:
     usage: RunUsage = field(default_factory=RunUsage)
     hint: str | None = None
     """One next step, when the ending suggests one."""
+    value: str | None = None
+    """The last expression's value as text, or a preview of it; None when there was none."""
+    images: tuple[RunImage, ...] = ()
+    """Figures and images that Python code has left open or returned."""
+    images_left: int = 0
+    """How many more there were than could be carried."""
+    notes: tuple[str, ...] = ()
+    """What could not be shown, and why."""
+    files_changed: FilesChanged | None = None
+    """None where it is not known."""
+    session: SessionState | None = None
 
     @property
     def ok(self) -> bool:
@@ -163,11 +250,41 @@ class FileContent:
     """Of the whole file when it was opened."""
     mode: int
     mtime: float
+    version: str = ""
+    """Opaque: another one means that the file was changed or replaced since."""
 
     @property
     def complete(self) -> bool:
         """Whether ``data`` is the whole file."""
         return len(self.data) == self.size
+
+
+@dataclass(frozen=True, slots=True)
+class FileLines:
+    """Some lines of a file."""
+
+    data: bytes
+    size: int
+    """Of the whole file."""
+    start_line: int
+    end_line: int
+    """One less than `start_line` when there are no lines."""
+    total_lines: int | None
+    """None where the end of the file was too far to look."""
+    start_byte: int
+    """Where the data begins in the file."""
+    partial: bool
+    """Whether the data is only the beginning of one line that is too long."""
+
+    @property
+    def end_byte(self) -> int:
+        """Where the data ends in the file."""
+        return self.start_byte + len(self.data)
+
+    @property
+    def more(self) -> bool:
+        """Whether the file goes on after them."""
+        return self.end_byte < self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +294,74 @@ class FileWritten:
     path: str
     """Where it landed: absolute, symbolic links resolved."""
     size: int
+    """Of the whole file afterwards."""
     overwrote: bool
+    """Whether there was a file before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One exact replacement in a text file."""
+
+    old: str
+    """What is there now, character by character."""
+    new: str
+    all: bool = False
+    """Replace it everywhere; otherwise it must be there once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEdited:
+    """What some edits did to a file."""
+
+    path: str
+    """Where it is: absolute, symbolic links resolved."""
+    size: int
+    replacements: tuple[int, ...]
+    """How many, by edit."""
+    diff: str
+    """What changed, as a unified diff; as many whole hunks as fit a few thousand characters."""
+    diff_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file that a search has found."""
+
+    path: str
+    """Below the path that was searched. Undecodable bytes are kept as surrogate escapes."""
+    type: Literal["file", "directory", "symlink", "other"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLine:
+    """One line that a search has found."""
+
+    path: str
+    """As in `FoundFile`."""
+    line: int
+    """Counted from 1."""
+    text: str
+    """Of a long line what is around the match, with an ellipsis for what is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesFound:
+    """What a search has found: files, or lines if it was for a pattern in them; what is near comes first."""
+
+    files: tuple[FoundFile, ...]
+    lines: tuple[FoundLine, ...]
+    more: bool
+    """Whether there is more than was wanted."""
+    timed_out: bool
+    """Whether the time was up before all was searched."""
+    skipped: int
+    """Hidden and vendored files and directories that were not looked at."""
+    binary: int
+    """Files that were not searched for a pattern because they are no text."""
+    unreadable: int
+    """Files and directories that the sandbox user may not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,14 @@ class Capture:
         """
         if not self.truncated:
             return bytes(self._head + self._tail).decode("utf-8", "replace")
-        head = _trim_end(bytes(self._head))
+        head = trim_end(bytes(self._head))
         tail = _trim_start(bytes(self._tail[-self._tail_cap :])) if self._tail_cap else b""
         missing = self.total - len(head) - len(tail)
         mark = f"\n[... {missing} of {self.total} bytes left out here ...]\n"
         return head.decode("utf-8", "replace") + mark + tail.decode("utf-8", "replace")
 
 
-def _trim_end(data: bytes) -> bytes:
+def trim_end(data: bytes) -> bytes:
     """Drop an unfinished UTF-8 character from the end."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]

@@ -83,6 +83,17 @@ class Settings(BaseModel):
     max_pids: int = Field(
         default=1024, ge=16, le=4096, description="Processes and threads that a sandbox may ask for."
     )
+    spool_mb: int = Field(
+        default=2048,
+        ge=16,
+        le=1_048_576,
+        description="MiB of output of all runs together that are kept for read_output, on disk; a "
+        "quarter of it for one sandbox.",
+    )
+    warm_python: bool = Field(
+        default=True,
+        description="Whether Python runs in children of a warm interpreter; false: in a new one each time.",
+    )
     output_bytes: int = Field(
         default=8 * 1024,
         ge=1024,

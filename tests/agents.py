@@ -18,6 +18,8 @@ from tests.engines import LABELS, Deadline, eventually, is_gone, unique
 
 LIMITS = Limits(memory_bytes=256 * MIB, cpus=0.75, pids=64)
 ENVIRONMENT = {"FROM_INIT": "yes"}
+REPORT = 3
+"""The stream on which an interpreter says what became of its program."""
 
 
 class Agent:
@@ -95,10 +97,10 @@ class Agent:
         await run.wait()
         return run
 
-    async def write(self, path: str, data: bytes, *, mode: int | None = None) -> Header:
+    async def write(self, path: str, data: bytes, *, mode: int | None = None, **fields: Any) -> Header:
         """Write a file, in as many frames as it takes."""
         request_id, request = self.link.open(None)
-        await self.link.send(request_id, {"op": "write", "path": path, "mode": mode})
+        await self.link.send(request_id, {"op": "write", "path": path, "mode": mode, **fields})
         return await self._upload(request_id, request, data)
 
     async def _upload(self, request_id: int, request: Request, data: bytes) -> Header:
@@ -134,7 +136,7 @@ class Run:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._received = {STDOUT: bytearray(), STDERR: bytearray()}
+        self._received = {STDOUT: bytearray(), STDERR: bytearray(), REPORT: bytearray()}
         self._changed = anyio.Event()
         self.id, self.request = agent.link.open(self._on_data)
         self.end: Header = {}

@@ -45,6 +45,7 @@ MAKE_ODD_NAMES = """
 mkdir names && cd names && touch ' ' 'a
 b' "$(printf '\\377\\376')" 'é' '"' '\\' ./-n && echo ok
 """
+SEAL = "chmod 555 sealed"
 MANY = 4000
 MAKE_MANY = f"import os; os.mkdir('many'); [open(f'many/{{n:0200}}', 'x').close() for n in range({MANY})]"
 
@@ -74,6 +75,7 @@ def teach(fake: FakeEngine) -> None:
     fake.script(LONG_SOURCE, stdout="700000\n")
     fake.script(ODD_FILES, stdout="ok\n", effect=_make_odd_files)
     fake.script(MAKE_ODD_NAMES, stdout="ok\n", effect=_make_odd_names)
+    fake.script(SEAL, effect=_seal)
     fake.script(MAKE_MANY, effect=_make_many)
 
 
@@ -129,6 +131,10 @@ def _make_odd_files(process: Process) -> None:
 def _make_odd_names(process: Process) -> None:
     for name in ODD_NAMES:
         process.container.files.write(f"{process.cwd}/names/{name}", b"", uid=_uid(process))
+
+
+def _seal(process: Process) -> None:
+    process.container.files.walk(f"{process.cwd}/sealed", _uid(process)).existing().mode = 0o555
 
 
 def _make_many(process: Process) -> None:

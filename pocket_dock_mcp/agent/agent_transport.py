@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.agent_process import (
+    CALL_DEADLINE,
+    AgentProcess,
+    int_of,
+    number_of,
+    optional_int,
+)
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, Request, parse_lines
-from pocket_dock_mcp.agent.remote_errors import file_error, spawn_error
-from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
-from pocket_dock_mcp.beside import beside
+from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, parse_lines
+from pocket_dock_mcp.agent.remote_errors import file_error
+from pocket_dock_mcp.agent.transport import OnOutput, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, RunUsage
+from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, SessionInfo
 
-CALL_DEADLINE = 10.0
-"""Seconds for a request that the agent serves without waiting for user code."""
 DATA_DEADLINE = 300.0
 """Seconds for moving one file."""
-KILL_GRACE = 8.0
-"""Seconds after a run's time limit in which the agent must have killed it and said so."""
-
+_MAX_VERSION = 100
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
 
 
@@ -37,7 +38,15 @@ class AgentTransport:
 
     @classmethod
     async def open(
-        cls, link: AgentLink, *, uid: int, home: str, processes: int, limits: Limits, env: Mapping[str, str]
+        cls,
+        link: AgentLink,
+        *,
+        uid: int,
+        home: str,
+        processes: int,
+        limits: Limits,
+        env: Mapping[str, str],
+        warm: bool = True,
     ) -> AgentTransport:
         """Tell a fresh agent who the user is and learn what holds inside.
 
@@ -53,6 +62,7 @@ class AgentTransport:
             open_files=limits.open_files,
             file_bytes=limits.file_bytes,
             env=dict(env),
+            warm=warm,
         )
         return cls(link, _facts(reply))
 
@@ -61,62 +71,41 @@ class AgentTransport:
         """What was found inside."""
         return self._facts
 
-    async def run(self, program: Program, on_output: OnOutput) -> RunEnd:
-        """Run a program to its end."""
-        request_id, request = self._link.open(on_output)
+    async def start(self, program: Program, on_output: OnOutput) -> AgentProcess:
+        """Start a program."""
+        return await AgentProcess.start(self._link, program, on_output)
+
+    async def wait_port(self, port: int | None, known: frozenset[int]) -> frozenset[int]:
+        """Wait until a port is listened on."""
+        request_id, request = self._link.open(None)
+        await self._link.send(request_id, {"op": "wait_port", "port": port, "known": sorted(known)})
         try:
-            await self._spawn(request_id, program)
-            deadline = None if program.timeout_s is None else program.timeout_s + KILL_GRACE
-            header = await self._attend(request_id, request, program.stdin, deadline)
-        except RemoteError as error:
-            raise spawn_error(error.stage, error.code, "/bin/sh", program.cwd) from None
+            header, _ = await self._link.finish(request_id, request, None)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._abandon(request_id, request)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
+                await self._cancel(request_id)
             raise
-        return _run_end(header)
+        found = header.get("ports")
+        if not isinstance(found, list) or not all(type(port) is int for port in found):
+            message = "The program in the container sent ports that are none."
+            raise AgentProtocolError(message)
+        return frozenset(found)
 
-    async def _spawn(self, request_id: int, program: Program) -> None:
-        script = program.code.encode("utf-8", "surrogateescape") if program.language == "python" else None
-        header: Header = {
-            "op": "spawn",
-            "argv": _argv(program),
-            "env": dict(program.env),
-            "cwd": program.cwd,
-            "timeout": program.timeout_s,
-            "stdin": program.stdin is not None,
-        }
-        if script is None:
-            await self._link.send(request_id, header)
-            return
-        header["script"] = len(script)
-        await self._link.send(request_id, header, script[: wire.MAX_PAYLOAD])
-        for at in range(wire.MAX_PAYLOAD, len(script), wire.MAX_PAYLOAD):
-            await self._link.send(request_id, {"op": "data"}, script[at : at + wire.MAX_PAYLOAD])
+    async def sessions(self) -> list[SessionInfo]:
+        """Return the sessions that are alive."""
+        found = (await self._link.call("sessions", deadline=CALL_DEADLINE)).get("sessions")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            message = "The program in the container sent sessions that are none."
+            raise AgentProtocolError(message)
+        return [
+            SessionInfo(str(one.get("name")), str(one.get("kind")), busy=one.get("busy") is True)
+            for one in found
+        ]
 
-    async def _attend(
-        self, request_id: int, request: Request, stdin: bytes | None, deadline: float | None
-    ) -> Header:
-        if stdin is None:
-            return (await self._link.finish(request_id, request, deadline))[0]
-        async with beside(self._feed, request_id, request, stdin):
-            return (await self._link.finish(request_id, request, deadline))[0]
-
-    async def _feed(self, request_id: int, request: Request, stdin: bytes) -> None:
-        try:
-            await self._link.upload(request_id, request, stdin)
-        except AgentError:
-            # Whoever waits for the run's end is told the same.
-            pass
-
-    async def _abandon(self, request_id: int, request: Request) -> None:
-        """Kill a run that nobody waits for any more, and see it end."""
-        try:
-            await self._link.call("kill", deadline=KILL_GRACE, run=request_id)
-            await self._link.finish(request_id, request, KILL_GRACE)
-        except (AgentError, RemoteError):
-            # Then the link is dead and the container with it, or the run had ended with an error.
-            pass
+    async def end_session(self, name: str) -> bool:
+        """Kill a session."""
+        reply = await self._link.call("end_session", deadline=CALL_DEADLINE, name=name)
+        return int_of(reply, "ended") > 0
 
     async def kill_all(self) -> None:
         """Kill every process of the user."""
@@ -129,17 +118,20 @@ class AgentTransport:
         header, payload = await self._file_request(path, fields, lambda _stream, data: received.extend(data))
         return FileContent(
             data=bytes(received + payload),
-            size=_int(header, "size"),
-            mode=_int(header, "mode"),
-            mtime=_float(header, "mtime"),
+            size=int_of(header, "size"),
+            mode=int_of(header, "mode"),
+            mtime=number_of(header, "mtime"),
+            version=str(header.get("version"))[:_MAX_VERSION],
         )
 
-    async def write(self, path: str, data: bytes, *, mode: int | None) -> FileWritten:
-        """Create or replace a file."""
-        fields: Header = {"op": "write", "path": path, "mode": mode}
+    async def write(
+        self, path: str, data: bytes, *, mode: int | None, append: bool = False, expect: str | None = None
+    ) -> FileWritten:
+        """Create or replace a file, or add to its end."""
+        fields: Header = {"op": "write", "path": path, "mode": mode, "append": append, "expect": expect}
         header, _ = await self._file_request(path, fields, None, data)
         return FileWritten(
-            path=str(header.get("path")), size=_int(header, "size"), overwrote=bool(header.get("overwrote"))
+            path=str(header.get("path")), size=int_of(header, "size"), overwrote=bool(header.get("overwrote"))
         )
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
@@ -162,7 +154,7 @@ class AgentTransport:
                     await self._link.upload(request_id, request, upload)
             return await self._link.finish(request_id, request, DATA_DEADLINE)
         except RemoteError as error:
-            raise file_error(error.code, path) from None
+            raise file_error(error.code, path, self._facts.home) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
@@ -178,7 +170,7 @@ class AgentTransport:
     async def stats(self) -> tuple[int | None, int | None]:
         """Return memory in use and the number of user processes."""
         reply = await self._link.call("stats", deadline=CALL_DEADLINE)
-        return _optional_int(reply, "memory"), _optional_int(reply, "processes")
+        return optional_int(reply, "memory"), optional_int(reply, "processes")
 
     async def wait_broken(self) -> AgentError:
         """Wait until the link is dead and return why."""
@@ -189,33 +181,11 @@ class AgentTransport:
         await self._link.aclose()
 
 
-def _argv(program: Program) -> list[str] | None:
-    """Return a shell command's argument vector; Python source goes to the agent's warm interpreter."""
-    return ["/bin/sh", "-c", program.code] if program.language == "shell" else None
-
-
-def _run_end(header: Header) -> RunEnd:
-    exit_code, signal = _optional_int(header, "code"), _optional_int(header, "signal")
-    if header.get("kind") != "exit" or (exit_code is None) == (signal is None):
-        message = "The program in the container sent an exit that is none."
-        raise AgentProtocolError(message)
-    return RunEnd(
-        exit_code=exit_code,
-        signal=signal,
-        timed_out=bool(header.get("timed_out")),
-        killed=bool(header.get("killed")),
-        oom=bool(header.get("oom")),
-        usage=RunUsage(
-            wall_s=_float(header, "wall"), cpu_s=_float(header, "cpu"), peak_memory_bytes=_int(header, "peak")
-        ),
-    )
-
-
 def _facts(reply: Header) -> Facts:
     interfaces = reply.get("interfaces")
     capabilities = reply.get("caps")
     return Facts(
-        uid=_int(reply, "uid"),
+        uid=int_of(reply, "uid"),
         home=str(reply.get("home")),
         python=str(reply.get("python")),
         capabilities={str(k): str(v) for k, v in capabilities.items()}
@@ -223,9 +193,9 @@ def _facts(reply: Header) -> Facts:
         else None,
         no_new_privs=reply.get("no_new_privs") == "1",
         seccomp=reply.get("seccomp") == "2",
-        memory_limit=_optional_int(reply, "memory_limit"),
-        pids_limit=_optional_int(reply, "pids_limit"),
-        cpus=None if reply.get("cpus") is None else _float(reply, "cpus"),
+        memory_limit=optional_int(reply, "memory_limit"),
+        pids_limit=optional_int(reply, "pids_limit"),
+        cpus=None if reply.get("cpus") is None else number_of(reply, "cpus"),
         interfaces=tuple(str(name) for name in interfaces) if isinstance(interfaces, list) else None,
     )
 
@@ -238,27 +208,7 @@ def _entry(line: Header) -> FileEntry:
     return FileEntry(
         name=line["name"],
         type=kind,
-        size=_int(line, "size"),
-        mode=_int(line, "mode"),
-        mtime=_float(line, "mtime"),
+        size=int_of(line, "size"),
+        mode=int_of(line, "mode"),
+        mtime=number_of(line, "mtime"),
     )
-
-
-def _int(header: Header, name: str) -> int:
-    value = header.get(name)
-    if type(value) is not int:
-        message = f"The program in the container sent a {name} that is no integer."
-        raise AgentProtocolError(message)
-    return value
-
-
-def _optional_int(header: Header, name: str) -> int | None:
-    return None if header.get(name) is None else _int(header, name)
-
-
-def _float(header: Header, name: str) -> float:
-    value = header.get(name)
-    if type(value) not in (int, float) or value is None or not math.isfinite(value):
-        message = f"The program in the container sent a {name} that is no number."
-        raise AgentProtocolError(message)
-    return float(value)

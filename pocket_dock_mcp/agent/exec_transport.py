@@ -13,6 +13,7 @@ from typing import Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
 from pocket_dock_mcp.beside import beside
@@ -24,11 +25,10 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     StreamLostError,
 )
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage
+from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage, SessionInfo
 
 CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
-SIGKILL = 9
 
 _SHELL = "/bin/sh"
 _CODES = {
@@ -38,6 +38,7 @@ _CODES = {
     103: "ELOOP",
     104: "EACCES",
     105: "ENOSPC",
+    106: "changed",
     107: "ENOTDIR",
 }
 """What the scripts below exit with, and what it means. Only a broken shell answers anything else."""
@@ -53,7 +54,7 @@ _READ = (
 [ -d "$p" ] && exit 101
 [ -f "$p" ] || exit 102
 [ -r "$p" ] || exit 104
-stat -L -c '%s %f %Y' "$p" || exit 104
+stat -L -c '%s %f %Y %i %s %y' "$p" || exit 104
 tail -c "+$2" "$p" | head -c "$3"
 """
 )
@@ -73,8 +74,33 @@ t=$d/.pocket-dock-$$.tmp
 ( umask 077; : > "$t" ) 2>/dev/null || exit 104
 head -c "$2" > "$t"
 if [ "$(wc -c < "$t")" -ne "$2" ]; then rm -f "$t"; exit 105; fi
+if [ -n "$4" ] && [ "$(stat -c '%i %s %y' "$p" 2>/dev/null)" != "$4" ]; then rm -f "$t"; exit 106; fi
 chmod "$mode" "$t" && mv -f "$t" "$p" || { rm -f "$t"; exit 104; }
-echo "$old $p"
+echo "$old $2 $p"
+"""
+)
+_APPEND = (
+    _CLASSIFY
+    + """
+[ -d "$p" ] && exit 101
+if [ -e "$p" ]; then
+  [ -f "$p" ] || exit 102
+  [ -w "$p" ] || exit 104
+  p=$(readlink -f "$p") old=1 mode=$3 size=$(stat -c %s "$p")
+else
+  old=0 mode=${3:-644} size=0 d=${p%/*}
+  mkdir -p "${d:-/}" 2>/dev/null || exit 104
+  ( umask 077; : >> "$p" ) 2>/dev/null || exit 104
+fi
+[ -z "$mode" ] || chmod "$mode" "$p" || exit 104
+head -c "$2" >> "$p"
+new=$(stat -c %s "$p")
+if [ "$new" -lt $((size + $2)) ]; then
+  dd if=/dev/null of="$p" bs=1 seek="$size" 2>/dev/null
+  [ "$old" = 1 ] || rm -f "$p"
+  exit 105
+fi
+echo "$old $new $p"
 """
 )
 _LIST = (
@@ -146,39 +172,43 @@ class ExecTransport:
         """What was found inside."""
         return self._facts
 
-    async def run(self, program: Program, on_output: OnOutput) -> RunEnd:
-        """Run a shell command to its end."""
-        if program.language != "shell":
-            message = f"This sandbox's image has no python3 that works, so it cannot run {program.language}."
-            raise InvalidArgumentError(message, hint="Use run_command, or create a sandbox of another image.")
+    async def start(self, program: Program, on_output: OnOutput) -> ExecProcess:
+        """Start a shell command."""
+        refuse_what_needs_an_agent(program)
         cwd = self._absolute(program.cwd)
         if program.cwd is not None and (await self._script('[ -d "$1" ]', cwd)).exit_code != 0:
             raise file_error("ENOENT", program.cwd)
+        return ExecProcess(lambda: self._run(program, on_output, cwd), self.kill_all)
+
+    async def _run(self, program: Program, on_output: OnOutput, cwd: str) -> RunEnd:
         argv = [_SHELL, "-c", program.code]
         if program.stdin is not None:
             argv = [_SHELL, "-c", _WITH_INPUT, "sh", program.code, str(len(program.stdin))]
         began = time.monotonic()
-        timed_out = False
-        try:
-            with anyio.move_on_after(program.timeout_s) as limit:
-                code = await self._exec(
-                    argv, on_output, program.stdin or b"", {**self._env, **program.env}, cwd
-                )
-            if limit.cancelled_caught:
-                timed_out = True
-                await self.kill_all()
-        except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
-                await self.kill_all()
-            raise
+        code = SIGKILL
+        with anyio.move_on_after(program.timeout_s) as limit:
+            code = await self._exec(argv, on_output, program.stdin or b"", {**self._env, **program.env}, cwd)
+        timed_out = limit.cancelled_caught
+        if timed_out:
+            await self.kill_all()
         return RunEnd(
             exit_code=None if timed_out else code,
             signal=SIGKILL if timed_out else None,
-            timed_out=timed_out,
-            killed=False,
-            oom=False,
+            ended_by="timeout" if timed_out else None,
             usage=RunUsage(wall_s=time.monotonic() - began),
         )
+
+    async def wait_port(self, _port: int | None, _known: frozenset[int]) -> frozenset[int]:
+        """Not known this way."""
+        raise no_agent("ports cannot be waited for")
+
+    async def sessions(self) -> list[SessionInfo]:
+        """There are none."""
+        return []
+
+    async def end_session(self, _name: str) -> bool:
+        """Do nothing: there are no sessions."""
+        return False
 
     async def kill_all(self) -> None:
         """Kill every process of the user."""
@@ -188,15 +218,20 @@ class ExecTransport:
         """Read a regular file or a piece of it."""
         done = await self._file_script(_READ, path, str(offset + 1), str(length))
         head, _, data = done.stdout.partition(b"\n")
-        size, mode, mtime = head.split()
-        return FileContent(data=data, size=int(size), mode=int(mode, 16) & 0o7777, mtime=float(mtime))
+        size, mode, mtime, version = head.decode("ascii", "replace").split(" ", 3)
+        return FileContent(
+            data=data, size=int(size), mode=int(mode, 16) & 0o7777, mtime=float(mtime), version=version
+        )
 
-    async def write(self, path: str, data: bytes, *, mode: int | None) -> FileWritten:
-        """Create or replace a file."""
+    async def write(
+        self, path: str, data: bytes, *, mode: int | None, append: bool = False, expect: str | None = None
+    ) -> FileWritten:
+        """Create or replace a file, or add to its end."""
         octal = "" if mode is None else f"{mode:o}"
-        done = await self._file_script(_WRITE, path, str(len(data)), octal, stdin=data)
-        overwrote, _, where = done.stdout.decode("utf-8", "replace").strip().partition(" ")
-        return FileWritten(path=where, size=len(data), overwrote=overwrote == "1")
+        script = _APPEND if append else _WRITE
+        done = await self._file_script(script, path, str(len(data)), octal, expect or "", stdin=data)
+        overwrote, size, where = done.stdout.decode("utf-8", "replace").strip().split(" ", 2)
+        return FileWritten(path=where, size=int(size), overwrote=overwrote == "1")
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """List a directory."""
@@ -231,7 +266,7 @@ class ExecTransport:
             raise InvalidArgumentError(message) from None
         done = await self._script(script, self._absolute(path), *args, stdin=stdin, deadline=DATA_DEADLINE)
         if done.exit_code != 0:
-            raise file_error(_CODES.get(done.exit_code, "EIO"), path)
+            raise file_error(_CODES.get(done.exit_code, "EIO"), path, self._facts.home)
         return done
 
     async def _script(

@@ -158,8 +158,10 @@ class AgentLink:
         except TimeoutError:
             raise self._given_up(request_id, STALL_DEADLINE) from None
 
-    async def upload(self, request_id: int, request: Request, data: bytes | memoryview) -> None:
-        """Send `data` as frames, no faster than the agent takes it, and then the end mark."""
+    async def upload(
+        self, request_id: int, request: Request, data: bytes | memoryview, *, end: bool = True
+    ) -> None:
+        """Send `data` as frames, no faster than the agent takes it, and then the mark of its end."""
         view = memoryview(data)
         while view:
             amount = await request.upload.take(min(len(view), wire.MAX_PAYLOAD))
@@ -167,7 +169,8 @@ class AgentLink:
                 return
             await self.send(request_id, {"op": "data"}, bytes(view[:amount]))
             view = view[amount:]
-        await self.send(request_id, {"op": "data", "end": True})
+        if end:
+            await self.send(request_id, {"op": "data", "end": True})
 
     async def finish(self, request_id: int, request: Request, deadline: float | None) -> tuple[Header, bytes]:
         """Wait for a request's final frame and return it; see `call` for what it raises.
@@ -229,7 +232,7 @@ class AgentLink:
     def _take_data(self, request: Request, header: Header, payload: bytes) -> None:
         stream = header.get("s")
         request.window -= len(payload)
-        if stream not in (1, 2) or request.window < 0:
+        if stream not in (1, 2, 3) or request.window < 0:
             reason = "data beyond its window"
             raise AgentProtocolError(reason)
         request.owed += len(payload)
@@ -287,11 +290,15 @@ class AgentLink:
 
 
 class RemoteError(Exception):
-    """The agent's answer to a request that it could not serve: a stage and a code of a closed set."""
+    """The agent's answer to a request that it could not serve: a stage and a code of a closed set.
+
+    `fields` has all of it, unchecked.
+    """
 
     def __init__(self, header: Header) -> None:
         self.stage = str(header.get("stage"))[:32]
         self.code = str(header.get("code"))[:32]
+        self.fields = header
         super().__init__(f"{self.stage}: {self.code}")
 
 

@@ -5,8 +5,10 @@ A peer may be hostile: it picks a code from a closed set and nothing else, never
 
 from __future__ import annotations
 
+from pocket_dock_mcp.agent.link import RemoteError
 from pocket_dock_mcp.errors import (
     DiskFullError,
+    FileChangedError,
     FileDeniedError,
     FileError,
     FileIsDirectoryError,
@@ -17,9 +19,12 @@ from pocket_dock_mcp.errors import (
     ProcessLimitError,
     RunNotStartedError,
     SandboxFileNotFoundError,
+    SessionBusyError,
+    SessionDiedError,
     SymlinkLoopError,
 )
 
+_HOME_HINT = "Use a path under the home directory, or in /tmp."
 _NOT_REGULAR_HINT = "Only regular files can be read or written; look at it with run_command."
 
 _FILE_ERRORS: dict[str, tuple[type[FileError], str, str]] = {
@@ -27,19 +32,20 @@ _FILE_ERRORS: dict[str, tuple[type[FileError], str, str]] = {
     "EACCES": (
         FileDeniedError,
         "is not accessible to the sandbox user",
-        "Use a path under the home directory.",
+        _HOME_HINT,
     ),
     "EPERM": (
         FileDeniedError,
         "is not accessible to the sandbox user",
-        "Use a path under the home directory.",
+        _HOME_HINT,
     ),
-    "EROFS": (FileDeniedError, "is on a read-only file system", "Use a path under the home directory."),
+    "EROFS": (FileDeniedError, "is on a read-only file system", _HOME_HINT),
     "procfs": (
         FileDeniedError,
         "leads into /proc, which the file tools do not enter",
         "Read it with run_command, for example: cat /proc/cpuinfo",
     ),
+    "changed": (FileChangedError, "was changed by somebody else meanwhile", FileChangedError.default_hint),
     "EISDIR": (FileIsDirectoryError, "is a directory", "Name a file in it, or list it."),
     "ENOTDIR": (
         FileNotDirectoryError,
@@ -64,12 +70,14 @@ _FILE_ERRORS: dict[str, tuple[type[FileError], str, str]] = {
 }
 
 
-def file_error(code: str, path: str) -> PocketDockError:
+def file_error(code: str, path: str, home: str = "") -> PocketDockError:
     """Return the error for `code` (an errno's name, or one of ours) about `path`."""
     if code == "ENAMETOOLONG":
         return InvalidArgumentError("The path has a name that is longer than 255 bytes.")
     if code in _FILE_ERRORS:
         cls, what, hint = _FILE_ERRORS[code]
+        if code in ("EACCES", "EPERM") and home and path.startswith(f"{home}/"):
+            hint = "Permission bits are in the way: look with ls -la and use chmod, by run_command."
         return cls(f"{path!r} {what}.", hint=hint)
     return FileError(f"{path!r} could not be used ({code if code.isidentifier() else 'error'}).")
 
@@ -93,3 +101,16 @@ def spawn_error(stage: str, code: str, program: str, cwd: str | None) -> PocketD
         f"The sandbox's image cannot run {program!r} ({code if code.isidentifier() else 'error'}).",
         hint="Use an image that has it.",
     )
+
+
+def session_error(error: RemoteError, name: str) -> PocketDockError:
+    """Return the error for code that its session has not run."""
+    if error.code == "busy":
+        return SessionBusyError(f"The session {name!r} was busy with earlier runs all the time.")
+    if error.code == "too_many":
+        return ProcessLimitError("There are too many sessions.", hint="End some: exit them, or use fewer.")
+    signal, code = error.fields.get("signal"), error.fields.get("code_of_exit")
+    how = "it was killed for lack of memory" if error.fields.get("oom") else f"it exited with {code}"
+    if type(signal) is int and not error.fields.get("oom"):
+        how = f"it died of signal {signal}"
+    return SessionDiedError(f"The session {name!r} has ended before this run: {how}. The code has not run.")

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pocket_dock_mcp.errors import AgentError
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileWritten, Language, RunUsage
+from pocket_dock_mcp.models import (
+    Facts,
+    FileContent,
+    FileEntry,
+    FilesChanged,
+    FileWritten,
+    Language,
+    RunImage,
+    RunLimits,
+    RunUsage,
+    SessionInfo,
+    SessionState,
+)
 
 OnOutput = Callable[[int, bytes], None]
 """Called with (1 for stdout or 2 for stderr, data) as output arrives. Must not block."""
@@ -23,15 +35,40 @@ class Program:
 
     language: Language
     code: str
-    """A shell command, or Python source."""
+    """A shell command, or source."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """On top of the sandbox's environment."""
+    """On top of the sandbox's environment, or of the session's."""
     cwd: str | None = None
-    """Absolute, or relative to the home directory; None is the home directory."""
+    """Absolute, or relative to the home directory; None is the home directory, or the session's."""
     stdin: bytes | None = None
     """Written to standard input, which is then closed; None is /dev/null."""
+    keep_stdin: bool = False
+    """Whether standard input stays open after `stdin`, for `Process.feed`."""
     timeout_s: float | None = None
     """Wall time after which every process of the run is killed."""
+    limits: RunLimits = field(default_factory=RunLimits)
+    session: str | None = None
+    """The name of the persistent interpreter or shell that is to run it."""
+    tty: tuple[int, int] | None = None
+    """Rows and columns of a terminal, which then is all three of its streams."""
+
+    @property
+    def has_stdin(self) -> bool:
+        """Whether it has a standard input that can be written to."""
+        return self.stdin is not None or self.keep_stdin
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the interpreter says of Python code, besides its output. The code could forge all of it."""
+
+    value: str | None = None
+    images: tuple[RunImage, ...] = ()
+    images_left: int = 0
+    notes: tuple[str, ...] = ()
+
+
+EndedBy = Literal["timeout", "cpu", "memory", "output", "killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +77,49 @@ class RunEnd:
 
     exit_code: int | None
     signal: int | None
-    timed_out: bool
-    killed: bool
-    oom: bool
     usage: RunUsage
+    ended_by: EndedBy | None = None
+    """Why we ended it, if we did."""
+    oom: bool = False
+    """Whether the kernel killed a process of the sandbox for its memory limit meanwhile."""
+    full_disk: str | None = None
+    """A path on a file system that had room when it began and has none now."""
+    left_behind: int = 0
+    """Processes that it had left running, and that were killed."""
+    files_changed: FilesChanged | None = None
+    session: SessionState | None = None
+    report: Report = field(default_factory=Report)
+
+
+class Process(Protocol):
+    """A program that was started. Methods raise `AgentError`s when the container cannot be reached."""
+
+    async def wait(self) -> RunEnd:
+        """Wait for its end; any number may wait.
+
+        Raises:
+            FileError: its `cwd` cannot be entered.
+            ProcessLimitError, RunNotStartedError, SessionError: it has not been started.
+        """
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or will never be heard of again."""
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called on the event loop when it is over; soon, if it is."""
+
+    async def feed(self, data: bytes, *, end: bool = False) -> None:
+        """Write to its standard input, as fast as it reads; `end` closes it."""
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to its process group."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size."""
+
+    async def kill(self) -> None:
+        """Kill all its processes. `wait` tells when that is done."""
 
 
 class Transport(Protocol):
@@ -57,13 +133,20 @@ class Transport(Protocol):
     def facts(self) -> Facts:
         """What was found inside when it was opened."""
 
-    async def run(self, program: Program, on_output: OnOutput) -> RunEnd:
-        """Run a program to its end. When the caller is cancelled, the run is killed first.
+    async def start(self, program: Program, on_output: OnOutput) -> Process:
+        """Start a program. It runs until it ends or is killed, whatever becomes of the caller."""
 
-        Raises:
-            FileError: its `cwd` cannot be entered.
-            ProcessLimitError: no process can be started.
+    async def wait_port(self, port: int | None, known: frozenset[int]) -> frozenset[int]:
+        """Wait until a TCP port is listened on: this one, or if it is None any that is not `known`.
+
+        Returns what was found. `InvalidArgumentError` where it cannot be known.
         """
+
+    async def sessions(self) -> list[SessionInfo]:
+        """Return the sessions that are alive."""
+
+    async def end_session(self, name: str) -> bool:
+        """Kill a session; False if there was none."""
 
     async def kill_all(self) -> None:
         """Kill every process of the user. Runs under way end as killed."""
@@ -75,8 +158,17 @@ class Transport(Protocol):
             FileError: by what is wrong.
         """
 
-    async def write(self, path: str, data: bytes, *, mode: int | None) -> FileWritten:
-        """Create or replace a file at once (never half), making missing parents. Raises `FileError`."""
+    async def write(
+        self, path: str, data: bytes, *, mode: int | None, append: bool = False, expect: str | None = None
+    ) -> FileWritten:
+        """Create or replace a file at once (never half), or add to its end; missing parents are made.
+
+        `expect` is the version that is to be replaced: `FileContent.version` of what was read.
+
+        Raises:
+            FileChangedError: another version is there; it stays.
+            FileError: by what is wrong.
+        """
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """Return up to `limit` entries in no order, and whether there are more. Raises `FileError`."""

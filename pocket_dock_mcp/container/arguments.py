@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, Language
+from pocket_dock_mcp.models import MIB, Language, RunLimits
 
 MAX_TIMEOUT_S = 86_400.0
 MAX_OUTPUT_BYTES = 64 * MIB
 MAX_STDIN_BYTES = 64 * MIB
+MAX_LIMIT = 2.0**53
+MAX_SIDE = 65_535
+"""Rows or columns of a terminal: the kernel has 16 bits for each."""
+_SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _LANGUAGES: dict[str, Language] = {
     "python": "python", "python3": "python", "py": "python", "shell": "shell", "sh": "shell", "bash": "shell",
+    "javascript": "javascript", "js": "javascript", "node": "javascript",
 }  # fmt: skip
 
 
@@ -66,6 +72,9 @@ def checked_path(path: str) -> str:
     if not path:
         message = "The path is empty."
         raise InvalidArgumentError(message)
+    if path.startswith(("$HOME", "${HOME}")):
+        message = f"{path!r} begins with a variable, and no shell expands it here."
+        raise InvalidArgumentError(message, hint="Use ~/..., an absolute path, or one relative to the home.")
     if len(os.fsencode(path)) > wire.MAX_PATH:
         message = f"The path is longer than {wire.MAX_PATH} bytes."
         raise InvalidArgumentError(message)
@@ -100,3 +109,38 @@ def check_output_bytes(output_bytes: int) -> None:
     if not 0 < output_bytes <= MAX_OUTPUT_BYTES:
         message = f"output_bytes is {output_bytes}; it must be from 1 to {MAX_OUTPUT_BYTES}."
         raise InvalidArgumentError(message)
+
+
+def checked_limits(limits: RunLimits) -> RunLimits:
+    """Return limits of a run that make sense. Raises `InvalidArgumentError` otherwise."""
+    for name, value, least in (
+        ("cpu_s", limits.cpu_s, 0.01),
+        ("memory_bytes", limits.memory_bytes, 1024 * 1024),
+        ("processes", limits.processes, 1),
+        ("output_bytes", limits.output_bytes, 1),
+    ):
+        if value is not None and not least <= value <= MAX_LIMIT:
+            message = f"{name} is {value:g}; it must be at least {least:g}."
+            raise InvalidArgumentError(message)
+    return limits
+
+
+def checked_session(name: str | None) -> str | None:
+    """Return the name of a session. Raises `InvalidArgumentError` if it is none."""
+    if name is not None and not _SESSION.fullmatch(name):
+        message = f"{name[:80]!r} is no name of a session."
+        raise InvalidArgumentError(message, hint="Use 1 to 64 letters, digits, '-', '_' or '.'.")
+    return name
+
+
+def checked_terminal(size: tuple[int, int] | None, session: str | None) -> tuple[int, int] | None:
+    """Return the size of a terminal. Raises `InvalidArgumentError` if there can be none."""
+    if size is None:
+        return None
+    if session is not None:
+        message = "A session has no terminal."
+        raise InvalidArgumentError(message, hint="Give session or tty, not both.")
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        message = f"A terminal of {size[0]} x {size[1]} characters cannot be; each is from 1 to {MAX_SIDE}."
+        raise InvalidArgumentError(message)
+    return size

@@ -3,51 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NoReturn
 
 import anyio
+from typing_extensions import Unpack
 
-from pocket_dock_mcp.agent.transport import Program, RunEnd
-from pocket_dock_mcp.container.arguments import (
-    check_output_bytes,
-    checked_code,
-    checked_environment,
-    checked_path,
-    checked_timeout,
-    input_bytes,
-    language_of,
-)
+from pocket_dock_mcp.container.arguments import check_output_bytes
+from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
+from pocket_dock_mcp.container.finding import FindOptions, find
 from pocket_dock_mcp.container.launch import Launch, Running, launch
+from pocket_dock_mcp.container.options import RunOptions, checked_program
+from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     AgentError,
     ContainerGoneError,
     EngineError,
-    FileTooLargeError,
     InvalidArgumentError,
+    PocketDockError,
     SandboxClosedError,
     SandboxLostError,
 )
 from pocket_dock_mcp.models import (
-    MIB,
     ContainerInfo,
+    Edit,
     FileContent,
+    FileEdited,
     FileEntry,
+    FilesFound,
     FileWritten,
     RunResult,
     RunStatus,
-    RunUsage,
+    SessionInfo,
 )
-from pocket_dock_mcp.output import Capture
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
-MAX_FILE_BYTES = 1024 * MIB
-MAX_LISTED = 10_000
+MAX_PORT = 65_535
+CANCEL_DEADLINE = 10.0
+"""Seconds for killing a run whose caller is gone, before it is left to its own time limit."""
 GONE_DEADLINE = 2.0
 """Seconds to find out whether a container whose stream broke is really gone."""
 
@@ -58,19 +58,23 @@ class AsyncContainer:
     Made by `create`. All methods may be called concurrently.
     """
 
-    def __init__(self, engine: Engine, wanted: Launch, running: Running) -> None:
+    def __init__(
+        self, engine: Engine, wanted: Launch, running: Running, store: OutputStore | None = None
+    ) -> None:
         self._engine = engine
         self._wanted = wanted
         self._running = running
         self._transport = running.transport
+        self._files = Files(running.transport)
+        self._store = store or OutputStore()
         self._closed = False
         self._removed = False
         self._lost: SandboxLostError | None = None
 
     @classmethod
-    async def create(cls, engine: Engine, wanted: Launch) -> AsyncContainer:
-        """Launch a container; see `launch` for what it raises."""
-        return cls(engine, wanted, await launch(engine, wanted))
+    async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> AsyncContainer:
+        """Launch a container, whose output goes to `store`; see `launch` for what it raises."""
+        return cls(engine, wanted, await launch(engine, wanted), store)
 
     async def __aenter__(self) -> AsyncContainer:
         return self
@@ -99,57 +103,107 @@ class AsyncContainer:
         """The user id of everything that runs inside."""
         return self._transport.facts.uid
 
+    @property
+    def is_short_of_room(self) -> bool:
+        """Whether handles to old runs should be closed, so that all output of the next can be kept."""
+        return self._store.is_short_of_room
+
     # -- programs ---------------------------------------------------------------------------------
 
     async def run(
-        self,
-        code: str,
-        *,
-        language: str = "shell",
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        output_bytes: int = DEFAULT_OUTPUT_BYTES,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
+        self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
     ) -> RunResult:
-        """Run a shell command or Python source to its end and return what came of it.
+        """Run a shell command or source to its end and return what came of it.
 
         A program that fails is a result. Processes that it left behind are killed. When the caller is
         cancelled, the run is killed.
 
         Args:
             code: the command, or the source.
-            language: ``shell`` or ``python``.
-            timeout_s: wall seconds after which all its processes are killed; None for no limit.
-            output_bytes: how much of each of stdout and stderr to keep: head and tail.
-            cwd: absolute, or relative to the home directory; None is the home directory.
-            env: on top of the sandbox's environment.
-            stdin: what the program reads; None is nothing.
+            output_bytes: how much of each of stdout and stderr to return: head and tail.
+            options: see `RunOptions`; `timeout_s` is 60 unless given.
 
         Raises:
             InvalidArgumentError: an argument that can never work.
             FileError: `cwd` cannot be entered.
             ProcessLimitError: no process can be started.
+            SessionError: its session is not there any more, or was never free.
             SandboxClosedError: the container was closed before.
         """
-        program = Program(
-            language=language_of(language),
-            code=checked_code(code, language_of(language)),
-            env=checked_environment(env or {}),
-            cwd=None if cwd is None else checked_path(cwd),
-            stdin=input_bytes(stdin),
-            timeout_s=checked_timeout(timeout_s),
-        )
         check_output_bytes(output_bytes)
-        self._require_open()
-        captures = {1: Capture(output_bytes), 2: Capture(output_bytes)}
+        options.setdefault("timeout_s", DEFAULT_TIMEOUT_S)
+        run = await self.start(code, **options)
         try:
-            end = await self._transport.run(program, lambda stream, data: captures[stream].feed(data))
+            return await run.wait(output_bytes)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_DEADLINE):
+                await self._abandon(run)
+            raise
+        finally:
+            run.close()
+
+    async def start(self, code: str, **options: Unpack[RunOptions]) -> AsyncRun:
+        """Start a shell command or source and return a handle to it.
+
+        It has no time limit unless one is given, and ends with the container at the latest. `close` the
+        handle when its output is not needed any more.
+
+        Raises: what `run` raises; what is found out later, `AsyncRun.wait` raises.
+        """
+        program = checked_program(code, **options)
+        self._require_open()
+        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate_of_run)
+        try:
+            run.started(await self._transport.start(program, run.take))
         except AgentError as error:
-            return _result(await self._fate(error), None, None, RunUsage(), captures, str(self._lost))
-        status = _status(end)
-        exit_code = end.exit_code if status in ("ok", "nonzero", "oom") else None
-        return _result(status, exit_code, end.signal, end.usage, captures, self._hint(status, end, program))
+            run.close()
+            await self._raise_lost(error)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    async def _abandon(self, run: AsyncRun) -> None:
+        """Kill a run that nobody waits for any more, and see it end."""
+        try:
+            await run.kill()
+            await run.wait()
+        except PocketDockError:
+            # Then it never ran, or the container is gone.
+            pass
+
+    async def wait_port(self, port: int | None = None, *, known: frozenset[int] = frozenset()) -> list[int]:
+        """Wait until something inside listens on a TCP port, and return which.
+
+        `port` None waits for any that is not `known`.
+
+        Raises:
+            InvalidArgumentError: no such port can be, or the image has no python3.
+            SandboxLostError, SandboxClosedError: it is not there any more.
+        """
+        if port is not None and not 1 <= port <= MAX_PORT:
+            message = f"port is {port}; it must be from 1 to {MAX_PORT}."
+            raise InvalidArgumentError(message)
+        async with self._reaching():
+            return sorted(await self._transport.wait_port(port, known))
+
+    async def list_sessions(self) -> list[SessionInfo]:
+        """Return the sessions that are alive.
+
+        Raises:
+            SandboxLostError, SandboxClosedError: the container is not there any more.
+        """
+        async with self._reaching():
+            return await self._transport.sessions()
+
+    async def end_session(self, name: str) -> bool:
+        """Kill a session with everything in it; False if there is none of that name.
+
+        Raises:
+            SandboxLostError, SandboxClosedError: the container is not there any more.
+        """
+        async with self._reaching():
+            return await self._transport.end_session(name)
 
     async def kill_all(self) -> None:
         """Kill every process of the user; files stay.
@@ -163,44 +217,37 @@ class AsyncContainer:
         except AgentError as error:
             await self._raise_lost(error)
 
-    def _hint(self, status: RunStatus, end: RunEnd, program: Program) -> str | None:
-        if status == "timeout":
-            return (
-                f"The time limit of {program.timeout_s:g} s was reached and all its processes were killed. "
-                "Raise timeout_s or do less at once."
-            )
-        if status == "oom":
-            limit = self._wanted.limits.memory_bytes // MIB
-            return (
-                f"The memory limit of {limit} MiB was hit (peak of one process: "
-                f"{end.usage.peak_memory_bytes // MIB} MiB). Use less memory, or a sandbox with more."
-            )
-        return None
-
     # -- files ------------------------------------------------------------------------------------
 
-    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileWritten:
+    async def write_file(
+        self, path: str, content: str | bytes, *, mode: int | None = None, append: bool = False
+    ) -> FileWritten:
         """Create or replace a file at once: readers see the old content or the new, never a half.
 
         Missing parent directories are made. A symbolic link is followed. `mode` are permission bits; None
-        keeps those of the old file, or is 0o644.
+        keeps those of the old file, or is 0o644. With `append` the content is added to the file's end
+        instead, in one write: a reader may see a part of it, and after an error nothing of it is there.
 
         Raises:
             FileError: by what is in the way; the old content is intact.
             InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
         """
-        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-        if len(data) > MAX_FILE_BYTES:
-            message = f"The content has {len(data)} bytes; one call takes at most {MAX_FILE_BYTES}."
-            raise FileTooLargeError(message)
-        if mode is not None and not 0 <= mode <= 0o777:
-            message = f"mode is {mode:o}; it must be permission bits from 0 to 777 (octal)."
-            raise InvalidArgumentError(message)
-        self._require_open()
-        try:
-            return await self._transport.write(self._absolute(path), data, mode=mode)
-        except AgentError as error:
-            await self._raise_lost(error)
+        async with self._reaching():
+            return await self._files.write(path, content, mode=mode, append=append)
+
+    async def edit_file(self, path: str, edits: Sequence[Edit]) -> FileEdited:
+        """Replace exact pieces of a UTF-8 file: the edits apply one after the other, all of them or none.
+
+        Line ends and permission bits stay as they are, and readers never see a half.
+
+        Raises:
+            EditNotFoundError, EditAmbiguousError: what an edit replaces is not there, or not only once.
+            FileChangedError: somebody else changed the file meanwhile; theirs stands.
+            FileNotTextError, FileTooLargeError, FileError: the file cannot be edited.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        async with self._reaching():
+            return await self._files.edit(path, edits)
 
     async def read_file(self, path: str, *, offset: int = 0, max_bytes: int = MAX_FILE_BYTES) -> FileContent:
         """Read a regular file, from `offset` and at most `max_bytes` of it. Symbolic links are followed.
@@ -209,14 +256,8 @@ class AsyncContainer:
             FileError: by what is wrong; a FIFO or device is refused, not waited for.
             InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
         """
-        if offset < 0 or not 0 < max_bytes <= MAX_FILE_BYTES:
-            message = f"offset must not be negative, and max_bytes must be from 1 to {MAX_FILE_BYTES}."
-            raise InvalidArgumentError(message)
-        self._require_open()
-        try:
-            return await self._transport.read(self._absolute(path), offset=offset, length=max_bytes)
-        except AgentError as error:
-            await self._raise_lost(error)
+        async with self._reaching():
+            return await self._files.read(path, offset=offset, max_bytes=max_bytes)
 
     async def list_files(self, path: str = ".", *, limit: int = MAX_LISTED) -> tuple[list[FileEntry], bool]:
         """Return a directory's entries by name, and whether there are more than `limit` (or than fit).
@@ -225,15 +266,19 @@ class AsyncContainer:
             FileError: it is no directory, or not there.
             InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
         """
-        if not 0 < limit <= MAX_LISTED:
-            message = f"limit is {limit}; it must be from 1 to {MAX_LISTED}."
-            raise InvalidArgumentError(message)
-        self._require_open()
-        try:
-            entries, more = await self._transport.list_directory(self._absolute(path), limit=limit)
-        except AgentError as error:
-            await self._raise_lost(error)
-        return sorted(entries, key=lambda entry: entry.name), more
+        async with self._reaching():
+            return await self._files.list(path, limit=limit)
+
+    async def find_files(self, path: str = ".", **options: Unpack[FindOptions]) -> FilesFound:
+        """List a tree, find files by name, or find lines in them: see `FindOptions`. Links are not followed.
+
+        Raises:
+            SearchTimeoutError: the regular expression does not come to an end.
+            SearchError: the search failed, or something in the sandbox tampered with it.
+            InvalidArgumentError: a pattern is not valid, or the image has no python3.
+            FileError, SandboxLostError, SandboxClosedError: as for `read_file`.
+        """
+        return await find(self.run, self._files.searched(path), **options)
 
     # -- the container ----------------------------------------------------------------------------
 
@@ -311,6 +356,15 @@ class AsyncContainer:
             message = "The sandbox was closed."
             raise SandboxClosedError(message, hint="Create a new one.")
 
+    @asynccontextmanager
+    async def _reaching(self) -> AsyncIterator[None]:
+        """Ask the transport something; when it is found dead, the sandbox is lost."""
+        self._require_open()
+        try:
+            yield
+        except AgentError as error:
+            await self._raise_lost(error)
+
     async def _fate(self, error: AgentError) -> RunStatus:
         """Say what became of a run whose stream broke: lost if its container is gone, else nobody knows."""
         self._mark_lost(error.message)
@@ -324,6 +378,9 @@ class AsyncContainer:
                 return "lost"
         return "indeterminate"
 
+    async def _fate_of_run(self, error: AgentError) -> tuple[RunStatus, str]:
+        return await self._fate(error), str(self._lost)
+
     async def _raise_lost(self, error: AgentError) -> NoReturn:
         await self._fate(error)
         raise self._mark_lost(error.message) from error
@@ -332,44 +389,3 @@ class AsyncContainer:
         if self._lost is None:
             self._lost = SandboxLostError(f"The sandbox died: {why}")
         return SandboxLostError(self._lost.message)
-
-    def _absolute(self, path: str) -> str:
-        path = checked_path(path)
-        return path if path.startswith("/") else f"{self.home}/{path}"
-
-
-def _status(end: RunEnd) -> RunStatus:
-    """Classify an ending from what the kernel said. What the program printed plays no part."""
-    if end.timed_out:
-        return "timeout"
-    if end.killed:
-        return "killed"
-    # A shell turns its child's fatal signal into 128 + n; only the cgroup's count tells a kill for memory
-    # from a program that likes the number 137.
-    if end.oom and (end.signal == 9 or end.exit_code == 137):
-        return "oom"
-    if end.signal is not None:
-        return "signal"
-    return "ok" if end.exit_code == 0 else "nonzero"
-
-
-def _result(
-    status: RunStatus,
-    exit_code: int | None,
-    signal: int | None,
-    usage: RunUsage,
-    captures: Mapping[int, Capture],
-    hint: str | None,
-) -> RunResult:
-    return RunResult(
-        status=status,
-        exit_code=exit_code,
-        signal=signal,
-        stdout=captures[1].text(),
-        stderr=captures[2].text(),
-        stdout_bytes=captures[1].total,
-        stderr_bytes=captures[2].total,
-        truncated=captures[1].truncated or captures[2].truncated,
-        usage=usage,
-        hint=hint,
-    )

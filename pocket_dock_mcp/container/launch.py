@@ -46,6 +46,8 @@ class Launch:
     uid: int | None = None
     """None for a random one. A snapshot's files belong to the uid of the sandbox that it was made from."""
     enforce: Literal["strict", "best-effort"] = "strict"
+    warm_python: bool = True
+    """Whether Python runs in children of a warm interpreter, or each time in a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
             processes=policy.user_processes(wanted.limits),
             limits=wanted.limits,
             env=wanted.env,
+            warm=wanted.warm_python,
         )
         missing = _check(wanted, transport.facts)
     except BaseException as error:

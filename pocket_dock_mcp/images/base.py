@@ -89,7 +89,7 @@ async def from_packages(
         return tag
 
     async def make(path: Path) -> None:
-        progress(f"{why}; making the base image from this machine's own package sources, about 40 s")
+        progress(f"{why}; making the base image from this machine's own package sources, a minute or so")
         await bootstrap(plan, path, environ, progress)
 
     await keep(path, make, progress)

@@ -168,7 +168,7 @@ class ImageStore:
 
     async def _recipe(self, profile: Profile) -> Recipe:
         if profile.name not in self._recipes:
-            self._recipes[profile.name] = await anyio.to_thread.run_sync(read_recipe, profile.context)
+            self._recipes[profile.name] = await anyio.to_thread.run_sync(read_recipe, *profile.folders)
         return self._recipes[profile.name]
 
     # -- building ---------------------------------------------------------------------------------

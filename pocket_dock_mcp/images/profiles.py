@@ -17,6 +17,8 @@ class Profile:
     description: str
     context: Path
     """The folder of its ``Containerfile``."""
+    shared: Path | None = None
+    """The folder of what it has in common with other profiles."""
     repository: str = "localhost/pocket-dock"
 
     @property
@@ -24,15 +26,31 @@ class Profile:
         """Its name on every engine."""
         return f"{self.repository}/{self.name}:latest"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those of its build context, its own after what is shared."""
+        return (self.context,) if self.shared is None else (self.shared, self.context)
 
-def _context(name: str) -> Path:
-    """Return where a wheel carries the recipe, or else where the checkout has it."""
+
+def _images() -> Path:
+    """Return where a wheel carries the recipes, or else where the checkout has them."""
     package = Path(__file__).resolve().parent.parent
-    installed = package / "_images" / name
-    return installed if installed.is_dir() else package.parent / "images" / name
+    installed = package / "_images"
+    return installed if installed.is_dir() else package.parent / "images"
 
 
-PROFILES = (Profile("minimal", "Debian with Python 3 and pip, 120 MB.", _context("minimal")),)
+def _ours(name: str, description: str) -> Profile:
+    return Profile(name, description, _images() / name, _images() / "shared")
+
+
+PROFILES = (
+    _ours("minimal", "Debian with Python 3 and pip, 120 MB."),
+    _ours(
+        "agent",
+        "Also numpy, pandas, matplotlib, sympy, Pillow, requests, Beautiful Soup, lxml, openpyxl, PyYAML; "
+        "Node.js, git, curl, jq; 460 MB.",
+    ),
+)
 
 
 def find_profile(name: str, profiles: Sequence[Profile] = PROFILES) -> Profile:

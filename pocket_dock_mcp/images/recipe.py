@@ -25,7 +25,8 @@ class Recipe:
     @property
     def dpkg_options(self) -> tuple[str, ...]:
         """Return the settings of dpkg that its packages are unpacked with."""
-        return tuple(_lines(self.files.get("dpkg.cfg", b"")))
+        names = sorted(name for name in self.files if name.endswith(".cfg"))
+        return tuple(line for name in names for line in _lines(self.files[name]))
 
     @property
     def hash(self) -> str:
@@ -45,11 +46,18 @@ class Recipe:
         return buffer.getvalue()
 
 
-def read_recipe(context: Path) -> Recipe:
-    """Read a build context from its folder. Hidden files are not part of it."""
-    paths = (path for path in context.rglob("*") if path.is_file())
-    names = {path.relative_to(context).as_posix(): path for path in paths}
-    shown = {name: path for name, path in names.items() if not f"/{name}".count("/.")}
+def read_recipe(*folders: Path) -> Recipe:
+    """Read a build context from its folders; of two files with the same path, the later folder's is in it.
+
+    Hidden files are not part of it.
+    """
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    shown = {name: path for name, path in paths.items() if not f"/{name}".count("/.")}
     return Recipe({name: path.read_bytes() for name, path in sorted(shown.items())})
 
 

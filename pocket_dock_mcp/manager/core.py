@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import logging
 import secrets
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -22,25 +21,27 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineError,
-    ImageNotFoundError,
     InvalidArgumentError,
     QuotaError,
+    RunNotFoundError,
     SandboxClosedError,
     SandboxLostError,
     SandboxNotFoundError,
-    SnapshotNotFoundError,
 )
-from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
 from pocket_dock_mcp.manager.journal import Intent, Journal
+from pocket_dock_mcp.manager.keeping import SnapshotKeeper
+from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
-from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
+from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
+from pocket_dock_mcp.spool import SpoolBudget
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,12 @@ class Manager:
         self._reserved: collections.Counter[str] = collections.Counter()
         self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
         self._gone_sessions: set[str] = set()
-        self._deleted: dict[str, Engine] = {}
-        """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
         self._closing = False
         self._ending = 0
         self._ended_one = anyio.Event()
         self._access = EngineAccess(settings, connect)
-        self._snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        self._keeper = SnapshotKeeper(settings, self._access)
+        self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._changed = anyio.Event()
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -132,6 +132,17 @@ class Manager:
             raise SandboxLostError(f"This sandbox has ended: {ended[1]}.")
         raise SandboxNotFoundError
 
+    def find_run(self, owner: Owner, run_id: str) -> tuple[Sandbox, SandboxRun]:
+        """Return one of the owner's runs with its sandbox.
+
+        Raises:
+            RunNotFoundError: unknown, forgotten, or somebody else's: one answer.
+        """
+        for sandbox in self._sandboxes.values():
+            if sandbox.owner == owner and (run := sandbox.runs.get(run_id)) is not None:
+                return sandbox, run
+        raise RunNotFoundError
+
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
         """Return the owner's live sandboxes, oldest first."""
         mine = [sandbox for sandbox in self._sandboxes.values() if sandbox.owner == owner]
@@ -171,46 +182,11 @@ class Manager:
             And what `get` and `AsyncContainer.commit` raise.
         """
         sandbox = self.get(owner, sandbox_id)
-        access = await self._access.ready()
-        engine, journal = access.engine, access.journal
-        kept = self._snapshots.of(owner.principal, engine.info.identity)
-        if len(kept) >= self._settings.max_snapshots:
-            raise QuotaError(
-                f"There are {len(kept)} snapshots already, as many as allowed.",
-                hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
-            )
-        snapshot_id = snapshots.new_id()
-        intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
-        labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
-        with sandbox.use() as container:
-            try:
-                image_id = await container.commit(intent.name, labels=labels)
-                size = (await engine.image(image_id)).size_bytes
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self._forget_image(engine, journal, intent.name)
-                raise
-        made = Snapshot(
-            id=snapshot_id,
-            name=name,
-            principal=owner.principal,
-            engine=engine.info.identity,
-            tag=intent.name,
-            image_id=image_id,
-            uid=sandbox.container.uid,
-            created=time.time(),
-            size_bytes=size,
-        )
-        self._snapshots.add(made)
-        journal.settled(intent.name)
-        return sandbox, made
+        return sandbox, await self._keeper.keep(sandbox, owner.principal, name)
 
     async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
         """Return the principal's snapshots on this engine, oldest first."""
-        if self._snapshots.empty():
-            return []
-        engine = (await self._access.ready()).engine
-        return self._snapshots.of(owner.principal, engine.info.identity)
+        return await self._keeper.list(owner.principal)
 
     async def delete_snapshot(self, owner: Owner, snapshot_id: str) -> Snapshot:
         """Delete one of the principal's snapshots. Sandboxes made from it live on.
@@ -218,43 +194,7 @@ class Manager:
         Raises:
             SnapshotNotFoundError: unknown, or somebody else's.
         """
-        access = await self._access.ready()
-        found = self._find_snapshot(owner, access.engine, snapshot_id)
-        try:
-            image = await access.engine.image(found.tag)
-            # Noted first: should this process die, a sweep goes on with it.
-            access.journal.intend("image", found.tag, image.labels.get(NONCE_LABEL))
-            self._deleted[found.tag] = access.engine
-        except ImageNotFoundError:
-            pass
-        self._snapshots.remove(found.id)
-        await self._remove_deleted(access.journal)
-        return found
-
-    async def _remove_deleted(self, journal: Journal) -> None:
-        """Remove the images of deleted snapshots, as far as no sandbox is made of them any more."""
-        for tag, engine in tuple(self._deleted.items()):
-            try:
-                await engine.remove_image(tag)
-            except EngineError as error:
-                logger.debug("the deleted snapshot %s stays for now: %s", tag, error)
-            else:
-                self._deleted.pop(tag, None)
-                journal.settled(tag)
-
-    def _find_snapshot(self, owner: Owner, engine: Engine, snapshot_id: str) -> Snapshot:
-        found = self._snapshots.find(owner.principal, engine.info.identity, snapshot_id)
-        if found is None:
-            raise SnapshotNotFoundError
-        return found
-
-    async def _forget_image(self, engine: Engine, journal: Journal, tag: str) -> None:
-        with anyio.move_on_after(CLOSE_DEADLINE):
-            try:
-                await engine.remove_image(tag)
-                journal.settled(tag)
-            except EngineError as error:
-                logger.warning("could not remove the unfinished snapshot %s: %s", tag, error)
+        return await self._keeper.delete(owner.principal, snapshot_id)
 
     # -- making and ending ------------------------------------------------------------------------
 
@@ -290,7 +230,7 @@ class Manager:
         engine, journal = access.engine, access.journal
         uid = None
         if request.snapshot is not None:
-            found = self._find_snapshot(owner, engine, request.snapshot)
+            found = self._keeper.find(owner.principal, engine, request.snapshot)
             image, uid = found.image_id, found.uid
         else:
             image = (await access.images.ensure(request.image, progress)).id
@@ -304,9 +244,13 @@ class Manager:
             env=request.env,
             uid=uid,
             enforce=self._settings.limits,
+            warm_python=self._settings.warm_python,
         )
         try:
-            container = await AsyncContainer.create(engine, wanted)
+            store = OutputStore(
+                self._settings.state_dir / "spool", SpoolBudget(self._spool.total_bytes // 4, self._spool)
+            )
+            container = await AsyncContainer.create(engine, wanted, store)
         except BaseException as error:
             self._access.note(error)
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
@@ -328,12 +272,13 @@ class Manager:
         try:
             await sandbox.container.aclose()
         finally:
+            sandbox.runs.close()
             self._ending -= 1
             self._ended_one.set()
         # Otherwise the journal keeps it, for the next process to look after.
         if self._access.journal is not None and sandbox.container.removed:
             self._access.journal.settled(sandbox.container.name)
-            await self._remove_deleted(self._access.journal)
+            await self._keeper.remove_deleted(self._access.journal)
 
     async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
         """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""

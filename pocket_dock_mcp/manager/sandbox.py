@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import Limits, Network
 
 
@@ -50,6 +51,9 @@ class Sandbox:
         self.owner = owner
         self.request = request
         self.container = container
+        self.runs = RunBook(container)
+        self.ports_seen: set[int] = set()
+        """TCP ports that its owner has been told of."""
         self.created = time.time()
         """Seconds since the epoch."""
         self._began = self._last_used = time.monotonic()
@@ -67,7 +71,8 @@ class Sandbox:
 
     def expiry(self) -> float:
         """Return when it ends unless it is used again, on the monotonic clock."""
-        last_used = time.monotonic() if self._users else self._last_used
+        is_used = self._users or self.runs.is_attended
+        last_used = time.monotonic() if is_used else self._last_used
         return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
 
     def expiry_reason(self) -> str:

@@ -18,9 +18,6 @@ from pocket_dock_mcp.server import render
 P = ParamSpec("P")
 Ctx = Context[Any, Any]
 
-HEARTBEAT_S = 5.0
-"""Between progress notifications of a run, so that clients which count silence keep waiting."""
-
 
 def told(tool: Callable[P, Awaitable[CallToolResult]]) -> Callable[P, Awaitable[CallToolResult]]:
     """Turn our errors into tool errors that the model can read; all others stay hidden and are logged."""
@@ -57,18 +54,3 @@ async def progress(ctx: Ctx, notes: list[str]) -> AsyncIterator[Callable[[str], 
     with send, receive:
         async with beside(pump):
             yield tell
-
-
-@asynccontextmanager
-async def heartbeat(ctx: Ctx, timeout_s: float) -> AsyncIterator[None]:
-    """Report that a run goes on, every few seconds."""
-
-    async def beat() -> None:
-        began = anyio.current_time()
-        while True:
-            await anyio.sleep(HEARTBEAT_S)
-            elapsed = anyio.current_time() - began
-            await ctx.report_progress(round(elapsed, 1), timeout_s, f"running for {elapsed:.0f} s")
-
-    async with beside(beat):
-        yield

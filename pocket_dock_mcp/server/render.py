@@ -15,20 +15,14 @@ from pydantic import BaseModel
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
-from pocket_dock_mcp.models import MIB, ContainerInfo, FileWritten, RunResult
+from pocket_dock_mcp.models import MIB, ContainerInfo
 from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.server.schemas import (
     KillReply,
     ListReply,
-    ReadReply,
-    RunReply,
     SandboxReply,
     SnapshotReply,
-    Usage,
-    WriteReply,
 )
-
-TRUNCATED_HINT = "Head and tail are shown. Write long output to a file and read it in parts with read_file."
 
 
 def reply(text: str, structured: BaseModel) -> CallToolResult:
@@ -41,57 +35,11 @@ def reply(text: str, structured: BaseModel) -> CallToolResult:
 def error(failure: PocketDockError) -> CallToolResult:
     """Return what the caller can mend, with the way to mend it."""
     text = f"{failure.code}: {failure}"
+    if failure.excerpt:
+        mark = secrets.token_hex(3)
+        excerpt = neutralise(failure.excerpt)[0].encode("utf-8", "backslashreplace").decode("utf-8")
+        text += f"\n--- lines {mark} ---\n{excerpt}\n--- end {mark} ---"
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
-
-
-def run(sandbox: Sandbox, result: RunResult) -> CallToolResult:
-    """Render a run."""
-    stdout, removed_out = neutralise(result.stdout)
-    stderr, removed_err = neutralise(result.stderr)
-    hint = result.hint or (TRUNCATED_HINT if result.truncated else None)
-    structured = RunReply(
-        sandbox_id=sandbox.id,
-        status=result.status,
-        exit_code=result.exit_code,
-        signal=result.signal,
-        stdout=stdout,
-        stderr=stderr,
-        stdout_bytes=result.stdout_bytes,
-        stderr_bytes=result.stderr_bytes,
-        truncated=result.truncated,
-        control_chars_removed=removed_out or removed_err,
-        usage=Usage(
-            wall_s=round(result.usage.wall_s, 4),
-            cpu_s=round(result.usage.cpu_s, 4),
-            peak_memory_mb=round(result.usage.peak_memory_bytes / MIB, 1),
-        ),
-        hint=hint,
-    )
-    mark = secrets.token_hex(3)
-    parts = [_headline(result)]
-    parts += _block("stdout", stdout, result.stdout_bytes, mark)
-    parts += _block("stderr", stderr, result.stderr_bytes, mark)
-    if structured.control_chars_removed:
-        parts.append("Control characters were removed from the output.")
-    if hint:
-        parts.append(f"Hint: {hint}")
-    return reply("\n".join(parts), structured)
-
-
-def _headline(result: RunResult) -> str:
-    how: str = result.status
-    if result.exit_code is not None:
-        how += f", exit code {result.exit_code}"
-    elif result.signal is not None and result.status == "signal":
-        how += f" {result.signal}"
-    silent = "" if result.stdout_bytes or result.stderr_bytes else ", no output"
-    return f"{how}, {result.usage.wall_s:.2f} s{silent}"
-
-
-def _block(name: str, text: str, total: int, mark: str) -> list[str]:
-    if not total:
-        return []
-    return [f"--- {name} {mark} ({total} bytes) ---", text.removesuffix("\n"), f"--- end {mark} ---"]
 
 
 def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
@@ -137,12 +85,12 @@ def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> Ca
     """Render what the caller has."""
     lines = [f"{len(sandboxes)} sandboxes, {len(snapshots)} snapshots"]
     for sandbox in sandboxes:
-        name = f" {_plain(sandbox.name)!r}" if sandbox.name else ""
+        name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
         lines.append(
             f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, ends in {sandbox.expires_in_s} s unused"
         )
     for snapshot in snapshots:
-        name = f" {_plain(snapshot.name)!r}" if snapshot.name else ""
+        name = f" {plain(snapshot.name)!r}" if snapshot.name else ""
         lines.append(f"{snapshot.snapshot_id}{name}: {snapshot.size_mb:g} MB, made {snapshot.created}")
     return reply("\n".join(lines), ListReply(sandboxes=sandboxes, snapshots=snapshots))
 
@@ -169,35 +117,11 @@ def snapshot_made(structured: SnapshotReply) -> CallToolResult:
     )
 
 
-def written(sandbox: Sandbox, result: FileWritten) -> CallToolResult:
-    """Render a write."""
-    path = _plain(result.path)
-    verb = "Replaced" if result.overwrote else "Created"
-    structured = WriteReply(sandbox_id=sandbox.id, path=path, size=result.size, overwrote=result.overwrote)
-    return reply(f"{verb} {path} ({result.size} bytes).", structured)
-
-
-def read(structured: ReadReply) -> CallToolResult:
-    """Render a file."""
-    mark = secrets.token_hex(3)
-    what = f"{structured.path}: {structured.size} bytes"
-    if structured.total_lines is not None:
-        what += f", lines {structured.start_line}-{structured.end_line} of {structured.total_lines}"
-    if structured.encoding == "base64":
-        what += ", base64"
-    parts = [what, f"--- file {mark} ---", structured.content.removesuffix("\n"), f"--- end {mark} ---"]
-    if structured.truncated and structured.encoding == "utf-8":
-        parts.append(f"There is more: go on with start_line={(structured.end_line or 0) + 1}.")
-    elif structured.truncated:
-        parts.append("Only the beginning is shown. Cut out what you need with run_command.")
-    return reply("\n".join(parts), structured)
-
-
 def killed(what: str) -> CallToolResult:
     """Render an end."""
     return reply(f"Killed {what}.", KillReply(killed=what))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a name that cannot act on a terminal or break out of its line."""
     return neutralise(text.replace("\n", "\\n"))[0].encode("utf-8", "backslashreplace").decode("utf-8")

@@ -103,15 +103,35 @@ class SandboxTools:
         self,
         ctx: Ctx,
         sandbox_id: SandboxId = None,
+        run_id: Annotated[str | None, Field(description="End only this run.")] = None,
+        session: Annotated[
+            str | None, Field(description="End only this session of the sandbox, with what it holds.")
+        ] = None,
         snapshot_id: Annotated[str | None, Field(description="Delete this snapshot instead.")] = None,
     ) -> Annotated[CallToolResult, KillReply]:
-        """End a sandbox with all its processes and files, at once and for good; or delete a snapshot."""
+        """End a sandbox with all its processes and files, at once and for good; or only a run or a session in
+        it, or delete a snapshot."""
         owner = owner_of(ctx)
-        if snapshot_id is None:
-            return render.killed((await self._manager.kill(owner, sandbox_id)).id)
-        if sandbox_id is not None:
-            raise InvalidArgumentError("Give sandbox_id or snapshot_id, not both.")
-        return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
+        if sum(given is not None for given in (run_id, session, snapshot_id)) > 1 or (
+            sandbox_id is not None and (run_id is not None or snapshot_id is not None)
+        ):
+            raise InvalidArgumentError("Give one of sandbox_id, run_id, session and snapshot_id.")
+        if snapshot_id is not None:
+            return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
+        if run_id is not None:
+            sandbox, run = self._manager.find_run(owner, run_id)
+            with sandbox.use():
+                await run.run.kill()
+            return render.killed(run.id)
+        if session is not None:
+            return await self._end_session(self._manager.get(owner, sandbox_id), session)
+        return render.killed((await self._manager.kill(owner, sandbox_id)).id)
+
+    async def _end_session(self, sandbox: Sandbox, session: str) -> CallToolResult:
+        with sandbox.use() as container:
+            if not await container.end_session(session):
+                raise InvalidArgumentError(f"There is no session {session!r} in this sandbox.")
+        return render.killed(f"session {session}")
 
     # -- shared -----------------------------------------------------------------------------------
 

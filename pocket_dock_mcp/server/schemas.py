@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from pocket_dock_mcp.models import RunStatus
+
 SandboxId = Annotated[
     str | None,
     Field(description="From create_sandbox. May be left out while you have exactly one sandbox."),
-]
-Path = Annotated[
-    str, Field(description="Absolute, or relative to the home directory /home/sandbox. Links are followed.")
 ]
 Cwd = Annotated[
     str | None,
@@ -23,7 +22,28 @@ Cwd = Annotated[
 Env = Annotated[dict[str, str] | None, Field(description="Environment variables to add.")]
 Stdin = Annotated[str | None, Field(description="Text for standard input. Without it there is no input.")]
 TimeoutS = Annotated[
-    float, Field(description="Seconds of wall time, up to 86400; then all processes of the run are killed.")
+    float | None,
+    Field(
+        description="Seconds of wall time, up to 86400, after which all its processes are killed. Default 60; none in the background."
+    ),
+]
+WaitS = Annotated[
+    float,
+    Field(
+        description="Seconds to wait for the end, up to 300. Then the reply has status 'running' and a run_id for wait_run; the run goes on."
+    ),
+]
+RunId = Annotated[str, Field(description="From run_code or run_command.")]
+MemoryMb = Annotated[float | None, Field(description="MiB of memory for this run alone.")]
+CpuS = Annotated[float | None, Field(description="Seconds of CPU time for this run.")]
+OutputLimitMb = Annotated[float | None, Field(description="MiB of output after which the run is killed.")]
+Processes = Annotated[int | None, Field(description="Processes and threads at once for this run.")]
+Background = Annotated[
+    bool, Field(description="Return at once with a run_id and let it run on, for servers and long jobs.")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Field(description="Calling again with the same key never runs again; it returns that run."),
 ]
 MaxOutput = Annotated[
     int | None,
@@ -41,21 +61,68 @@ class Usage(BaseModel):
     peak_memory_mb: float
 
 
+class Change(BaseModel):
+    """A file that was created or modified."""
+
+    path: str
+    size: int
+
+
+class Changes(BaseModel):
+    """Files that changed meanwhile in the home directory, /tmp and /var/tmp."""
+
+    created: list[Change]
+    modified: list[Change]
+    deleted: list[str]
+    counts: list[int] = Field(description="Created, modified, deleted: true totals.")
+    incomplete: bool
+
+
+class Session(BaseModel):
+    """The session that it ran in."""
+
+    name: str
+    new: bool = Field(description="Whether this was its first run.")
+    alive: bool
+
+
 class RunReply(BaseModel):
     """How a run ended and what it printed."""
 
     sandbox_id: str
-    status: Literal["ok", "nonzero", "signal", "timeout", "oom", "killed", "lost", "indeterminate"]
+    run_id: str
+    status: RunStatus
     exit_code: int | None = Field(description="As observed; null if it did not exit by itself.")
     signal: int | None
+    result: str | None = Field(description="The last expression's value.")
     stdout: str
     stderr: str
     stdout_bytes: int = Field(description="True total, whatever is shown.")
     stderr_bytes: int
     truncated: bool
     control_chars_removed: bool
+    artifacts: list[str] = Field(description="Names of the images that come with this reply.")
+    files_changed: Changes | None
+    session: Session | None
     usage: Usage
     hint: str | None
+
+
+class OutputReply(BaseModel):
+    """A part of a run's output."""
+
+    run_id: str
+    stream: Literal["stdout", "stderr"]
+    content: str
+    encoding: Literal["utf-8", "base64"]
+    start_byte: int | None = Field(description="Where the content begins; null for a search.")
+    next_byte: int | None = Field(description="Where to go on; null at the end.")
+    first_line: int | None
+    last_line: int | None
+    total_bytes: int
+    total_lines: int
+    matches: int | None = Field(description="Lines that match, of a search.")
+    control_chars_removed: bool
 
 
 class SandboxReply(BaseModel):
@@ -89,29 +156,6 @@ class ListReply(BaseModel):
 
     sandboxes: list[SandboxReply]
     snapshots: list[SnapshotReply]
-
-
-class WriteReply(BaseModel):
-    """What a write did."""
-
-    sandbox_id: str
-    path: str
-    size: int
-    overwrote: bool
-
-
-class ReadReply(BaseModel):
-    """A file, or a range of its lines."""
-
-    sandbox_id: str
-    path: str
-    content: str
-    encoding: Literal["utf-8", "base64"]
-    size: int = Field(description="Bytes of the whole file.")
-    total_lines: int | None
-    start_line: int | None = Field(description="Of the content, from 1; null for base64.")
-    end_line: int | None
-    truncated: bool
 
 
 class KillReply(BaseModel):

@@ -13,6 +13,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server.file_tools import FileTools
+from pocket_dock_mcp.server.output_tools import OutputTools
 from pocket_dock_mcp.server.run_tools import RunTools
 from pocket_dock_mcp.server.sandbox_tools import SandboxTools
 from pocket_dock_mcp.settings import Settings
@@ -43,8 +44,23 @@ def register(server: MCPServer[Any], manager: Manager, settings: Settings) -> No
         destructive_hint=True,
         idempotent_hint=False,
     )
-    add(files.write_file, "Write a file", read_only_hint=False, destructive_hint=True, idempotent_hint=True)
+    add(
+        runs.wait_run,
+        "Wait for a run",
+        read_only_hint=False,
+        destructive_hint=False,
+        idempotent_hint=False,
+    )
+    add(
+        OutputTools(manager).read_output,
+        "Read a run's output",
+        read_only_hint=True,
+        idempotent_hint=True,
+    )
+    add(files.write_file, "Write a file", read_only_hint=False, destructive_hint=True, idempotent_hint=False)
+    add(files.edit_file, "Edit a file", read_only_hint=False, destructive_hint=True, idempotent_hint=False)
     add(files.read_file, "Read a file", read_only_hint=True, idempotent_hint=True)
+    add(files.find_files, "Find files and lines", read_only_hint=True, idempotent_hint=True)
     add(
         sandboxes.snapshot,
         "Snapshot a sandbox's files",

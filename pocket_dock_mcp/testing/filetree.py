@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import errno
 import io
+import itertools
 import os
 import tarfile
 import time
@@ -39,6 +40,9 @@ _STANDARD: tuple[tuple[str, FileType, int], ...] = (
 )
 
 
+_serials = itertools.count(1)
+
+
 class ProcfsError(Exception):
     """The path leads into ``/proc``."""
 
@@ -54,6 +58,13 @@ class Node:
     """A file's content, or a link's target."""
     mtime: float = field(default_factory=time.time)
     entries: dict[str, Node] = field(default_factory=dict)
+    serial: int = field(default_factory=lambda: next(_serials))
+    """An inode number: of this node and no other."""
+
+    @property
+    def version(self) -> str:
+        """Another one after each change, as the agent gives it."""
+        return f"{self.serial}-{self.size}-{self.mtime}"
 
     @property
     def size(self) -> int:
@@ -196,6 +207,21 @@ def replace(place: Place, data: bytes, mode: int | None, uid: int) -> None:
     if mode is None:
         mode = 0o644 if place.node is None else place.node.mode & 0o777
     place.parent.entries[place.name] = Node("file", mode, uid, data)
+
+
+def append(place: Place, data: bytes, mode: int | None, uid: int) -> Node:
+    """Add to a file at a walk's end, or make it, as the agent does; return it."""
+    node = place.node
+    if node is None:
+        place.parent.require(uid, WRITE | SEARCH)
+        node = place.parent.entries[place.name] = Node("file", 0o644, uid)
+    else:
+        node.require(uid, WRITE)
+    if mode is not None:
+        node.mode = mode
+    node.data += data
+    node.mtime = time.time()
+    return node
 
 
 def _lookup(directory: Node, name: str, uid: int) -> Node | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDOUT
-from pocket_dock_mcp.testing.filetree import READ, SEARCH, WRITE, Node, replace
+from pocket_dock_mcp.testing.filetree import READ, SEARCH, WRITE, Node, append, replace
 from pocket_dock_mcp.testing.streams import Credit
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Reader:
             self._agent.send({"kind": "data", "id": self._id, "s": STDOUT}, data[:amount])
             data = data[amount:]
         self._agent.drop_transfer(self._id)
-        self._agent.reply(self._id, data, **describe(self._node))
+        self._agent.reply(self._id, data, **describe(self._node), version=self._node.version)
 
 
 class Writer:
@@ -72,11 +72,15 @@ class Writer:
         self._agent = agent
         self._id = request_id
         self._mode = header.get("mode")
-        self._place = agent.container.files.walk(header["path"], agent.uid, parents=True)
+        self._append = bool(header.get("append"))
+        self._expected = header.get("expect")
+        parents = self._expected is None
+        self._place = agent.container.files.walk(header["path"], agent.uid, parents=parents)
         self._data = bytearray()
         if self._place.node is not None:
             _require_regular(self._place.node)
-        self._place.parent.require(agent.uid, WRITE | SEARCH)
+        if not self._append:
+            self._place.parent.require(agent.uid, WRITE | SEARCH)
 
     def feed(self, data: bytes, *, end: bool) -> None:
         """Take a piece."""
@@ -84,10 +88,22 @@ class Writer:
         if not end:
             self._agent.send({"kind": "credit", "id": self._id, "n": len(data)})
             return
-        replace(self._place, bytes(self._data), self._mode, self._agent.uid)
         self._agent.drop_transfer(self._id)
+        size = self._commit()
         overwrote = self._place.node is not None
-        self._agent.reply(self._id, path=self._place.path, size=len(self._data), overwrote=overwrote)
+        self._agent.reply(self._id, path=self._place.path, size=size, overwrote=overwrote)
+
+    def _commit(self) -> int:
+        """Put it in its place and return the file's new size."""
+        place, uid = self._place, self._agent.uid
+        if self._append:
+            return append(place, bytes(self._data), self._mode, uid).size
+        now = place.parent.entries.get(place.name)
+        if self._expected is not None and (now is None or now.version != self._expected):
+            refusal = "changed"
+            raise RefusedError(refusal)
+        replace(place, bytes(self._data), self._mode, uid)
+        return len(self._data)
 
 
 def stat_path(agent: FakeAgent, header: wire.Header) -> dict[str, Any]:

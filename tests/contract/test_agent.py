@@ -70,8 +70,7 @@ async def test_a_program_tells_its_output_and_its_exit_code(agent: Agent) -> Non
     assert run.end["kind"] == "exit"
     assert run.end["code"] == 0
     assert run.end["signal"] is None
-    assert not run.end["timed_out"]
-    assert not run.end["killed"]
+    assert run.end["ended_by"] is None
     assert not run.end["oom"]
     assert run.end["wall"] >= 0
     assert run.end["cpu"] >= 0
@@ -103,8 +102,7 @@ async def test_a_program_that_dies_of_a_signal_has_no_exit_code(
     run = await agent.run(command)
 
     assert (run.end["code"], run.end["signal"]) == (None, signal)
-    assert not run.end["killed"]
-    assert not run.end["timed_out"]
+    assert run.end["ended_by"] is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +261,7 @@ async def test_input_for_a_run_that_takes_none_is_spent(agent: Agent) -> None:
         await run.feed(bytes(3 * MEGABYTE))
     await agent.call("kill", run=run.id)
 
-    assert (await run.wait())["killed"]
+    assert (await run.wait())["ended_by"] == "killed"
 
 
 # -- ends that are ours ---------------------------------------------------------------------------
@@ -274,16 +272,15 @@ async def test_a_time_limit_ends_a_run_and_says_so(agent: Agent) -> None:
     run = await agent.run(behaviours.EARLY_THEN_HANG, timeout=agent.deadline(1))
 
     assert run.stdout == b"early\n"
-    assert run.end["timed_out"]
+    assert run.end["ended_by"] == "timeout"
     assert (run.end["code"], run.end["signal"]) == (None, 9)
-    assert not run.end["killed"]
 
 
 async def test_a_time_limit_of_next_to_nothing_is_kept(agent: Agent) -> None:
     """Also when it is over before the program has begun."""
     run = await agent.run("sleep 600", timeout=0.0001)
 
-    assert run.end["timed_out"]
+    assert run.end["ended_by"] == "timeout"
 
 
 async def test_a_run_that_ends_in_time_is_not_timed_out(agent: Agent) -> None:
@@ -291,7 +288,7 @@ async def test_a_run_that_ends_in_time_is_not_timed_out(agent: Agent) -> None:
     run = await agent.run("exit 3", timeout=agent.deadline(30))
 
     assert run.end["code"] == 3
-    assert not run.end["timed_out"]
+    assert run.end["ended_by"] is None
 
 
 async def test_a_kill_ends_a_run_and_all_that_it_has_started(agent: Agent) -> None:
@@ -302,7 +299,7 @@ async def test_a_kill_ends_a_run_and_all_that_it_has_started(agent: Agent) -> No
     await agent.call("kill", run=run.id)
     end = await run.wait()
 
-    assert end["killed"]
+    assert end["ended_by"] == "killed"
     assert (end["code"], end["signal"]) == (None, 9)
     assert await agent.processes() == 0
 
@@ -318,7 +315,7 @@ async def test_a_kill_right_behind_the_start_is_not_lost(agent: Agent, kind: str
         )
         await agent.call("kill", run=run.id)
 
-        assert (await run.wait(30))["killed"]
+        assert (await run.wait(30))["ended_by"] == "killed"
 
 
 async def test_a_kill_leaves_other_runs_alone(agent: Agent) -> None:
@@ -354,7 +351,7 @@ async def test_killing_everything_ends_all_runs(agent: Agent) -> None:
 
     assert await agent.processes() == 0
     for run in runs:
-        assert (await run.wait())["killed"]
+        assert (await run.wait())["ended_by"] == "killed"
 
 
 async def test_a_signal_reaches_the_program(agent: Agent) -> None:
@@ -365,7 +362,7 @@ async def test_a_signal_reaches_the_program(agent: Agent) -> None:
     await agent.call("signal", run=run.id, signal=15)
     end = await run.wait()
 
-    assert (end["code"], end["signal"], end["killed"]) == (None, 15, False)
+    assert (end["code"], end["signal"], end["ended_by"]) == (None, 15, None)
 
 
 async def test_the_processes_of_the_user_are_counted(agent: Agent) -> None:

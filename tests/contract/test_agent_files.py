@@ -82,6 +82,79 @@ async def test_writing_through_a_link_changes_what_it_points_to(agent: Agent, fo
     assert (await agent.call("stat", path=f"{folder}/odd/link", follow=False))["type"] == "symlink"
 
 
+async def test_an_append_adds_to_the_end_and_keeps_the_mode(agent: Agent, folder: str) -> None:
+    """The file stays the same one; where there was none it is made, with its parents."""
+    path = f"{folder}/a/log"
+
+    made = await agent.write(path, b"one\n", append=True)
+    inode = await _inode(agent, path)
+    await agent.write(path, b"", append=True, mode=0o640)
+    added = await agent.write(path, b"two\n", append=True)
+
+    assert (made["path"], made["size"], made["overwrote"]) == (path, 4, False)
+    assert (added["path"], added["size"], added["overwrote"]) == (path, 8, True)
+    data, found = await agent.read(path)
+    assert (data, found["mode"]) == (b"one\ntwo\n", 0o640)
+    assert await _inode(agent, path) == inode
+    assert (await agent.call("stat", path=f"{folder}/a"))["mode"] == 0o755
+
+
+async def test_an_append_of_many_frames_is_whole(agent: Agent, folder: str) -> None:
+    """And nothing of it is there before its end; a cancelled one leaves nothing behind."""
+    data = os.urandom(2 * MEGABYTE)
+    await agent.write(f"{folder}/file", b"old")
+    for name in ("file", "new"):
+        request_id, request = agent.link.open(None)
+        header = {"op": "write", "path": f"{folder}/{name}", "mode": None, "append": True}
+        await agent.link.send(request_id, header, b"half")
+        await agent.link.send(request_id, {"op": "cancel"})
+        with pytest.raises(RemoteError, match="ECANCELED"):
+            await agent.link.finish(request_id, request, agent.deadline(15))
+
+    await agent.write(f"{folder}/file", data, append=True)
+
+    assert (await agent.read(f"{folder}/file"))[0] == b"old" + data
+    assert list((await agent.entries(folder))[0]) == ["file"]
+
+
+async def test_an_append_needs_no_right_on_the_directory(agent: Agent, folder: str) -> None:
+    """And one on the file."""
+    await agent.write(f"{folder}/sealed/file", b"1")
+    await agent.write(f"{folder}/sealed/read-only", b"", mode=0o444)
+    assert (await agent.run(behaviours.SEAL, cwd=folder)).end["code"] == 0
+
+    await agent.write(f"{folder}/sealed/file", b"2", append=True)
+
+    assert (await agent.read(f"{folder}/sealed/file"))[0] == b"12"
+    for path in (f"{folder}/sealed/new", f"{folder}/sealed/read-only", "/etc/passwd", "/etc/new"):
+        with pytest.raises(RemoteError, match="EACCES"):
+            await agent.write(path, b"x", append=True)
+
+
+async def test_a_write_can_expect_what_was_read(agent: Agent, folder: str) -> None:
+    """What is another file by then, or the same one changed, or gone, stays as it is."""
+    path = f"{folder}/file"
+    await agent.write(path, b"first")
+    version = (await agent.read(path))[1]["version"]
+    assert (await agent.read(path))[1]["version"] == version
+
+    await agent.write(path, b"again", expect=version, mode=None)
+
+    assert (await agent.read(path))[0] == b"again"
+    with pytest.raises(RemoteError, match="changed"):
+        await agent.write(path, b"lost?", expect=version)
+    version = (await agent.read(path))[1]["version"]
+    await agent.write(path, b"!", append=True)
+    with pytest.raises(RemoteError, match="changed"):
+        await agent.write(path, b"lost?", expect=version)
+    assert (await agent.read(path))[0] == b"again!"
+    with pytest.raises(RemoteError, match="changed"):
+        await agent.write(f"{folder}/other", b"lost?", expect=version)
+    with pytest.raises(RemoteError, match="ENOENT"):
+        await agent.write(f"{folder}/none/other", b"lost?", expect=version)
+    assert list((await agent.entries(folder))[0]) == ["file"]
+
+
 async def test_a_cancelled_write_leaves_everything_as_it_was(agent: Agent, folder: str) -> None:
     """The old content, and no half of the new one anywhere."""
     await agent.write(f"{folder}/file", b"old")
@@ -224,6 +297,15 @@ _REFUSALS = [
     ("write", "/proc/self/comm", "procfs"),
     ("write", "odd/trap/comm", "procfs"),
     ("write", f"odd/{_LONG}", "ENAMETOOLONG"),
+    ("append", "odd", "EISDIR"),
+    ("append", "odd/fifo", "not_regular"),
+    ("append", "/dev/null", "not_regular"),
+    ("append", "odd/loop", "ELOOP"),
+    ("append", "odd/file/file", "ENOTDIR"),
+    ("append", "/etc/passwd", "EACCES"),
+    ("append", "/proc/self/comm", "procfs"),
+    ("append", "odd/trap/comm", "procfs"),
+    ("append", f"odd/{_LONG}", "ENAMETOOLONG"),
     ("list", "odd/nothing", "ENOENT"),
     ("list", "odd/file", "ENOTDIR"),
     ("list", "odd/fifo", "ENOTDIR"),
@@ -290,8 +372,8 @@ async def _prepare(agent: Agent, folder: str) -> None:
 
 async def _refusal(agent: Agent, op: str, path: str) -> str:
     try:
-        if op == "write":
-            await agent.write(path, b"content")
+        if op in ("write", "append"):
+            await agent.write(path, b"content", append=op == "append")
         elif op == "read":
             await agent.read(path, length=100)
         else:
@@ -299,3 +381,9 @@ async def _refusal(agent: Agent, op: str, path: str) -> str:
     except RemoteError as error:
         return error.code if error.stage == "file" else f"{error.stage}: {error.code}"
     return "done"
+
+
+async def _inode(agent: Agent, path: str) -> str:
+    """Return what is another one once another file has taken its place."""
+    version: str = (await agent.read(path))[1]["version"]
+    return version.split("-")[0]

@@ -14,6 +14,8 @@ from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
+    DiskFullError,
+    FileChangedError,
     FileDeniedError,
     FileError,
     FileIsDirectoryError,
@@ -25,6 +27,7 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
     SymlinkLoopError,
 )
+from pocket_dock_mcp.models import Edit
 from tests.engines import LABELS, eventually, is_gone, remove_image, unique
 
 pytestmark = pytest.mark.anyio
@@ -199,3 +202,50 @@ async def test_an_image_without_even_a_shell_is_told_and_leaves_nothing(engine: 
             await AsyncContainer.create(engine, Launch(unique("empty"), tag, LABELS))
     finally:
         await remove_image(engine, tag)
+
+
+async def test_appends_and_edits_work_without_python(container: AsyncContainer) -> None:
+    made = await container.write_file("log/a", "one\n", append=True, mode=0o640)
+    added = await container.write_file("log/a", "two\n", append=True)
+    edited = await container.edit_file("log/a", [Edit("one", "1"), Edit("two", "2")])
+    found = await container.read_file("log/a")
+
+    assert (made.overwrote, made.size, made.path) == (False, 4, f"{container.home}/log/a")
+    assert (added.overwrote, added.size) == (True, 8)
+    assert (edited.replacements, edited.size) == ((1, 1), 4)
+    assert (found.data, found.mode) == (b"1\n2\n", 0o640)
+    for path, error in (
+        ("/etc/passwd", FileDeniedError),
+        ("/etc/new", FileDeniedError),
+        ("log", FileIsDirectoryError),
+    ):
+        with pytest.raises(error):
+            await container.write_file(path, "x", append=True)
+
+
+async def test_an_append_to_a_full_disk_leaves_what_was_there(container: AsyncContainer) -> None:
+    await container.run("head -c 16700000 /dev/zero > /dev/shm/full; printf old > /dev/shm/f")
+
+    for path in ("/dev/shm/f", "/dev/shm/new"):
+        with pytest.raises(DiskFullError):
+            await container.write_file(path, bytes(200_000), append=True)
+
+    assert (await container.read_file("/dev/shm/f")).data == b"old"
+    assert (await container.run("ls /dev/shm; rm /dev/shm/*")).stdout == "f\nfull\n"
+
+
+async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: AsyncContainer) -> None:
+    await container.write_file("mine", "old")
+    version = (await container.read_file("mine")).version
+    await container.run("echo theirs > mine")
+
+    with pytest.raises(FileChangedError, match="Nothing was written"):
+        await container._transport.write(f"{container.home}/mine", b"ours", mode=None, expect=version)
+
+    assert (await container.read_file("mine")).data == b"theirs\n"
+    assert "pocket-dock" not in (await container.run("ls -A")).stdout
+
+
+async def test_a_search_is_refused_with_the_way_out(container: AsyncContainer) -> None:
+    with pytest.raises(InvalidArgumentError, match="run_command with find or grep"):
+        await container.find_files(grep="x")

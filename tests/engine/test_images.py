@@ -10,13 +10,15 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
 from pocket_dock_mcp.images import ImageStore, Profile, find_profile
 from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import keep
 from pocket_dock_mcp.images.recipe import read_recipe
-from tests.engines import LABEL, RUN, Deadline, eventually, unique
+from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +41,43 @@ test -d /home/sandbox
 test -z "$(ls -A /home/sandbox)"
 test ! -e /usr/share/pocket-dock/ca-bundle.pem
 test ! -e /usr/share/man/man1
+"""
+AGENT_CHECK = """\
+set -eu
+python3 - <<END
+import bs4, lxml.etree, openpyxl, requests, sympy, yaml
+import matplotlib.testing, numpy.testing, pandas.testing
+import os, ssl
+from PIL import ImageFont
+assert os.path.exists(pandas.__cached__)
+assert "|" in pandas.DataFrame([1]).to_markdown()
+assert ImageFont.truetype("DejaVuSans.ttf")
+assert len(ssl.create_default_context().get_ca_certs()) > 50
+END
+node -e 'if (new Intl.NumberFormat("de").format(1234.5) != "1.234,5") process.exit(1)'
+git init --quiet repository
+git -C repository -c user.name=me -c user.email=me@localhost commit --quiet --allow-empty --message=first
+git clone --quiet repository copy
+perl -MEncode -MPOSIX -e 'exit'
+curl --version >/dev/null
+test "$(echo '{"a": 1}' | jq .a)" = 1
+pip3 --version >/dev/null
+bash -c 'test "$LANG" = C.UTF-8'
+"""
+PLOT = """\
+import matplotlib.pyplot as plt
+import pandas
+pandas.Series([1, 4, 9]).plot(title="\u00e9 $x^2$")
+plt.savefig("plot.png")
+"""
+PRELOAD = """\
+import os
+from importlib import import_module
+from pathlib import Path
+for line in Path("/usr/share/pocket-dock/preload").read_text().splitlines():
+    if name := line.partition("#")[0].strip():
+        import_module(name)
+        print(name, len(os.listdir("/proc/self/task")))
 """
 MiB = 1024 * 1024
 
@@ -191,6 +230,56 @@ async def test_the_minimal_image_has_what_a_sandbox_needs(
     assert (await engine.image(base)).size_bytes < 125 * MiB
 
 
+@pytest.fixture(scope="module")
+async def sandbox(engine: Engine) -> AsyncIterator[AsyncContainer]:
+    """Make a sandbox of the agent profile, whose image is built if it has to be."""
+    image = await ImageStore(engine).ensure("agent", print)
+    async with await AsyncContainer.create(engine, Launch(unique("agent"), image.id, LABELS)) as made:
+        yield made
+
+
+builds = pytest.mark.timeout(900)
+"""For tests that may have to wait for the build of a large image."""
+
+
+@builds
+@pytest.mark.slow
+async def test_the_agent_image_has_what_an_agents_code_wants(engine: Engine, sandbox: AsyncContainer) -> None:
+    result = await sandbox.run(AGENT_CHECK)
+
+    assert (result.status, result.stdout, result.stderr) == ("ok", "", "")
+    assert (await engine.image(find_profile("agent").tag)).size_bytes < 480 * MiB
+
+
+@builds
+@pytest.mark.slow
+async def test_the_first_plot_of_a_sandbox_says_nothing(sandbox: AsyncContainer) -> None:
+    """About neither a font cache nor a folder that cannot be written, to a user whom nobody knows."""
+    await sandbox.write_file("plot.py", PLOT)
+
+    where = await sandbox.run("ls /sys/class/net && test $(id -u) -gt 1000")
+    result = await sandbox.run("rm -rf .cache .config && python3 plot.py && head -c 4 plot.png | tail -c 3")
+
+    assert (where.status, where.stdout) == ("ok", "lo\n")
+    assert (result.status, result.stdout, result.stderr) == ("ok", "PNG", "")
+
+
+@builds
+@pytest.mark.slow
+async def test_what_is_preloaded_starts_no_thread(sandbox: AsyncContainer) -> None:
+    """A fork would lack it, and what it has locked would stay so."""
+    # The first import of matplotlib in a new home starts one, which is gone with it.
+    assert (await sandbox.run("python3 -c 'import matplotlib.pyplot'")).ok
+    await sandbox.write_file("preload.py", PRELOAD)
+
+    result = await sandbox.run("python3 preload.py")
+
+    assert result.stderr == ""
+    threads = dict(line.split() for line in result.stdout.splitlines())
+    assert {"numpy", "pandas", "matplotlib.pyplot", "PIL.Image"} <= threads.keys()
+    assert set(threads.values()) == {"1"}
+
+
 needs_mmdebstrap = pytest.mark.skipif(
     shutil.which("mmdebstrap", path="/usr/bin:/bin") is None, reason="there is no mmdebstrap on this machine"
 )
@@ -209,8 +298,8 @@ async def test_without_a_registry_the_base_is_made_of_this_machines_packages(
     engine: Engine, make: Make, cache: Path, deadline: Deadline
 ) -> None:
     """From nothing to an image in which Python runs, with the reason told."""
-    context = find_profile("minimal").context
-    files = {path.name: path.read_text() for path in context.iterdir() if path.name != "Containerfile"}
+    recipe = read_recipe(*find_profile("minimal").folders)
+    files = {name: text.decode() for name, text in recipe.files.items() if name != "Containerfile"}
     files["dpkg.cfg"] += f"path-exclude=/no/other/run/has/this/{RUN}/*\n"
     steps = "COPY . /usr/share/pocket-dock/\nRUN sh /usr/share/pocket-dock/install"
     profile = make(steps, **files)
@@ -237,7 +326,7 @@ async def test_a_bootstrap_that_is_cancelled_leaves_no_process_and_no_file(
     scratch, cache = tmp_path / "scratch", tmp_path / "cache"
     scratch.mkdir()
     environ = {**os.environ, "TMPDIR": str(scratch)}
-    plan = make_plan(read_recipe(find_profile("minimal").context), environ)
+    plan = make_plan(read_recipe(*find_profile("minimal").folders), environ)
     scope = anyio.CancelScope()
 
     def tell(line: str) -> None:

@@ -8,33 +8,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import anyio
 import pytest
-from mcp.client import Client
-from mcp.client.stdio import StdioServerParameters
-from mcp.types import CallToolResult, TextContent
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.manager.journal import dead_records
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL
 from tests.engines import Target, eventually
+from tests.servers import ERAS, Era, call, client, environment, failure, text
 
 pytestmark = pytest.mark.anyio
 
-Era = Literal["auto", "legacy"]
-ERAS: list[Era] = ["auto", "legacy"]
 FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
 TOOLS = [
     "create_sandbox",
     "run_code",
     "run_command",
+    "wait_run",
+    "read_output",
     "write_file",
+    "edit_file",
     "read_file",
+    "find_files",
     "snapshot",
     "list_sandboxes",
     "kill",
@@ -43,42 +43,7 @@ TOOLS = [
 
 @pytest.fixture
 def environ(target: Target, tmp_path: Path, image: str) -> dict[str, str]:
-    """Return what a server under test gets as its environment."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "POCKET_DOCK_ENGINE": target.url,
-        "POCKET_DOCK_STATE_DIR": str(tmp_path / "state"),
-        "POCKET_DOCK_PROFILE": image,
-        "POCKET_DOCK_MAX_SANDBOXES": "3",
-    }
-
-
-@asynccontextmanager
-async def client(environ: dict[str, str], era: Era = "auto") -> AsyncIterator[Client]:
-    server = StdioServerParameters(command=sys.executable, args=["-m", "pocket_dock_mcp"], env=environ)
-    async with Client(server, mode=era) as connected:
-        yield connected
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Call a tool that is to succeed and return its structured result."""
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, text(result)
-    assert result.structured_content is not None
-    return dict(result.structured_content)
-
-
-async def failure(client: Client, tool: str, **arguments: Any) -> str:
-    """Call a tool that is to fail, quickly, and return what the model is told."""
-    with anyio.fail_after(2):
-        result = await client.call_tool(tool, arguments)
-    assert result.is_error, text(result)
-    return text(result)
-
-
-def text(result: CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+    return environment(target, tmp_path, image)
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.images import PROFILES, find_profile
+from pocket_dock_mcp.images import PROFILES, Profile, find_profile
 from pocket_dock_mcp.images.network import proxies, read_bundle
 from pocket_dock_mcp.images.recipe import Recipe, hash_of, read_recipe
 
@@ -66,6 +66,18 @@ def test_a_recipe_is_read_without_hidden_files(tmp_path: Path) -> None:
     assert read_recipe(tmp_path).files == {"Containerfile": b"FROM scratch\n", "sub/file": b"x"}
 
 
+def test_what_is_shared_comes_first_and_a_profiles_own_files_count(tmp_path: Path) -> None:
+    files = {"shared/install": "all", "shared/check": "all", "own/check": "own", "own/packages": "own"}
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+
+    recipe = read_recipe(*Profile("own", "", tmp_path / "own", tmp_path / "shared").folders)
+
+    assert recipe.files == {"check": b"own", "install": b"all", "packages": b"own"}
+    assert read_recipe(*Profile("own", "", tmp_path / "own").folders).files.keys() == {"check", "packages"}
+
+
 def test_packages_and_options_are_lines_without_comments() -> None:
     recipe = Recipe(
         {"packages": b"# all of them\nbash\n\npython3 # of course\n", "dpkg.cfg": b"path-exclude=/x/*\n"}
@@ -73,18 +85,28 @@ def test_packages_and_options_are_lines_without_comments() -> None:
 
     assert recipe.packages == ("bash", "python3")
     assert recipe.dpkg_options == ("path-exclude=/x/*",)
-    assert Recipe({}).packages == ()
+    assert Recipe({}).packages == Recipe({}).dpkg_options == ()
+
+
+def test_options_are_those_of_all_files_of_options_in_the_order_of_their_names() -> None:
+    """The last one that matches a path counts, and the shell sorts in the same way."""
+    recipe = Recipe({"slim.cfg": b"path-exclude=/y/*", "dpkg.cfg": b"path-exclude=/x/*", "cfg": b"no"})
+
+    assert recipe.dpkg_options == ("path-exclude=/x/*", "path-exclude=/y/*")
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_every_profile_has_its_recipe(profile: object) -> None:
     found = find_profile(getattr(profile, "name"))  # noqa: B009
-    recipe = read_recipe(found.context)
+    recipe = read_recipe(*found.folders)
     text = recipe.files["Containerfile"].decode()
 
     assert text.count("ARG BASE_IMAGE=") == 1
     assert f"LABEL pocket-dock.profile={found.name}\n" in text
     assert recipe.packages
+    assert recipe.dpkg_options
+    assert "RUN sh /usr/share/pocket-dock/install\n" in text
+    assert "install" in recipe.files
     assert found.tag == f"localhost/pocket-dock/{found.name}:latest"
 
 

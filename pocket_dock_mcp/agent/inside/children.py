@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import struct
+import termios
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import wire
-
-Ends = Tuple[int, int, int, int]
-"""A child's ends of its pipes: standard input, output, error, and the one for why it could not start."""
+from .identity import User
 
 PIPE_SIZE = 256 * 1024
 F_SETPIPE_SZ = 1031
+TIOCGPTN = 0x80045430
+TIOCSPTLCK = 0x40045431
 
 
 class Start:
@@ -27,38 +29,87 @@ class Start:
         self.timeout: Optional[float] = header.get("timeout")
         self.stdin = bool(header.get("stdin"))
         self.script_bytes = int(header.get("script", 0))
+        self.limits = RunLimits(header.get("limits"))
+        self.tty: Optional[Tuple[int, int]] = header.get("tty")
+        """Rows and columns of a terminal, for a program that wants one."""
+        self.session: Optional[str] = header.get("session")
+        """The name of the session that is to run it."""
+        self.kind: str = header.get("kind", "python")
+        """What that session speaks."""
 
 
-class Pipes:
-    """The four pipes of a run: standard input, output and error, and one for why it could not start."""
+class RunLimits:
+    """Limits of one run. None is no limit but the sandbox's own."""
 
-    def __init__(self, devnull: int, with_input: bool) -> None:
-        self.out_read, self.out_write = os.pipe2(os.O_CLOEXEC)
-        self.err_read, self.err_write = os.pipe2(os.O_CLOEXEC)
-        self.failure_read, self.failure_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.in_write: Optional[int] = None
-        self._owned = [self.out_write, self.err_write, self.failure_write]
-        if with_input:
-            self.in_read, self.in_write = os.pipe2(os.O_CLOEXEC)
-            self._owned.append(self.in_read)
-            os.set_blocking(self.in_write, False)
-        else:
-            self.in_read = devnull
-        os.set_blocking(self.out_read, False)
-        os.set_blocking(self.err_read, False)
+    def __init__(self, fields: Optional[wire.Header]) -> None:
+        fields = fields or {}
+        self.cpu_s: Optional[float] = fields.get("cpu")
+        self.memory: Optional[int] = fields.get("memory")
+        self.processes: Optional[int] = fields.get("processes")
+        self.output: Optional[int] = fields.get("output")
 
-    @property
-    def child_ends(self) -> Ends:
-        return self.in_read, self.out_write, self.err_write, self.failure_write
+
+class Ends:
+    """The two sides of a program's streams: what it gets, and what the agent keeps."""
+
+    def __init__(self) -> None:
+        self.outputs: Dict[int, int] = {}
+        """Our reading ends, by stream."""
+        self.input: Optional[int] = None
+        """Our writing end of its standard input."""
+        self.child: List[int] = []
+        """Its standard input, output and error, and what else it is to have."""
+        self.tty: Optional[str] = None
+        """The terminal that it has instead of the first three."""
+        self._owned: List[int] = []
+
+    def give_output(self, stream: int) -> None:
+        """Add a pipe from the program."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(read, False)
+        self.outputs[stream] = read
+        self.give(write)
+
+    def give_input(self, devnull: int, wanted: bool) -> None:
+        """Add its standard input: a pipe, or nothing to read."""
+        if not wanted:
+            self.child.append(devnull)
+            return
+        read, self.input = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.input, False)
+        self.give(read)
+
+    def give(self, fd: int) -> None:
+        """Add a descriptor that is closed here when the program has it."""
+        self.child.append(fd)
+        self._owned.append(fd)
+
+    def give_terminal(self, user: User, devnull: int, rows: int, columns: int) -> None:
+        """Add a terminal of the user's as standard input, output and error."""
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        with user:
+            master = os.open("/dev/ptmx", flags)
+        self.outputs[1] = master
+        self.input = fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3)
+        fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+        number = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, b"\0" * 4))[0]
+        resize(master, rows, columns)
+        self.tty = "/dev/pts/%d" % number
+        self.child = [devnull] * 3
 
     def close_child_ends(self) -> None:
         for fd in self._owned:
             os.close(fd)
 
     def close_own_ends(self) -> None:
-        for fd in (self.out_read, self.err_read, self.failure_read, self.in_write):
+        for fd in (*self.outputs.values(), self.input):
             if fd is not None:
                 os.close(fd)
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    """Tell a terminal its size; the program in front of it gets SIGWINCH."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def enlarge(fd: int) -> None:
@@ -96,19 +147,34 @@ def limit(ceilings: Ceilings, processes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def expose_to_oom_killer(pid: int) -> None:
-    """Let a program die before the agent when memory runs out. Raising needs no privilege but its uid."""
-    try:
-        fd = os.open("/proc/%d/oom_score_adj" % pid, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        # It has ended already.
-        return
-    try:
-        os.write(fd, b"1000")
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
+def processes_limit() -> int:
+    """Return how many processes this process's user may have."""
+    return resource.getrlimit(resource.RLIMIT_NPROC)[0]
+
+
+class Exposure:
+    """How readily the kernel kills this process when memory runs out.
+
+    Programs are to die before the agent and its helpers. They inherit it, so a helper has it raised while it
+    starts one; taking it back to what the engine has given needs no privilege.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        self._usual = os.pread(self._fd, 32, 0).strip()
+
+    def raise_it(self) -> None:
+        self._write(b"1000")
+
+    def take_back(self) -> None:
+        self._write(self._usual)
+
+    def _write(self, value: bytes) -> None:
+        try:
+            os.pwrite(self._fd, value, 0)
+        except OSError:
+            # Where the engine's own setting forbids it, all are alike.
+            pass
 
 
 def memfd(*pieces: bytes) -> int:

@@ -27,7 +27,6 @@ MAX_LISTING = 900 * 1024
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking, so that a FIFO that takes a file's place cannot hang the agent between check and open.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RefusedError(Exception):
@@ -71,7 +70,7 @@ class Walk:
         links = 0
         while todo:
             name = todo.popleft()
-            status = None if name == b".." else _lstat(name, self.directory)
+            status = None if name == b".." else lstat(name, self.directory)
             if status is not None and stat.S_ISLNK(status.st_mode) and (todo or follow):
                 links += 1
                 if links > MAX_LINKS:
@@ -109,14 +108,14 @@ def _parts(path: bytes) -> List[bytes]:
     return [part for part in path.split(b"/") if part not in (b"", b".")]
 
 
-def _lstat(name: bytes, directory: int) -> Optional[os.stat_result]:
+def lstat(name: bytes, directory: int) -> Optional[os.stat_result]:
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def _require_regular(status: os.stat_result) -> None:
+def require_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, "is a directory")
     if not stat.S_ISREG(status.st_mode):
@@ -133,11 +132,11 @@ class Reader:
         with agent.user, Walk(os.fsencode(header["path"]), agent.procfs) as walk:
             if walk.status is None:
                 raise FileNotFoundError(errno.ENOENT, "no such file")
-            _require_regular(walk.status)
+            require_regular(walk.status)
             self._fd = os.open(walk.name, _READ, dir_fd=walk.directory)
         try:
             self._status = os.fstat(self._fd)
-            _require_regular(self._status)
+            require_regular(self._status)
         except BaseException:
             os.close(self._fd)
             raise
@@ -184,84 +183,13 @@ class Reader:
 
     def _reply(self, data: bytes) -> None:
         self.abort()
-        self.agent.send({"kind": "reply", "id": self.id, **describe(self._status)}, data)
+        fields = {**describe(self._status), "version": version_of(self._status)}
+        self.agent.send({"kind": "reply", "id": self.id, **fields}, data)
 
 
-class Writer:
-    """One write under way: into a temporary file beside the target, which takes its place at the end."""
-
-    def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
-        self.agent = agent
-        self.id = request_id
-        self._size = 0
-        self._done = False
-        with agent.user:
-            walk = Walk(os.fsencode(header["path"]), agent.procfs, parents=True)
-            try:
-                if walk.status is not None:
-                    _require_regular(walk.status)
-                self._temporary = b".pocket-dock-%s.tmp" % os.urandom(6).hex().encode("ascii")
-                self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=walk.directory)
-            except BaseException:
-                walk.close()
-                raise
-        self._walk = walk
-        mode = header.get("mode")
-        if mode is None:
-            mode = 0o644 if walk.status is None else stat.S_IMODE(walk.status.st_mode) & 0o777
-        self._mode = int(mode)
-
-    def feed(self, data: bytes, end: bool) -> None:
-        """Take a piece; at the end put the file in its place. After an error nothing is left of it."""
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            self._size += len(data)
-            if end:
-                self._commit()
-        except OSError as error:
-            self.abort()
-            self.agent.fail(self.id, "file", error.errno)
-        else:
-            if not end:
-                self.agent.send({"kind": "credit", "id": self.id, "n": len(data)})
-
-    def abort(self) -> None:
-        if self._done:
-            return
-        os.close(self._fd)
-        with self.agent.user:
-            try:
-                os.unlink(self._temporary, dir_fd=self._walk.directory)
-            except OSError:
-                pass
-        self._close()
-
-    def _commit(self) -> None:
-        with self.agent.user:
-            os.fchmod(self._fd, self._mode)
-            os.rename(
-                self._temporary,
-                self._walk.name,
-                src_dir_fd=self._walk.directory,
-                dst_dir_fd=self._walk.directory,
-            )
-        os.close(self._fd)
-        reply = {
-            "kind": "reply",
-            "id": self.id,
-            "path": self._walk.path(),
-            "size": self._size,
-            "overwrote": self._walk.status is not None,
-        }
-        self._close()
-        self.agent.send(reply)
-
-    def _close(self) -> None:
-        self._done = True
-        self._walk.close()
-        self.agent.drop(self.id)
+def version_of(status: os.stat_result) -> str:
+    """Return what is another after each change of a file, as far as the file system's clock goes."""
+    return "%d-%d-%d" % (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def describe(status: os.stat_result) -> wire.Header:

@@ -18,17 +18,22 @@ import select
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, NoReturn, Optional
+import traceback
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Union
 
 from . import children
 from .identity import User
+from .limits import processes_of
 from .loop import READ
 
 if TYPE_CHECKING:
     from .main import Agent
     from .runs import Run
+    from .sessions import Session
 
-_FDS = struct.Struct("5i")
+    Started = Union[Run, Session]
+
+_MAX_FDS = 8
 _LENGTH = struct.Struct(">I")
 _MESSAGE = 256
 FIRST_UNUSED = 3
@@ -42,13 +47,20 @@ NUDGES = 1500
 class Order:
     """One program to start, as a helper received it."""
 
-    def __init__(self, header: Dict[str, Any], script: bytes, ends: children.Ends) -> None:
+    def __init__(self, header: Dict[str, Any], script: bytes, ends: List[int]) -> None:
         self.argv = header["argv"]
         self.env: Dict[str, str] = header["env"]
         self.cwd: str = header["cwd"]
         self.marker: int = header["marker"]
+        self.processes: int = header["processes"]
+        self.tty: Optional[str] = header["tty"]
+        self.serve: bool = header["serve"]
+        """Whether it is a session: cells come over the last descriptor."""
+        self.targets: List[int] = header["targets"]
+        """Which descriptors the program finds those behind its first three at."""
         self.script = script
         self.ends = ends
+        """The program's standard input, output and error, and what else it gets."""
 
     def close(self) -> None:
         for fd in self.ends:
@@ -75,8 +87,8 @@ class Nursery:
 
     def __init__(self, agent: Agent, helper: Helper) -> None:
         self._agent = agent
-        self._expecting: Deque[Run] = collections.deque()
-        self._runs: Dict[int, Run] = {}
+        self._expecting: Deque[Started] = collections.deque()
+        self._runs: Dict[int, Started] = {}
         self._nudges: Optional[int] = None
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
@@ -88,13 +100,30 @@ class Nursery:
         self._socket = mine
         agent.loop.watch(mine.fileno(), READ, self._on_message)
 
-    def start(self, run: Run, start: children.Start, script: Optional[bytes], ends: children.Ends) -> None:
+    def start(
+        self,
+        run: Started,
+        start: children.Start,
+        script: Optional[bytes],
+        ends: children.Ends,
+        serve: bool = False,
+        targets: Sequence[int] = (),
+    ) -> None:
         """Hand over one run. Raises OSError when that is not possible now."""
-        fields = {"argv": start.argv, "env": start.env, "cwd": start.cwd, "marker": run.marker}
+        fields = {
+            "argv": start.argv,
+            "env": start.env,
+            "cwd": start.cwd,
+            "marker": run.marker,
+            "processes": processes_of(self._agent, start.limits.processes),
+            "tty": ends.tty,
+            "serve": serve,
+            "targets": list(targets),
+        }
         header = json.dumps(fields).encode("ascii")
         fd = children.memfd(_LENGTH.pack(len(header)), header, script or b"")
         try:
-            fds = array.array("i", [*ends, fd])
+            fds = array.array("i", [*ends.child, fd])
             self._socket.sendmsg([b"run"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         finally:
             os.close(fd)
@@ -167,6 +196,9 @@ def _be_helper(
         os.closerange(FIRST_UNUSED, keep)
         os.closerange(keep + 1, max(keep, null) + 64)
         helper(connection, user, ceilings)
+    except Exception:
+        # A fault of ours; what it was goes to the engine's stderr stream.
+        traceback.print_exc()
     finally:
         os._exit(1)
 
@@ -196,16 +228,19 @@ def serve(connection: socket.socket, starter: Starter) -> NoReturn:
 
 def _receive(connection: socket.socket) -> Optional[Order]:
     """Take one order; None at the end of the connection."""
-    space = socket.CMSG_SPACE(_FDS.size)
+    fds = array.array("i")
+    space = socket.CMSG_SPACE(_MAX_FDS * fds.itemsize)
     message, ancillary, _flags, _address = connection.recvmsg(16, space, socket.MSG_CMSG_CLOEXEC)
     if not message:
         return None
-    *ends, fd = _FDS.unpack(ancillary[0][2][: _FDS.size])
+    rights = ancillary[0][2]
+    fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    *ends, fd = fds
     data = os.read(fd, os.fstat(fd).st_size)
     os.close(fd)
     (length,) = _LENGTH.unpack_from(data)
     header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
-    return Order(header, data[_LENGTH.size + length :], (ends[0], ends[1], ends[2], ends[3]))
+    return Order(header, data[_LENGTH.size + length :], ends)
 
 
 def _report_ends(connection: socket.socket) -> None:

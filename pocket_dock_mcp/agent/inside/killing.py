@@ -18,13 +18,17 @@ KILL_DESPAIR = 6.0
 
 
 class Kill:
-    """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks."""
+    """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks.
 
-    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[], object]) -> None:
+    `done` is told how many there were at the first look.
+    """
+
+    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[int], object]) -> None:
         self._agent = agent
         self._marker = marker
         self._done = done
         self._began = time.monotonic()
+        self._found: Optional[int] = None
 
     def step(self) -> None:
         agent = self._agent
@@ -37,9 +41,11 @@ class Kill:
             if elapsed > KILL_PATIENCE:
                 # Also the helpers, which have our real uid; the next run starts others.
                 _kill(-1, signal.SIGKILL)
+        if self._found is None:
+            self._found = len(pids)
         if not pids or elapsed > KILL_DESPAIR:
             agent.reap()
-            self._done()
+            self._done(self._found)
         else:
             agent.loop.later(KILL_PAUSE, self.step)
 
@@ -66,6 +72,16 @@ def _kill(pid: int, number: int) -> None:
 def marked(marker: int) -> Iterator[int]:
     """Yield the pids of living processes that carry a run's marker."""
     return _living(b"Groups", marker)
+
+
+def born(pid: int) -> int:
+    """Return when a process began, in clock ticks since boot; 0 if it is gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            # After the name, which may have anything in it.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0
 
 
 def owned(uid: int) -> Iterator[int]:

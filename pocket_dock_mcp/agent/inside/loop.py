@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+import traceback
 from typing import Callable, Dict, List, Optional, Tuple
 
 Callback = Callable[[], object]
@@ -66,8 +67,9 @@ class Loop:
         while True:
             for fd, _events in self._poll():
                 callback = self._callbacks.get(fd)
-                if callback is not None:
-                    callback()
+                if callback is not None and not _done(callback):
+                    # It would be called for ever.
+                    self.unwatch(fd)
             self._run_timers()
 
     def _poll(self) -> List[Tuple[int, int]]:
@@ -83,7 +85,7 @@ class Loop:
         while self._timers and self._timers[0].when <= now:
             callback = heapq.heappop(self._timers).callback
             if callback is not None:
-                callback()
+                _done(callback)
 
     def _woken(self) -> None:
         try:
@@ -91,3 +93,13 @@ class Loop:
         except BlockingIOError:
             pass
         self._on_child()
+
+
+def _done(callback: Callback) -> bool:
+    """Call it. A fault of ours must not end the sandbox; what it was goes to the engine's stderr stream."""
+    try:
+        callback()
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True

@@ -14,8 +14,9 @@ import sys
 import traceback
 from typing import Callable, Deque, Dict, Optional, Set, Union
 
-from . import children, files, helpers, identity, killing, runs, wire
+from . import children, cold, files, helpers, identity, killing, ports, runs, sessions, wire, writing
 from .cgroup import Cgroup
+from .changes import Changes
 from .loop import READ, WRITE, Loop
 from .spawner import be_spawner
 from .zygote import be_zygote
@@ -28,6 +29,10 @@ class Agent:
 
     user: identity.User
     ceilings: children.Ceilings
+    changes: Optional[Changes] = None
+    """None where the kernel does not tell which files change."""
+    is_warm = True
+    """Whether Python runs in children of an interpreter that is there already."""
 
     def __init__(self) -> None:
         self.loop = Loop(self.reap)
@@ -42,7 +47,9 @@ class Agent:
         self._decoder = wire.Decoder()
         self._unsent: Deque[memoryview] = collections.deque()
         self._work: Dict[int, Work] = {}
-        self._programs: Dict[int, runs.Run] = {}
+        self._programs: Dict[int, Program] = {}
+        self.sessions = sessions.Sessions(self)
+        self._ports = ports.Waiters(self)
         os.set_blocking(0, False)
         os.set_blocking(1, False)
         self.loop.watch(0, READ, self._on_input)
@@ -56,7 +63,12 @@ class Agent:
             return
         if not data:
             os._exit(0)
-        for header, payload in self._decoder.feed(data):
+        try:
+            frames = self._decoder.feed(data)
+        except wire.FrameError:
+            # Whoever holds the lease does not speak with us any more.
+            os._exit(1)
+        for header, payload in frames:
             self._serve(header, payload)
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
@@ -80,10 +92,17 @@ class Agent:
         else:
             self.loop.unwatch(1)
 
-    def fail(self, request_id: int, stage: str, number: Optional[int], code: Optional[str] = None) -> None:
+    def fail(
+        self,
+        request_id: int,
+        stage: str,
+        number: Optional[int],
+        code: Optional[str] = None,
+        **more: object,
+    ) -> None:
         """Answer a request with an error: an errno by name, or a code of our own."""
         name = code or errno.errorcode.get(number or errno.EIO, "EIO")
-        self.send({"kind": "error", "id": request_id, "stage": stage, "code": name})
+        self.send({"kind": "error", "id": request_id, "stage": stage, "code": name, **more})
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -114,8 +133,12 @@ class Agent:
         }
         base.update(header["env"])
         self._environ = base
+        self.is_warm = header.get("warm", True)
+        self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
+        if self.changes is not None:
+            self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
-        for script in (None, b""):
+        for script in (None, b"") if self.is_warm else (None,):
             self.helper_for(script)
 
     def _pick_uid(self, wanted: int) -> int:
@@ -167,8 +190,10 @@ class Agent:
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         start = children.Start(header)
-        start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
-        start.env = {**self._environ, "PWD": start.cwd, **start.env}
+        if start.cwd or start.session is None:
+            start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
+        if start.session is None:
+            start.env = self.environment({"PWD": start.cwd, **start.env})
         if start.argv is not None:
             self.start_run(request_id, start, None)
         elif len(payload) == start.script_bytes:
@@ -176,7 +201,16 @@ class Agent:
         else:
             self._work[request_id] = PartialScript(self, request_id, start, payload)
 
+    def environment(self, extra: Dict[str, str]) -> Dict[str, str]:
+        """Return what programs have in their environment."""
+        return {**self._environ, **extra}
+
     def start_run(self, request_id: int, start: children.Start, script: Optional[bytes]) -> None:
+        if start.session is not None:
+            cell = sessions.Cell(self, request_id, start, script or b"")
+            self._work[request_id] = cell
+            self.sessions.run(cell)
+            return
         try:
             run = runs.Run(self, request_id, start, script)
         except OSError as error:
@@ -203,31 +237,37 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, PartialScript, files.Writer)):
+        if isinstance(work, (runs.Run, sessions.Cell, PartialScript, writing.Writer)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, files.Reader)):
+        if isinstance(work, (runs.Run, sessions.Cell, files.Reader)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self._work.get(request_id)
-        if isinstance(work, (PartialScript, files.Reader, files.Writer)):
+        if isinstance(work, (PartialScript, files.Reader, writing.Writer, ports.Waiter)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
     def _signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(header["run"])
-        if isinstance(work, runs.Run):
+        if isinstance(work, (runs.Run, sessions.Cell)):
             work.signal(header["signal"])
+        self.send({"kind": "reply", "id": request_id})
+
+    def _resize(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        work = self._work.get(header["run"])
+        if isinstance(work, (runs.Run, sessions.Cell)):
+            work.resize(header["rows"], header["columns"])
         self.send({"kind": "reply", "id": request_id})
 
     def _kill(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End one run; its own exit frame is the answer to whoever waits for it."""
         work = self._work.get(header["run"])
-        if isinstance(work, runs.Run):
+        if isinstance(work, (runs.Run, sessions.Cell)):
             work.kill()
         elif isinstance(work, PartialScript):
             work.abort()
@@ -236,9 +276,21 @@ class Agent:
 
     def _kill_all(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         for work in list(self._work.values()):
-            if isinstance(work, runs.Run):
+            if isinstance(work, (runs.Run, sessions.Cell)):
                 work.kill()
-        self.kill_marked(None, lambda: self.send({"kind": "reply", "id": request_id}))
+        self.sessions.end(None)
+        self.kill_marked(None, lambda _found: self.send({"kind": "reply", "id": request_id}))
+
+    def _end_session(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.send({"kind": "reply", "id": request_id, "ended": self.sessions.end(header["name"])})
+
+    def _sessions(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.send({"kind": "reply", "id": request_id, "sessions": self.sessions.describe()})
+
+    def _wait_port(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        waiter = ports.Waiter(self, request_id, header)
+        self._work[request_id] = waiter
+        self._ports.add(waiter)
 
     def _read(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         reader = files.Reader(self, request_id, header)
@@ -246,7 +298,7 @@ class Agent:
         reader.start()
 
     def _write(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        writer = files.Writer(self, request_id, header)
+        writer = writing.writer(self, request_id, header)
         self._work[request_id] = writer
         writer.feed(payload, bool(header.get("end")))
 
@@ -264,13 +316,16 @@ class Agent:
 
     # -- processes --------------------------------------------------------------------------------
 
-    def run_started(self, run: runs.Run, pid: int) -> None:
-        self._programs[pid] = run
+    def process_started(self, pid: int, program: Program) -> None:
+        self._programs[pid] = program
+
+    def process_ended(self, pid: Optional[int]) -> None:
+        if pid is not None:
+            self._programs.pop(pid, None)
 
     def run_ended(self, run: runs.Run) -> None:
         self._work.pop(run.id, None)
-        if run.pid is not None:
-            self._programs.pop(run.pid, None)
+        self.process_ended(run.pid)
         self.markers.give_back(run.marker)
 
     def reap(self) -> None:
@@ -289,15 +344,15 @@ class Agent:
             if run is not None:
                 run.on_exit(status, children.usage_of(rusage))
 
-    def kill_marked(self, marker: Optional[int], done: Callable[[], object]) -> None:
-        """Kill all processes with this marker (None: all of the user's); call `done` when none is left."""
+    def kill_marked(self, marker: Optional[int], done: Callable[[int], object]) -> None:
+        """Kill all processes with this marker (None: all of the user's); tell `done` how many there were."""
         killing.Kill(self, marker, done).step()
 
-    def kill_descendants(self, marker: int, done: Callable[[], object]) -> None:
+    def kill_descendants(self, marker: int, done: Callable[[int], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
         known = self.helper_pids() | set(self._programs)
         if killing.adopted(known) is False:
-            done()
+            done(0)
         else:
             self.kill_marked(marker, done)
 
@@ -337,7 +392,8 @@ class PartialScript:
         self._agent.drop(self._id)
 
 
-Work = Union[runs.Run, PartialScript, files.Reader, files.Writer]
+Work = Union[runs.Run, sessions.Cell, PartialScript, ports.Waiter, files.Reader, writing.Writer]
+Program = Union[runs.Run, sessions.Session]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
@@ -348,6 +404,10 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "credit": Agent._credit,
     "cancel": Agent._cancel,
     "signal": Agent._signal,
+    "resize": Agent._resize,
+    "sessions": Agent._sessions,
+    "end_session": Agent._end_session,
+    "wait_port": Agent._wait_port,
     "kill": Agent._kill,
     "kill_all": Agent._kill_all,
     "read": Agent._read,
@@ -358,6 +418,9 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
 
 
 def main() -> None:
+    if len(sys.argv) > 1:
+        # Not the agent, but a program that it started this way; see `cold`.
+        cold.main(sys.argv[1])
     # The kernel delivers to PID 1 only what it handles, from inside its namespace. So the defaults protect it
     # as well as ignoring would, and its children need not undo anything.
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):

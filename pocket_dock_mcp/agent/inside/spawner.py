@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
-from typing import NoReturn
+import time
+from typing import Any, List, NoReturn, Tuple
 
 from . import children, helpers
 from .identity import User
+
+LIMIT_TRIES = 100
+LIMIT_PAUSE = 0.0005
 
 
 def be_spawner(connection: socket.socket, user: User, ceilings: children.Ceilings) -> NoReturn:
@@ -25,8 +30,14 @@ def be_spawner(connection: socket.socket, user: User, ceilings: children.Ceiling
     children.limit(ceilings, ceilings.processes + 1)
     os.umask(0o022)
 
+    exposure = children.Exposure()
+
     def start(order: helpers.Order) -> int:
-        return _spawn(user, order)
+        exposure.raise_it()
+        try:
+            return _spawn(user, order)
+        finally:
+            exposure.take_back()
 
     helpers.serve(connection, start)
 
@@ -52,13 +63,12 @@ def _enter(directory: str) -> None:
 
 
 def _execute(order: helpers.Order) -> int:
-    actions = [(os.POSIX_SPAWN_DUP2, order.ends[target], target) for target in (0, 1, 2)]
     try:
         pid = os.posix_spawnp(
             order.argv[0],
             order.argv,
             order.env,
-            file_actions=actions,
+            file_actions=_actions(order),
             setsid=True,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
@@ -69,5 +79,35 @@ def _execute(order: helpers.Order) -> int:
         # The error of a fork that failed and of a program that is not there look alike, but for this one.
         stage = "fork" if isinstance(error, BlockingIOError) else "exec"
         raise helpers.NotStartedError(stage, error) from None
-    children.expose_to_oom_killer(pid)
+    if order.processes < children.processes_limit() - 1:
+        _limit_processes(pid, order.processes)
     return pid
+
+
+def _limit_processes(pid: int, most: int) -> None:
+    """Limit a program that has just begun; while we wear its uid, else the kernel would not let us.
+
+    It has its final identity a moment after posix_spawn returns, and is not ours to limit before.
+    """
+    for _ in range(LIMIT_TRIES):
+        try:
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
+        except PermissionError:
+            time.sleep(LIMIT_PAUSE)
+        except ProcessLookupError:
+            return
+        else:
+            return
+    os.kill(pid, signal.SIGKILL)
+
+
+def _actions(order: helpers.Order) -> List[Tuple[Any, ...]]:
+    """Return what the program's descriptors are made of."""
+    actions: List[Tuple[Any, ...]]
+    if order.tty is None:
+        actions = [(os.POSIX_SPAWN_DUP2, order.ends[target], target) for target in (0, 1, 2)]
+    else:
+        # The first terminal that a new session opens becomes the one that controls it.
+        actions = [(os.POSIX_SPAWN_OPEN, 0, order.tty, os.O_RDWR, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2)]
+    return actions + [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(order.ends[3:], order.targets)]

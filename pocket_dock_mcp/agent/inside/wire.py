@@ -32,6 +32,8 @@ MAX_ENVIRONMENT = 128 * 1024
 """Bytes of all environment variables of one run."""
 MAX_CODE = 1024 * 1024
 """Bytes of one script; it travels as a payload of several frames' worth, not as an argument."""
+MAX_APPEND = 8 * 1024 * 1024
+"""Bytes of one append: they are held in memory, so that they can be written at once."""
 MAX_PATH = 4096
 """Bytes of a path: Linux's PATH_MAX."""
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # without the enums of `signal`, which touch a lot of memory
 import gc
+import importlib
 import os
 import signal
 import socket
 import sys
 import types
-from typing import Dict, NoReturn
+from typing import Dict, List, NoReturn
 
-from . import children, helpers
+from . import children, helpers, interpreter, wire
 from .identity import User
 
-FILE_NAME = "<code>"
-"""What tracebacks call the user's source."""
+PRELOAD = "/usr/share/pocket-dock/preload"
+"""Names of modules, one a line. Only root's word counts: what it names is imported with root's uid."""
 
 
 def be_zygote(connection: socket.socket, user: User, ceilings: children.Ceilings) -> NoReturn:
@@ -56,14 +57,29 @@ def _warm_up() -> None:
             flags[name] = type(flags[name])(0)
     sys.flags = types.SimpleNamespace(**flags)  # type: ignore[assignment]
     sys.orig_argv = [sys.executable]
-    import linecache  # noqa: F401  # every traceback wants it
-    import traceback  # noqa: F401
-
+    _preload()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.collect()
     gc.freeze()
+
+
+def _preload() -> None:
+    """Import what the image says that programs will want. A child then has it at no cost."""
+    try:
+        with open(PRELOAD, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_uid != 0:
+                return
+            names = [line.partition("#")[0].strip() for line in file]
+    except OSError:
+        return
+    for name in filter(None, names):
+        try:
+            importlib.import_module(name)
+        except Exception:
+            # The program that wants it will be told why not.
+            pass
 
 
 def _be_program(user: User, ceilings: children.Ceilings, order: helpers.Order) -> NoReturn:
@@ -76,16 +92,20 @@ def _be_program(user: User, ceilings: children.Ceilings, order: helpers.Order) -
         signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.setsid()
-        children.limit(ceilings, ceilings.processes)
-        children.expose_to_oom_killer(os.getpid())
+        children.limit(ceilings, order.processes)
+        children.Exposure().raise_it()
         user.become(order.marker)
         os.umask(0o022)
         for target in (0, 1, 2):
             os.dup2(order.ends[target], target)
-        _enter(order)
-        os.closerange(helpers.FIRST_UNUSED, max(order.ends) + 64)
+        report = order.ends[3]
+        _keep_only(order.ends[3:])
+        _enter(order, report)
         _dress(order.env)
-        status = _run_main(order.script)
+        if order.serve:
+            status = interpreter.serve(socket.socket(fileno=order.ends[4]), report)
+        else:
+            status = interpreter.run_once(order.script, report)
     except SystemExit as stop:
         # Out of the user's own atexit functions.
         status = stop.code if isinstance(stop.code, int) else 1
@@ -93,12 +113,21 @@ def _be_program(user: User, ceilings: children.Ceilings, order: helpers.Order) -
         os._exit(status & 0xFF)
 
 
-def _enter(order: helpers.Order) -> None:
+def _keep_only(fds: List[int]) -> None:
+    """Close all but the first three descriptors and these."""
+    low = helpers.FIRST_UNUSED
+    for fd in sorted(fds):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, low + 64)
+
+
+def _enter(order: helpers.Order, report: int) -> None:
     """Go to the run's directory, or say why not and end."""
     try:
         os.chdir(order.cwd)
     except OSError as error:
-        os.write(order.ends[3], b"cwd %d" % (error.errno or 0))
+        os.write(report, wire.encode({"what": "failed", "stage": "cwd", "errno": error.errno or 0}))
         os._exit(127)
 
 
@@ -114,76 +143,10 @@ def _dress(env: Dict[str, str]) -> None:
         user_site = "%s/.local/lib/python%d.%d/site-packages" % (env.get("HOME", ""), *sys.version_info[:2])
         if os.path.isdir(user_site):
             site.addsitedir(user_site)
+    forget_agent()
+
+
+def forget_agent() -> None:
+    """Take our modules out of the program's sight."""
     for name in [name for name in sys.modules if name == "agent" or name.startswith("agent.")]:
         del sys.modules[name]
-
-
-def _run_main(source: bytes) -> int:
-    """Run the source in a fresh ``__main__`` and end as an interpreter does; return the exit status."""
-    import linecache
-
-    main = types.ModuleType("__main__")
-    main.__dict__["__builtins__"] = sys.modules["builtins"]
-    sys.modules["__main__"] = main
-    status = 0
-    try:
-        text = source.decode("utf-8")
-        linecache.cache[FILE_NAME] = (len(text), None, text.splitlines(True), FILE_NAME)
-        exec(compile(text, FILE_NAME, "exec"), main.__dict__)
-    except SystemExit as stop:
-        status = _exit_status(stop)
-    except KeyboardInterrupt as error:
-        _show(error)
-        _flush()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    except BaseException as error:
-        _show(error)
-        status = 1
-    _shut_down()
-    return 120 if not _flush() and status == 0 else status
-
-
-def _exit_status(stop: SystemExit) -> int:
-    if stop.code is None:
-        return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    sys.stderr.write("%s\n" % (stop.code,))
-    return 1
-
-
-def _show(error: BaseException) -> None:
-    """Print the traceback from the user's first frame on, through the user's own hook if there is one."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != FILE_NAME:
-        trace = trace.tb_next
-    error.__traceback__ = trace
-    hook = sys.excepthook
-    if hook is not sys.__excepthook__:
-        hook(type(error), error, trace)
-        return
-    import traceback
-
-    traceback.print_exception(type(error), error, trace)
-
-
-def _shut_down() -> None:
-    """What an interpreter does at its end: wait for threads, then call what was registered."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
-    import atexit
-
-    atexit._run_exitfuncs()
-
-
-def _flush() -> bool:
-    """Flush standard output and error; False if output was lost."""
-    whole = True
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            whole = False
-    return whole

@@ -1,0 +1,248 @@
+"""A program that the agent has started, seen from the host."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+from collections.abc import Callable
+from typing import Any, get_args
+
+import anyio
+
+from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.remote_errors import file_error, session_error, spawn_error
+from pocket_dock_mcp.agent.report import MAX_REPORT, failed_directory, parse_report, split_report
+from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Program, RunEnd
+from pocket_dock_mcp.errors import AgentError, AgentProtocolError
+from pocket_dock_mcp.models import FilesChanged, RunUsage, SessionState
+
+CALL_DEADLINE = 10.0
+"""Seconds for a request that the agent serves without waiting for user code."""
+KILL_GRACE = 8.0
+"""Seconds after a run's time limit in which the agent must have killed it and said so."""
+
+_REPORT = 3
+"""The stream that an interpreter reports on."""
+_SIGKILL = 9
+_NOT_FOUND = 127
+_SHELLS = {"shell": "/bin/sh", "javascript": "node"}
+_MAX_PATHS = 200
+
+
+class AgentProcess:
+    """One program under way. Made by `start`; see `Process` for the methods."""
+
+    def __init__(self, link: AgentLink, program: Program, on_output: OnOutput) -> None:
+        self._link = link
+        self._program = program
+        self._on_output = on_output
+        self._report = bytearray()
+        self._feeding = anyio.Lock()
+        self._feeder: asyncio.Task[None] | None = None
+        self._id, self._request = link.open(self._on_data)
+
+    @classmethod
+    async def start(cls, link: AgentLink, program: Program, on_output: OnOutput) -> AgentProcess:
+        """Send what is to be run."""
+        process = cls(link, program, on_output)
+        try:
+            await process._send()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await process._abandon()
+            raise
+        return process
+
+    async def _send(self) -> None:
+        program = self._program
+        argv = _argv(program)
+        script = b"" if argv is not None else program.code.encode("utf-8", "surrogateescape")
+        limits = program.limits
+        header: Header = {
+            "op": "spawn",
+            "argv": argv,
+            "script": None if argv is not None else len(script),
+            "env": dict(program.env),
+            "cwd": program.cwd,
+            "timeout": program.timeout_s,
+            "stdin": program.has_stdin,
+            "tty": program.tty,
+            "session": program.session,
+            "kind": program.language,
+            "limits": {
+                "cpu": limits.cpu_s,
+                "memory": limits.memory_bytes,
+                "processes": limits.processes,
+                "output": limits.output_bytes,
+            },
+        }
+        sent = {name: value for name, value in header.items() if value is not None or name == "argv"}
+        sent.setdefault("cwd", None)
+        await self._link.send(self._id, sent, script[: wire.MAX_PAYLOAD])
+        for at in range(wire.MAX_PAYLOAD, len(script), wire.MAX_PAYLOAD):
+            await self._link.send(self._id, {"op": "data"}, script[at : at + wire.MAX_PAYLOAD])
+        if program.stdin is not None:
+            await self._send_input(program.stdin, end=not program.keep_stdin)
+
+    async def _send_input(self, data: bytes, *, end: bool) -> None:
+        if len(data) <= wire.UPLOAD_WINDOW:
+            await self.feed(data, end=end)
+            return
+        # It takes as long as the program takes to read it, and the caller has other things to wait for.
+        self._feeder = asyncio.get_running_loop().create_task(self._feed_all(data, end), name="stdin")
+
+    async def _feed_all(self, data: bytes, end: bool) -> None:
+        try:
+            await self.feed(data, end=end)
+        except AgentError:
+            # Whoever waits for the run's end is told the same.
+            pass
+
+    def _on_data(self, stream: int, data: bytes) -> None:
+        if stream != _REPORT:
+            self._on_output(stream, data)
+        elif len(self._report) < MAX_REPORT:
+            self._report += data
+
+    async def wait(self) -> RunEnd:
+        """Wait for its end."""
+        program = self._program
+        deadline = None if program.timeout_s is None else program.timeout_s + KILL_GRACE
+        try:
+            header, _ = await self._link.finish(self._id, self._request, deadline)
+        except RemoteError as error:
+            if error.stage == "session":
+                return self._not_run(error)
+            raise spawn_error(
+                error.stage, error.code, _SHELLS.get(program.language, "python3"), program.cwd
+            ) from None
+        blocks = split_report(bytes(self._report))
+        number = failed_directory(blocks) if header.get("code") == _NOT_FOUND else None
+        if number is not None:
+            raise file_error(errno.errorcode.get(number, "EIO"), program.cwd or "~")
+        return _run_end(header, parse_report(blocks))
+
+    def _not_run(self, error: RemoteError) -> RunEnd:
+        """Say what became of code for a session that has not run it."""
+        if error.code != "cancelled":
+            raise session_error(error, self._program.session or "")
+        return RunEnd(exit_code=None, signal=_SIGKILL, usage=RunUsage(), ended_by="killed")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or will never be heard of again."""
+        return self._request.answer.done()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when it is over."""
+        self._request.answer.add_done_callback(lambda _answer: callback())
+
+    async def feed(self, data: bytes, *, end: bool = False) -> None:
+        """Write to its standard input, as fast as it reads."""
+        async with self._feeding:
+            await self._link.upload(self._id, self._request, data, end=end)
+
+    async def signal(self, number: int) -> None:
+        """Send a signal."""
+        await self._link.call("signal", deadline=CALL_DEADLINE, run=self._id, signal=number)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size."""
+        await self._link.call("resize", deadline=CALL_DEADLINE, run=self._id, rows=rows, columns=columns)
+
+    async def kill(self) -> None:
+        """Kill all its processes."""
+        await self._link.call("kill", deadline=CALL_DEADLINE, run=self._id)
+
+    async def _abandon(self) -> None:
+        """End what was perhaps begun, for a caller who never gets to hold it."""
+        try:
+            await self._link.call("kill", deadline=KILL_GRACE, run=self._id)
+        except Exception:  # noqa: BLE001, S110  # the link is dead, and the container with it
+            pass
+
+
+def _argv(program: Program) -> list[str] | None:
+    """Return a command line; None for what the agent runs by its own means: its interpreter, sessions."""
+    if program.language == "shell" and program.session is None:
+        return ["/bin/sh", "-c", program.code]
+    if program.tty is None:
+        return None
+    return ["python3", "-c", program.code] if program.language == "python" else ["node", "-e", program.code]
+
+
+def _run_end(header: Header, report: Any) -> RunEnd:
+    exit_code, signal = optional_int(header, "code"), optional_int(header, "signal")
+    ended_by = header.get("ended_by")
+    if header.get("kind") != "exit" or (exit_code is None) == (signal is None):
+        message = "The program in the container sent an exit that is none."
+        raise AgentProtocolError(message)
+    if ended_by is not None and ended_by not in get_args(EndedBy):
+        message = "The program in the container sent an unknown reason for an end."
+        raise AgentProtocolError(message)
+    full = header.get("full")
+    return RunEnd(
+        exit_code=exit_code,
+        signal=signal,
+        ended_by=ended_by,
+        oom=bool(header.get("oom")),
+        full_disk=full if isinstance(full, str) else None,
+        left_behind=optional_int(header, "left_behind") or 0,
+        files_changed=_files_changed(header.get("files")),
+        session=_session_state(header.get("session")),
+        report=report,
+        usage=RunUsage(
+            wall_s=number_of(header, "wall"),
+            cpu_s=number_of(header, "cpu"),
+            peak_memory_bytes=int_of(header, "peak"),
+        ),
+    )
+
+
+def _files_changed(said: object) -> FilesChanged | None:
+    if not isinstance(said, dict):
+        return None
+    try:
+        created, modified, deleted = said["created"], said["modified"], said["deleted"]
+        counts = tuple(int(count) for count in said["counts"])
+        return FilesChanged(
+            created=tuple((str(path), int(size)) for path, size in created[:_MAX_PATHS]),
+            modified=tuple((str(path), int(size)) for path, size in modified[:_MAX_PATHS]),
+            deleted=tuple(str(path) for path in deleted[:_MAX_PATHS]),
+            counts=(counts[0], counts[1], counts[2]),
+            incomplete=bool(said.get("incomplete")),
+        )
+    except (KeyError, TypeError, ValueError, IndexError):
+        message = "The program in the container sent a list of changed files that is none."
+        raise AgentProtocolError(message) from None
+
+
+def _session_state(said: object) -> SessionState | None:
+    if not isinstance(said, dict):
+        return None
+    return SessionState(str(said.get("name")), new=bool(said.get("new")), alive=bool(said.get("alive")))
+
+
+def int_of(header: Header, name: str) -> int:
+    """Return an integer of a frame. Raises `AgentProtocolError` if it is none."""
+    value = header.get(name)
+    if type(value) is not int:
+        message = f"The program in the container sent a {name} that is no integer."
+        raise AgentProtocolError(message)
+    return value
+
+
+def optional_int(header: Header, name: str) -> int | None:
+    """Return an integer of a frame, or None where it has none."""
+    return None if header.get(name) is None else int_of(header, name)
+
+
+def number_of(header: Header, name: str) -> float:
+    """Return a finite number of a frame. Raises `AgentProtocolError` if it is none."""
+    value = header.get(name)
+    if type(value) not in (int, float) or value is None or not math.isfinite(value):
+        message = f"The program in the container sent a {name} that is no number."
+        raise AgentProtocolError(message)
+    return float(value)

@@ -1,0 +1,440 @@
+"""Sessions: a process of the user that stays, and runs one cell after another in the same state.
+
+A cell's output is what arrives on the session's pipes until the process says that the cell is done; what
+processes write that a cell has left running belongs to the next one. Nothing is read, and nothing lost, while
+no cell runs. What a session says of its cells could be forged by the user's code; how it *died* could not.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional
+
+from . import children, cold, killing, wire
+from .dialects import DIALECTS, Done
+from .inputs import Input
+from .limits import Account
+from .loop import READ, Timer
+from .outputs import ERR, OUT, REPORT, Outputs
+from .runs import KILL_RETRY, decoded
+
+if TYPE_CHECKING:
+    from .main import Agent
+
+GRACE = 0.3
+"""Seconds that a cell which was interrupted gets to end without its session."""
+MAX_SESSIONS = 32
+_REMEMBERED = 64
+
+
+class Cell:
+    """One piece of code for a session: waiting, running, or over."""
+
+    def __init__(self, agent: Agent, cell_id: int, start: children.Start, script: bytes) -> None:
+        self.agent = agent
+        self.id = cell_id
+        self.start = start
+        self.script = script
+        self.is_first = False
+        self.account: Optional[Account] = None
+        self.outputs: Optional[Outputs] = None
+        self.session: Optional[Session] = None
+        self.born = 0
+        """When it began, in clock ticks since boot: what is younger was started by it."""
+        self._credit = 0
+        self._stdin = bytearray()
+        self._stdin_complete = not start.stdin
+        self._input: Optional[Input] = None
+        self._expires = None if start.timeout is None else time.monotonic() + start.timeout
+        self._timer: Optional[Timer] = None
+        if start.timeout is not None:
+            self._timer = agent.loop.later(start.timeout, lambda: self._give_up("busy"))
+
+    @property
+    def input_is_whole(self) -> bool:
+        """Whether all its standard input is here. A shell gets it as a file."""
+        return self._stdin_complete
+
+    @property
+    def stdin(self) -> bytes:
+        return bytes(self._stdin)
+
+    def begin(self, session: Session, fds: Dict[int, int]) -> None:
+        """Its turn has come."""
+        if self._timer is not None:
+            self._timer.cancel()
+        left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
+        self.session = session
+        self.born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        self.account = Account(self.agent, session.marker, self.start.limits, left, session.interrupt)
+        account = self.account
+        self.outputs = Outputs(self.agent, self.id, dict(fds), keep=True)
+        self.outputs.limit = self.start.limits.output
+        self.outputs.on_limit = lambda: account.end_for("output")
+        self.outputs.add_credit(self._credit)
+
+    def open_input(self) -> int:
+        """Return a reading end for what the host feeds, the rest of it too as it comes."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(write, False)
+        self._input = Input(self.agent, self.id, write)
+        self._input.feed(bytes(self._stdin), self._stdin_complete)
+        return read
+
+    def feed(self, data: bytes, end: bool) -> None:
+        if self._input is not None:
+            self._input.feed(data, end)
+            return
+        self._stdin += data
+        self._stdin_complete = self._stdin_complete or end
+        if data:
+            self.agent.send({"kind": "credit", "id": self.id, "n": len(data)})
+        if end:
+            self.agent.sessions.input_is_whole(self)
+
+    def add_credit(self, amount: int) -> None:
+        if self.outputs is not None:
+            self.outputs.add_credit(amount)
+        else:
+            self._credit += amount
+
+    def resize(self, _rows: int, _columns: int) -> None:
+        """A session has no terminal."""
+
+    def signal(self, number: int) -> None:
+        if self.session is not None:
+            self.session.signal(number)
+
+    def kill(self) -> None:
+        """End it, because somebody asked for it."""
+        if self.account is not None:
+            self.account.end_for("killed")
+        else:
+            self._give_up("cancelled")
+
+    def _give_up(self, why: str) -> None:
+        """It has not begun, and never will."""
+        if self.session is None and self.agent.sessions.forget(self):
+            self.fail(why)
+
+    def fail(self, code: str, number: int = 0, stage: str = "session", **more: object) -> None:
+        """Answer that it has not run."""
+        self.close()
+        self.agent.fail(self.id, stage, number, code or None, **more)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._input is not None:
+            self._input.close()
+        if self.account is not None:
+            self.account.release()
+        self.agent.drop(self.id)
+
+
+class Session:
+    """One process that runs cells. Its helper sees it as it sees a run."""
+
+    def __init__(self, agent: Agent, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+        self.pid: Optional[int] = None
+        self.cells: Deque[Cell] = collections.deque()
+        """The first one runs, or begins as soon as it can; the others wait."""
+        self._agent = agent
+        self._running = False
+        self._is_new = True
+        self._status: Optional[int] = None
+        self._usage: children.Usage = (0.0, 0)
+        self._dialect = DIALECTS[kind]()
+        self._oom_before = agent.cgroup.oom_kills()
+        self.marker = agent.markers.take()
+        try:
+            self._fds, self._control = self._launch()
+        except BaseException:
+            agent.markers.give_back(self.marker)
+            raise
+        agent.loop.watch(self._control.fileno(), READ, self._on_message)
+
+    def _launch(self) -> tuple[Dict[int, int], socket.socket]:
+        agent, dialect = self._agent, self._dialect
+        mine, its = socket.socketpair(socket.AF_UNIX, dialect.socket_type)
+        ends = children.Ends()
+        ends.give_input(agent.devnull, False)
+        for stream in (OUT, ERR, REPORT) if dialect.reports else (OUT, ERR):
+            ends.give_output(stream)
+        ends.give(os.dup(its.fileno()))
+        its.close()
+        argv, targets = dialect.argv, dialect.targets
+        if argv is None and not agent.is_warm:
+            argv, targets = cold.command(cold.SERVE), [cold.REPORT, cold.CONTROL]
+        start = children.Start({"env": agent.environment({}), "cwd": agent.user.home, "argv": argv})
+        try:
+            helper = agent.helper_for(b"" if argv is None else None)
+            helper.start(self, start, None, ends, serve=True, targets=targets)
+        except BaseException:
+            ends.close_own_ends()
+            mine.close()
+            raise
+        finally:
+            ends.close_child_ends()
+        mine.setblocking(False)
+        return ends.outputs, mine
+
+    # -- what its helper says ---------------------------------------------------------------------
+
+    def has_started(self, pid: int) -> None:
+        self.pid = pid
+        self._agent.process_started(pid, self)
+        self.proceed()
+
+    def was_lost(self) -> None:
+        self._agent.kill_marked(self.marker, lambda _found: self.could_not_start("helper", errno.ECHILD))
+
+    def could_not_start(self, stage: str, number: int) -> None:
+        waiting = self._close()
+        for cell in waiting:
+            cell.fail("", number, stage)
+
+    def on_exit(self, status: int, usage: children.Usage) -> None:
+        """It died, whether it was to or not. Everything in it goes too."""
+        self._status, self._usage = status, usage
+        if self._running and self.cells[0].account is not None:
+            self.cells[0].account.over()
+        self._agent.kill_marked(self.marker, self._on_gone)
+
+    def _on_gone(self, _found: int) -> None:
+        if self._running and self.cells[0].outputs is not None:
+            self.cells[0].outputs.finish(self._finish_dead)
+        else:
+            self._bury()
+
+    def _finish_dead(self) -> None:
+        """Its last cell ends as it did."""
+        cell = self.cells.popleft()
+        self._end_cell(cell, decoded(self._status or 0), self._usage, alive=False)
+        self._bury(told=True)
+
+    def _bury(self, told: bool = False) -> None:
+        waiting = self._close()
+        if not waiting and not told:
+            self._agent.sessions.remember(self)
+        for cell in waiting:
+            cell.fail("died", **self.death())
+
+    def death(self) -> wire.Header:
+        """Return how it ended."""
+        how = decoded(self._status or 0)
+        oom = self._agent.cgroup.oom_kills() > self._oom_before
+        return {"code_of_exit": how["code"], "signal": how["signal"], "oom": oom}
+
+    def _close(self) -> List[Cell]:
+        self._running = False
+        self._agent.sessions.remove(self)
+        self._agent.loop.unwatch(self._control.fileno())
+        self._control.close()
+        for fd in self._fds.values():
+            self._agent.loop.unwatch(fd)
+            os.close(fd)
+        self._agent.process_ended(self.pid)
+        self._agent.markers.give_back(self.marker)
+        waiting = list(self.cells)
+        self.cells.clear()
+        return waiting
+
+    # -- cells ------------------------------------------------------------------------------------
+
+    def add(self, cell: Cell) -> None:
+        """Run a cell when those before it are over."""
+        self.cells.append(cell)
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Begin the next cell, if there is one and nothing is in its way."""
+        if self._running or not self.cells or self.pid is None or self._status is not None:
+            return
+        cell = self.cells[0]
+        if not self._dialect.streams_input and not cell.input_is_whole:
+            return
+        self._running = True
+        cell.is_first, self._is_new = self._is_new, False
+        self._oom_before = self._agent.cgroup.oom_kills()
+        cell.begin(self, self._fds)
+        try:
+            self._dialect.send(self._control, cell, self._agent.user)
+        except OSError:
+            # It does not listen, has just died, or closed what it is spoken to through.
+            self.kill_all()
+
+    def _on_message(self) -> None:
+        try:
+            done = self._dialect.receive(self._control)
+        except BlockingIOError:
+            return
+        except OSError:
+            # It has ended, or become another program (a shell's ``exec``), whose end is the session's.
+            self._agent.loop.unwatch(self._control.fileno())
+            return
+        except (ValueError, KeyError, TypeError):
+            # The user's code has spoken nonsense in its name.
+            self.kill_all()
+            return
+        if done is not None and self._running and self._status is None:
+            self._on_done(done)
+
+    def _on_done(self, done: Done) -> None:
+        cell = self.cells[0]
+        if cell.account is None or cell.outputs is None:
+            return
+        cell.account.over()
+        if cell.account.was_stopped:
+            # What it started goes, also when it has heeded the interruption itself.
+            self._kill_younger(cell.born)
+        outputs = cell.outputs
+        outputs.finish(lambda: self._finish(done))
+
+    def _finish(self, done: Done) -> None:
+        if self._status is not None:
+            # It died while its output was on its way; what it said before that holds.
+            return
+        cell = self.cells.popleft()
+        self._running = False
+        if done.failure is not None:
+            cell.fail("", done.failure, "cwd")
+        else:
+            self._end_cell(cell, {"code": done.code, "signal": None}, (done.cpu, done.peak), alive=True)
+        self.proceed()
+
+    def _end_cell(self, cell: Cell, how: wire.Header, usage: children.Usage, alive: bool) -> None:
+        fields = {} if cell.account is None else cell.account.fields(usage)
+        state = {"alive": alive, "new": cell.is_first, "name": self.name}
+        cell.close()
+        self._agent.send({"kind": "exit", "id": cell.id, **how, "session": state, **fields})
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def signal(self, number: int) -> None:
+        """Signal what runs in it: the interpreter, or what a shell has started."""
+        if self.pid is None:
+            return
+        with self._agent.user:
+            for pid in [self.pid] if self._dialect.interruptible else self._younger(self.cells[0].born):
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+
+    def interrupt(self) -> None:
+        """End the present cell; an interpreter survives that if it lets go of it, a shell never does.
+
+        A shell whose command was killed would go on with the next one.
+        """
+        cell = self.cells[0]
+        if not self._dialect.interruptible:
+            self.kill_all()
+            return
+        self.signal(signal.SIGINT)
+        self._agent.loop.later(GRACE, lambda: self._insist(cell))
+
+    def _insist(self, cell: Cell) -> None:
+        if cell in self.cells and cell.account is not None and not cell.account.is_over:
+            self.kill_all()
+
+    def kill_all(self) -> None:
+        """End the session with everything in it."""
+        if self._status is None and self.pid is not None:
+            self._agent.kill_marked(self.marker, lambda _found: self._insist_on_death())
+
+    def _insist_on_death(self) -> None:
+        if self._status is None:
+            # Forked and not marked yet, or not collected yet: look again.
+            self._agent.loop.later(KILL_RETRY, self.kill_all)
+
+    def _younger(self, born: int) -> List[int]:
+        return [pid for pid in killing.marked(self.marker) if pid != self.pid and killing.born(pid) >= born]
+
+    def _kill_younger(self, born: int) -> None:
+        with self._agent.user:
+            for pid in self._younger(born):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass
+
+
+class Sessions:
+    """All sessions by name, and how those ended that died while nobody looked."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._alive: Dict[str, Session] = {}
+        self._dead: collections.OrderedDict[str, wire.Header] = collections.OrderedDict()
+
+    def run(self, cell: Cell) -> None:
+        """Have a cell run by its session, which begins with it where there is none.
+
+        A session that died unseen is not begun anew in silence: code may rely on what is gone.
+        """
+        name, kind = cell.start.session or "", cell.start.kind
+        death = self._dead.pop(_key(name, kind), None)
+        if death is not None:
+            cell.fail("died", **death)
+            return
+        session = self._alive.get(_key(name, kind))
+        if session is None:
+            if len(self._alive) >= MAX_SESSIONS:
+                cell.fail("too_many")
+                return
+            try:
+                session = Session(self._agent, name, kind)
+            except OSError as error:
+                cell.fail("", error.errno or errno.EAGAIN, "helper" if error.errno == errno.EPIPE else "fork")
+                return
+            self._alive[_key(name, kind)] = session
+        session.add(cell)
+
+    def remove(self, session: Session) -> None:
+        if self._alive.get(_key(session.name, session.kind)) is session:
+            del self._alive[_key(session.name, session.kind)]
+
+    def remember(self, session: Session) -> None:
+        self._dead[_key(session.name, session.kind)] = session.death()
+        while len(self._dead) > _REMEMBERED:
+            self._dead.popitem(last=False)
+
+    def forget(self, cell: Cell) -> bool:
+        """Take a waiting cell out of its queue; False if it is in none."""
+        for session in self._alive.values():
+            if cell in session.cells:
+                session.cells.remove(cell)
+                return True
+        return False
+
+    def input_is_whole(self, cell: Cell) -> None:
+        for session in self._alive.values():
+            if cell in session.cells:
+                session.proceed()
+
+    def end(self, name: Optional[str]) -> int:
+        """Kill the sessions of this name (None: all) and return how many."""
+        chosen = [session for session in self._alive.values() if name in (None, session.name)]
+        for session in chosen:
+            session.kill_all()
+        if name is None:
+            self._dead.clear()
+        return len(chosen)
+
+    def describe(self) -> List[wire.Header]:
+        return [
+            {"name": session.name, "kind": session.kind, "busy": bool(session.cells)}
+            for session in self._alive.values()
+        ]
+
+
+def _key(name: str, kind: str) -> str:
+    return kind + ":" + name

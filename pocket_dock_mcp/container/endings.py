@@ -1,0 +1,104 @@
+"""Pure: how a run ended, in one word and with one next step, from what the kernel said.
+
+What the program printed plays no part.
+"""
+
+from __future__ import annotations
+
+from pocket_dock_mcp.agent.transport import Program, RunEnd
+from pocket_dock_mcp.models import MIB, Limits, RunStatus
+
+_SIGKILL = 9
+_SIGXFSZ = 25
+_SHELL_SIGKILL = 128 + _SIGKILL
+_BY_US: dict[str, RunStatus] = {
+    "timeout": "timeout",
+    "cpu": "timeout",
+    "memory": "oom",
+    "output": "output_limit",
+    "killed": "killed",
+}
+
+
+def status_of(end: RunEnd) -> RunStatus:
+    """Classify an ending."""
+    if end.ended_by is not None:
+        return _BY_US[end.ended_by]
+    # A shell turns its child's fatal signal into 128 + n; only the cgroup's count tells a kill for memory
+    # from a program that likes the number 137.
+    if end.oom and (end.signal == _SIGKILL or end.exit_code == _SHELL_SIGKILL):
+        return "oom"
+    if end.exit_code == 0:
+        return "ok"
+    if end.full_disk is not None or end.signal == _SIGXFSZ:
+        return "disk_full"
+    return "signal" if end.signal is not None else "nonzero"
+
+
+def observed_exit(status: RunStatus, end: RunEnd) -> int | None:
+    """Return the exit code, where it is the program's own."""
+    return end.exit_code if end.ended_by is None and status != "signal" else None
+
+
+def hint_for(status: RunStatus, end: RunEnd, program: Program, limits: Limits) -> str | None:
+    """Say what to do next, with the numbers in it."""
+    parts = [_about_status(status, end, program, limits), _about_session(end), _about_left_behind(end)]
+    return " ".join(part for part in parts if part) or None
+
+
+def _about_status(status: RunStatus, end: RunEnd, program: Program, limits: Limits) -> str | None:
+    if status == "timeout" and end.ended_by == "cpu":
+        return (
+            f"The limit of {program.limits.cpu_s:g} s of CPU time was reached and all its processes were "
+            "killed. Raise cpu_s or do less at once."
+        )
+    if status == "timeout":
+        return (
+            f"The time limit of {program.timeout_s:g} s was reached and all its processes were killed. "
+            "Raise timeout_s or do less at once."
+        )
+    if status == "oom":
+        return _about_memory(end, program, limits)
+    if status == "output_limit":
+        most = program.limits.output_bytes
+        return f"It wrote more than the limit of {most} bytes and was killed. Print less, or to a file."
+    if status == "disk_full":
+        return _about_disk(end, limits)
+    if status == "nonzero" and end.oom:
+        most_mb = limits.memory_bytes // MIB
+        return f"Meanwhile a process was killed because the sandbox's {most_mb} MiB of memory were used up."
+    return None
+
+
+def _about_memory(end: RunEnd, program: Program, limits: Limits) -> str:
+    peak = end.usage.peak_memory_bytes // MIB
+    if end.ended_by == "memory":
+        most = (program.limits.memory_bytes or 0) // MIB
+        return f"This run's limit of {most} MiB of memory was passed (peak {peak} MiB). Raise it or use less."
+    return (
+        f"The sandbox's memory limit of {limits.memory_bytes // MIB} MiB was hit (peak of one process: "
+        f"{peak} MiB). Use less memory, or create a sandbox with a larger memory_mb."
+    )
+
+
+def _about_disk(end: RunEnd, limits: Limits) -> str:
+    if end.full_disk is None:
+        return f"A file passed the limit of {limits.file_bytes // MIB} MiB for one file. Split it."
+    more = ""
+    if end.full_disk == "/dev/shm":  # noqa: S108  # inside the container
+        more = f" (it has {limits.shm_bytes // MIB} MiB)"
+    return f"The file system of {end.full_disk} is full{more}. Delete files there, or write elsewhere."
+
+
+def _about_session(end: RunEnd) -> str | None:
+    state = end.session
+    if state is None or state.alive:
+        return None
+    return f"The session {state.name!r} ended with this run; the next run in it begins a new one."
+
+
+def _about_left_behind(end: RunEnd) -> str | None:
+    if not end.left_behind:
+        return None
+    what = "1 process" if end.left_behind == 1 else f"{end.left_behind} processes"
+    return f"{what} that it had left running ended with it; use background=true for what is to go on."

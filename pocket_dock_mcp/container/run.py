@@ -1,0 +1,270 @@
+"""`AsyncRun`: one program in a container, from its start to its end and beyond: its output is kept."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import anyio
+
+from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
+from pocket_dock_mcp.container.endings import hint_for, observed_exit, status_of
+from pocket_dock_mcp.engine.base import STDERR, STDOUT
+from pocket_dock_mcp.errors import AgentError, PocketDockError
+from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
+from pocket_dock_mcp.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+STREAMS = (STDOUT, STDERR)
+_PIECE = 64 * 1024
+
+OnOutput = Callable[["AsyncRun", int, bytes], None]
+OnExit = Callable[["AsyncRun"], None]
+Remove = Callable[[], None]
+
+
+class Fate(Protocol):
+    """Finds out what became of a run whose container cannot be reached any more."""
+
+    def __call__(self, error: AgentError) -> Awaitable[tuple[RunStatus, str]]:
+        """Return the status, and why."""
+
+
+class AsyncRun:
+    """A handle to one run. Made by `AsyncContainer.start`.
+
+    It survives the call that made it: the run goes on until it ends, is killed, or its container ends. All
+    methods may be called concurrently, and after the end as well.
+    """
+
+    def __init__(self, program: Program, spools: dict[int, Spool], limits: Limits, fate: Fate) -> None:
+        self.id = f"run-{secrets.token_hex(8)}"
+        """Names it, and authorises nothing."""
+        self.program = program
+        self._spools = spools
+        self._limits = limits
+        self._fate = fate
+        self._process: Process | None = None
+        self._outcome: RunResult | PocketDockError | None = None
+        self._deciding = anyio.Lock()
+        self._waiters: list[anyio.Event] = []
+        self._on_output: list[OnOutput] = []
+        self._on_exit: list[OnExit] = []
+        self._began = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<AsyncRun {self.id} {'running' if self.is_running else 'ended'}>"
+
+    def started(self, process: Process) -> None:
+        """Take the process that it is a handle to."""
+        self._process = process
+        process.when_over(self._over)
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def take(self, stream: int, data: bytes) -> None:
+        """Take a piece of output, as it arrives."""
+        self._spools[stream].append(data)
+        if self._waiters:
+            self._wake()
+        for on_output in tuple(self._on_output):
+            _call(on_output, self, stream, data)
+
+    def spool(self, stream: int) -> Spool:
+        """Return what is kept of a stream (1 or 2)."""
+        return self._spools[stream]
+
+    async def chunks(self) -> AsyncIterator[tuple[int, str]]:
+        """Yield output as ``(stream, text)`` from the beginning on, as it comes, until the run has ended.
+
+        Characters are never split; undecodable bytes become U+FFFD. What was not kept, of very long output,
+        is skipped.
+        """
+        decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in STREAMS}
+        positions = dict.fromkeys(STREAMS, 0)
+        while True:
+            with self.listening() as news:
+                is_last = not self.is_running
+                for stream in STREAMS:
+                    while (piece := self._piece(stream, positions)) is not None:
+                        if text := decoders[stream].decode(piece):
+                            yield stream, text
+                if is_last:
+                    break
+                await news.wait()
+        for stream in STREAMS:
+            if text := decoders[stream].decode(b"", True):
+                yield stream, text
+
+    def _piece(self, stream: int, positions: dict[int, int]) -> bytes | None:
+        """Return the next piece behind a position, which moves on; None if there is no more yet."""
+        spool, start = self._spools[stream], positions[stream]
+        if start >= spool.total:
+            return None
+        gap = spool.gap
+        if gap is not None and gap[0] <= start < gap[1]:
+            start = gap[1]
+        data = spool.read(start, start + _PIECE)
+        positions[stream] = start + len(data)
+        return data or None
+
+    @contextmanager
+    def listening(self) -> Iterator[anyio.Event]:
+        """An event that is set by new output, or by the end; from now on, so that nothing is missed."""
+        event = anyio.Event()
+        self._waiters.append(event)
+        try:
+            yield event
+        finally:
+            self._waiters.remove(event)
+
+    async def news(self) -> None:
+        """Wait for more output, or for the end."""
+        with self.listening() as event:
+            if self.is_running:
+                await event.wait()
+
+    def _wake(self) -> None:
+        for event in self._waiters:
+            event.set()
+
+    # -- control ----------------------------------------------------------------------------------
+
+    async def write_stdin(self, data: str | bytes, *, end: bool = False) -> None:
+        """Write to its standard input, if it was started with ``keep_stdin``; `end` closes it.
+
+        Raises:
+            SandboxLostError: its container is gone.
+        """
+        raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        await self._live().feed(raw, end=end)
+
+    async def send_signal(self, number: int) -> None:
+        """Send a signal to its process group."""
+        if self.is_running:
+            await self._live().signal(number)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size, in characters."""
+        if self.is_running:
+            await self._live().resize(rows, columns)
+
+    async def kill(self) -> None:
+        """Kill all its processes. `wait` tells when they are gone. Does nothing to a run that has ended."""
+        if self.is_running:
+            await self._live().kill()
+
+    def _live(self) -> Process:
+        if self._process is None:
+            message = "The run has not been started."
+            raise PocketDockError(message)
+        return self._process
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._process is None or not self._process.is_over
+
+    def on_output(self, callback: OnOutput) -> Remove:
+        """Have ``callback(run, stream, data)`` called for each piece of output; returns what undoes it."""
+        self._on_output.append(callback)
+        return lambda: self._on_output.remove(callback) if callback in self._on_output else None
+
+    def on_exit(self, callback: OnExit) -> Remove:
+        """Have ``callback(run)`` called when it has ended; returns what undoes it."""
+        self._on_exit.append(callback)
+        return lambda: self._on_exit.remove(callback) if callback in self._on_exit else None
+
+    def _over(self) -> None:
+        self._wake()
+        for on_exit in tuple(self._on_exit):
+            _call(on_exit, self)
+
+    async def wait(self, output_bytes: int = 1024 * 1024) -> RunResult:
+        """Wait for its end and return what came of it, with at most `output_bytes` of each stream.
+
+        Whoever waits may be cancelled; the run goes on.
+
+        Raises:
+            FileError: its working directory could not be entered.
+            ProcessLimitError, RunNotStartedError, SessionError: it was not started.
+        """
+        await self._decide()
+        return self.result(output_bytes)
+
+    def result(self, output_bytes: int = 1024 * 1024) -> RunResult:
+        """Return what is known by now; the status is ``running`` before the end was seen by `wait`.
+
+        Raises: what `wait` raises.
+        """
+        if isinstance(self._outcome, PocketDockError):
+            raise self._outcome
+        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self._began))
+        return self._with_output(outcome, output_bytes)
+
+    def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
+        texts = {stream: self._spools[stream].head_and_tail(output_bytes) for stream in STREAMS}
+        totals = {stream: self._spools[stream].total for stream in STREAMS}
+        return replace(
+            outcome,
+            stdout=texts[STDOUT],
+            stderr=texts[STDERR],
+            stdout_bytes=totals[STDOUT],
+            stderr_bytes=totals[STDERR],
+            truncated=any(total > output_bytes for total in totals.values()),
+        )
+
+    async def _decide(self) -> None:
+        async with self._deciding:
+            if self._outcome is not None:
+                return
+            try:
+                self._outcome = self._ended(await self._live().wait())
+            except AgentError as error:
+                status, why = await self._fate(error)
+                self._outcome = RunResult(status, hint=why)
+            except PocketDockError as error:
+                self._outcome = error
+
+    def _ended(self, end: RunEnd) -> RunResult:
+        status = status_of(end)
+        report = end.report
+        return RunResult(
+            status,
+            exit_code=observed_exit(status, end),
+            signal=end.signal,
+            usage=end.usage,
+            hint=hint_for(status, end, self.program, self._limits),
+            value=report.value,
+            images=report.images,
+            images_left=report.images_left,
+            notes=report.notes,
+            files_changed=end.files_changed,
+            session=end.session,
+        )
+
+    def __del__(self) -> None:
+        # A handle that nobody holds keeps nobody's room.
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its output. Reading it afterwards is an error."""
+        for spool in self._spools.values():
+            spool.close()
+
+
+def _call(callback: Callable[..., None], *args: object) -> None:
+    """Call back. What is wrong with the callback is its owner's business, and must not end the sandbox."""
+    try:
+        callback(*args)
+    except Exception:
+        logger.exception("a callback of a run failed")

@@ -1,0 +1,122 @@
+"""Snapshots as images on the engine: made, listed and deleted, and nothing unfinished left of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import anyio
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import EngineError, ImageNotFoundError, QuotaError, SnapshotNotFoundError
+from pocket_dock_mcp.manager import snapshots
+from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
+from pocket_dock_mcp.manager.sweep import NONCE_LABEL
+from pocket_dock_mcp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FORGET_DEADLINE = 1.5
+
+
+class SnapshotKeeper:
+    """All snapshots of this account, on the engine that is in use."""
+
+    def __init__(self, settings: Settings, access: EngineAccess) -> None:
+        self._settings = settings
+        self._access = access
+        self._snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        self._deleted: dict[str, Engine] = {}
+        """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
+
+    async def keep(self, sandbox: Sandbox, principal: str, name: str) -> Snapshot:
+        """Make a snapshot of a sandbox; see `Manager.snapshot`."""
+        access = await self._access.ready()
+        engine, journal = access.engine, access.journal
+        kept = self._snapshots.of(principal, engine.info.identity)
+        if len(kept) >= self._settings.max_snapshots:
+            raise QuotaError(
+                f"There are {len(kept)} snapshots already, as many as allowed.",
+                hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
+            )
+        snapshot_id = snapshots.new_id()
+        intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
+        labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
+        with sandbox.use() as container:
+            try:
+                image_id = await container.commit(intent.name, labels=labels)
+                size = (await engine.image(image_id)).size_bytes
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await _forget_image(engine, journal, intent.name)
+                raise
+        made = Snapshot(
+            id=snapshot_id,
+            name=name,
+            principal=principal,
+            engine=engine.info.identity,
+            tag=intent.name,
+            image_id=image_id,
+            uid=sandbox.container.uid,
+            created=time.time(),
+            size_bytes=size,
+        )
+        self._snapshots.add(made)
+        journal.settled(intent.name)
+        return made
+
+    async def list(self, principal: str) -> list[Snapshot]:
+        """Return a principal's snapshots on this engine, oldest first."""
+        if self._snapshots.empty():
+            return []
+        engine = (await self._access.ready()).engine
+        return self._snapshots.of(principal, engine.info.identity)
+
+    async def delete(self, principal: str, snapshot_id: str) -> Snapshot:
+        """Delete one of a principal's snapshots; see `Manager.delete_snapshot`."""
+        access = await self._access.ready()
+        found = self.find(principal, access.engine, snapshot_id)
+        try:
+            image = await access.engine.image(found.tag)
+            # Noted first: should this process die, a sweep goes on with it.
+            access.journal.intend("image", found.tag, image.labels.get(NONCE_LABEL))
+            self._deleted[found.tag] = access.engine
+        except ImageNotFoundError:
+            pass
+        self._snapshots.remove(found.id)
+        await self.remove_deleted(access.journal)
+        return found
+
+    async def remove_deleted(self, journal: Journal) -> None:
+        """Remove the images of deleted snapshots, as far as no sandbox is made of them any more."""
+        for tag, engine in tuple(self._deleted.items()):
+            try:
+                await engine.remove_image(tag)
+            except EngineError as error:
+                logger.debug("the deleted snapshot %s stays for now: %s", tag, error)
+            else:
+                self._deleted.pop(tag, None)
+                journal.settled(tag)
+
+    def find(self, principal: str, engine: Engine, snapshot_id: str) -> Snapshot:
+        """Return a principal's snapshot.
+
+        Raises:
+            SnapshotNotFoundError: there is none of that id.
+        """
+        found = self._snapshots.find(principal, engine.info.identity, snapshot_id)
+        if found is None:
+            raise SnapshotNotFoundError
+        return found
+
+
+async def _forget_image(engine: Engine, journal: Journal, tag: str) -> None:
+    with anyio.move_on_after(FORGET_DEADLINE):
+        try:
+            await engine.remove_image(tag)
+            journal.settled(tag)
+        except EngineError as error:
+            logger.warning("could not remove the unfinished snapshot %s: %s", tag, error)

@@ -1,0 +1,164 @@
+"""The runs of one sandbox: what was started, under which key, and what of it has been told already."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import anyio
+from typing_extensions import Unpack
+
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.options import RunOptions
+from pocket_dock_mcp.container.run import STREAMS, AsyncRun
+from pocket_dock_mcp.engine.base import STDERR, STDOUT
+from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, RunNotFoundError
+from pocket_dock_mcp.models import RunResult
+
+REMEMBERED = 256
+"""Ended runs of a sandbox whose output can still be read."""
+MAX_KEYS = 100_000
+MAX_KEY = 200
+
+
+class SandboxRun:
+    """A run under an owner's eyes."""
+
+    def __init__(self, run: AsyncRun, *, background: bool) -> None:
+        self.run = run
+        self.background = background
+        """Whether it goes on when the call that began it is cancelled, and its sandbox may still idle."""
+        self.shown = dict.fromkeys(STREAMS, 0)
+        """How far each stream has been told in a reply."""
+        self.searched = dict.fromkeys(STREAMS, 0)
+        """How far each stream has been searched for something that was waited for, and found."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.run.id
+
+    async def write_stdin(self, text: str, *, end: bool) -> None:
+        """Write to its standard input; what is then waited for is its answer and nothing older.
+
+        Raises:
+            InvalidArgumentError: it was begun without an input that stays open.
+        """
+        if not self.run.program.keep_stdin:
+            message = "This run has no standard input that can be written to later."
+            hint = "Start it with background=true, or give all its input in stdin at the start."
+            raise InvalidArgumentError(message, hint=hint)
+        self.searched = {stream: self.run.spool(stream).total for stream in STREAMS}
+        await self.run.write_stdin(text, end=end)
+
+    def told(self, output_bytes: int, *, since: bool) -> RunResult:
+        """Return what is known of it, for a reply: all its output, or what is new since the last reply.
+
+        Raises: what `AsyncRun.wait` raises.
+        """
+        result = self.run.result(output_bytes)
+        if since:
+            texts = {
+                stream: self.run.spool(stream).since(self.shown[stream], output_bytes) for stream in STREAMS
+            }
+            new = (self.run.spool(stream).total - self.shown[stream] for stream in STREAMS)
+            cut = any(count > output_bytes for count in new)
+            result = replace(result, stdout=texts[STDOUT], stderr=texts[STDERR], truncated=cut)
+        for stream in STREAMS:
+            self.shown[stream] = self.run.spool(stream).total
+        return result
+
+
+@dataclass
+class _Slot:
+    """What one idempotency key stands for."""
+
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    run: SandboxRun | None = None
+    error: PocketDockError | None = None
+
+
+class RunBook:
+    """All runs of a sandbox that can still be asked for. The oldest that have ended are forgotten first."""
+
+    def __init__(self, container: AsyncContainer) -> None:
+        self._container = container
+        self._runs: collections.OrderedDict[str, SandboxRun] = collections.OrderedDict()
+        self._keys: dict[str, _Slot] = {}
+
+    def __iter__(self) -> Iterator[SandboxRun]:
+        return iter(tuple(self._runs.values()))
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether a run goes on whose end somebody means to wait for."""
+        return any(run.run.is_running and not run.background for run in self._runs.values())
+
+    def get(self, run_id: str) -> SandboxRun | None:
+        """Return a run by its id."""
+        return self._runs.get(run_id)
+
+    async def start(
+        self, code: str, *, key: str | None, background: bool, **options: Unpack[RunOptions]
+    ) -> SandboxRun:
+        """Start a run, or return the one that was started under the same key.
+
+        Whoever comes with a key that is just being used waits for that run to be started. A key is used up
+        by its first run, whatever becomes of it.
+
+        Raises: what `AsyncContainer.start` raises; and `InvalidArgumentError` for an unfit key, or one whose
+            run has been forgotten.
+        """
+        if key is None:
+            return await self._start(code, background=background, **options)
+        if not 1 <= len(key) <= MAX_KEY:
+            message = f"idempotency_key has {len(key)} characters; it must have 1 to {MAX_KEY}."
+            raise InvalidArgumentError(message)
+        if (slot := self._keys.get(key)) is not None:
+            return await _settled(slot)
+        if len(self._keys) >= MAX_KEYS:
+            message = "This sandbox has seen as many idempotency keys as it can remember."
+            raise InvalidArgumentError(message, hint="Create a new sandbox, or call without a key.")
+        slot = self._keys[key] = _Slot()
+        try:
+            # Not cut off half way: nobody could tell then whether it has run.
+            with anyio.CancelScope(shield=True):
+                slot.run = run = await self._start(code, background=background, **options)
+        except PocketDockError as error:
+            # Nothing has run. Those who wait are told the same; the key is as good as new.
+            slot.error = error
+            del self._keys[key]
+            raise
+        finally:
+            slot.settled.set()
+        return run
+
+    async def _start(self, code: str, *, background: bool, **options: Unpack[RunOptions]) -> SandboxRun:
+        self._forget()
+        run = SandboxRun(await self._container.start(code, **options), background=background)
+        self._runs[run.id] = run
+        return run
+
+    def _forget(self) -> None:
+        """Let go of the oldest ended runs: of those beyond `REMEMBERED`, and more while room is short."""
+        for run_id, run in tuple(self._runs.items()):
+            if len(self._runs) < REMEMBERED and not self._container.is_short_of_room:
+                return
+            if not run.run.is_running:
+                del self._runs[run_id]
+                run.run.close()
+
+    def close(self) -> None:
+        """Forget all; their output goes."""
+        for run in self._runs.values():
+            run.run.close()
+        self._runs.clear()
+        self._keys.clear()
+
+
+async def _settled(slot: _Slot) -> SandboxRun:
+    await slot.settled.wait()
+    if slot.run is None:
+        raise slot.error or RunNotFoundError
+    return slot.run
