@@ -9,11 +9,13 @@ os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 from mcp.server import CacheHint
 from mcp.server.mcpserver import MCPServer
+from mcp.types import Tool
 
 from pocket_dock_mcp import __version__
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner
 from pocket_dock_mcp.server.owners import connection_lifespan
+from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
 from pocket_dock_mcp.settings import Settings
 
@@ -24,9 +26,18 @@ INSTRUCTIONS = (
 )
 
 
+class _Server(MCPServer[Owner]):
+    """The SDK's server, with tools whose schemas say what is needed and no more."""
+
+    async def list_tools(self) -> list[Tool]:
+        """List the tools."""
+        tools = await super().list_tools()
+        return [tool.model_copy(update={"input_schema": slim(tool.input_schema)}) for tool in tools]
+
+
 def create_server(manager: Manager, settings: Settings) -> MCPServer[Owner]:
     """Return a server whose tools work on `manager`."""
-    server: MCPServer[Owner] = MCPServer(
+    server = _Server(
         "pocket-dock",
         title="pocket-dock",
         version=__version__,

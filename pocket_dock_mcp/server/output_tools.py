@@ -19,8 +19,8 @@ from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.render import reply
 from pocket_dock_mcp.server.schemas import OutputReply, RunId
 from pocket_dock_mcp.spool import Spool
-from pocket_dock_mcp.spool.search import Matches, grep
 from pocket_dock_mcp.spool.lines import Excerpt, read_lines, read_range, tail_lines
+from pocket_dock_mcp.spool.search import Matches, grep
 
 MAX_BYTES = 24 * 1024
 """Of output in a reply that does not ask for more: about 8,000 tokens."""

@@ -16,7 +16,7 @@ from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
 
-MAX_IMAGE_BYTES = 600 * 1024
+MAX_IMAGE_BYTES = 640 * 1024
 """Of all images of one reply: as base64 they are a third more, and clients drop a message over 1 MiB."""
 MAX_VALUE = 8 * 1024
 MAX_PATHS = 20
@@ -104,7 +104,7 @@ def _headline(result: RunResult, run_id: str, *, since: bool) -> str:
     elif result.signal is not None and result.status == "signal":
         how += f" {result.signal}"
     how += f", {result.usage.wall_s:.2f} s"
-    if not (result.stdout or result.stderr):
+    if not (result.stdout or result.stderr or result.value or result.images):
         how += ", no new output" if since else ", no output"
     session = result.session
     if session is not None and session.new and session.alive:

@@ -16,6 +16,7 @@ from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.models import MIB, RunLimits
 from pocket_dock_mcp.server import render_runs
+from pocket_dock_mcp.server.artifacts import with_saved_images
 from pocket_dock_mcp.server.call import Ctx, told
 from pocket_dock_mcp.server.following import follow, goal_of
 from pocket_dock_mcp.server.owners import owner_of
@@ -190,7 +191,7 @@ class RunTools:
         with sandbox.use():
             await _act(run, stdin, close_stdin, signal)
             found = await follow(ctx, run, _checked_wait(wait_s), goal)
-        return self._reply(sandbox, run, max_output, since=True, found=found)
+            return await self._reply(sandbox, run, max_output, since=True, found=found)
 
     # -- shared -----------------------------------------------------------------------------------
 
@@ -218,9 +219,9 @@ class RunTools:
                     with anyio.CancelScope(shield=True):
                         await _kill_quietly(run)
                 raise
-        return self._reply(sandbox, run, max_output)
+            return await self._reply(sandbox, run, max_output)
 
-    def _reply(
+    async def _reply(
         self,
         sandbox: Sandbox,
         run: SandboxRun,
@@ -230,6 +231,7 @@ class RunTools:
         found: str | None = None,
     ) -> CallToolResult:
         result = run.told(self._output_bytes(max_output), since=since)
+        result = await with_saved_images(sandbox.container, result)
         return render_runs.run(
             sandbox.id, run.id, result, since=since, background=run.background, found=found
         )

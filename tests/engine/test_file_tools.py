@@ -71,7 +71,7 @@ async def test_what_cannot_be_is_told_with_the_way_out(environ: dict[str, str]) 
                 "edit_not_found",
                 "\n2: two\n",
             ),
-            ("edit_file", {"path": "none", "edits": [{"old": "a", "new": "b"}]}, "file_not_found", "list"),
+            ("edit_file", {"path": "none", "edits": [{"old": "a", "new": "b"}]}, "file_not_found", "List"),
             ("read_file", {"path": "f", "start_line": 0}, "invalid_argument", "from 1"),
             ("read_file", {"path": "f", "start_line": 2, "start_byte": 1}, "invalid_argument", "start_byte"),
             ("find_files", {"glob": "[a"}, "invalid_argument", "not closed"),

@@ -235,11 +235,11 @@ class Changes:
             directory.names.discard(name)
             self._new.pop(directory.path + name, None)
             if name in directory.children:
-                self._forget(directory.children.pop(name), bool(mask & IN_MOVED_FROM))
+                self._forget(directory.children.pop(name))
         self._note(directory, (name,), rule)
 
-    def _forget(self, top: _Directory, unwatch: bool) -> None:
-        """Whatever was in it is not there any more."""
+    def _forget(self, top: _Directory, unwatch: bool = True) -> None:
+        """Whatever was in it is not there any more. Deleted ones too need `unwatch`, if they were just added."""
         doomed = [top]
         while doomed:
             directory = doomed.pop()
@@ -300,7 +300,7 @@ class Changes:
                 return None
             self._forget(known, False)
         if old is not None:
-            self._forget(old, True)
+            self._forget(old)
         directory = _Directory(path, wd, name in _SHALLOW)
         self._watched[wd] = parent.children[name] = directory
         return directory
@@ -338,7 +338,7 @@ class Changes:
                 self._miss()
             return seen
         for name in directory.children.keys() - names:
-            self._forget(directory.children.pop(name), True)
+            self._forget(directory.children.pop(name))
         self._note(directory, directory.names - names, _VANISHES)
         self._note(directory, names - directory.names, _APPEARS)
         self._count += len(names) - len(directory.names)

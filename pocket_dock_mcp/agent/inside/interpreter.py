@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # without the enums of `signal`, which touch a lot of memory
 import array
 import errno
+import fcntl
 import io
 import json
 import os
@@ -19,17 +20,20 @@ import sys
 from types import FrameType
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
-from . import program
+from . import program, wire
 
 FILE_NAME = "<code>"
 """What tracebacks call the user's source."""
 
 _OUTPUT_LOST = 120
+_HIGH = 1040
+"""Descriptors from here on are ours. Programs that close "all" descriptors seldom go on beyond 1024."""
 _MAX_ORDER = 512 * 1024
 _SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 
 # Programs replace what is in `json` and `os`.
 _from_json = json.JSONDecoder().decode
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _environ = os.environ
 
 
@@ -39,7 +43,7 @@ def run_once(source: bytes, report: int) -> int:
     Dies of SIGINT where an interpreter does. The descriptor is taken over.
     """
     _reseed()
-    ran = program.Program(program.Report(report), _directly, lasting=False)
+    ran = program.Program(Report(report), _directly, lasting=False)
     try:
         status, interrupted = ran.run(source, FILE_NAME)
     except KeyboardInterrupt:
@@ -58,10 +62,10 @@ def run_once(source: bytes, report: int) -> int:
 def serve(control: socket.socket, report: int) -> int:
     """Be a session: run the cells that arrive until the other end is closed; return the exit status.
 
-    A cell arrives as one message, ``{"cell": number, "cwd": path or null, "env": {...} or null}``, with one or
-    two descriptors: its source and, optionally, its standard input. What comes of it goes to `report`; then
-    it is answered with ``{"done": number, "code": ..., "cpu": seconds, "peak": bytes}``, or, if it could not
-    begin, with ``{"done": number, "failed": stage, "errno": ...}``.
+    A cell arrives as one message, ``{"cell": number, "cwd": path or null, "env": {...} or null}``, with one
+    or two descriptors: its source and, if it is to have one, its standard input. What comes of it goes to
+    `report`. Then it is answered: ``{"done": number, "code": ..., "cpu": seconds, "peak": bytes}``, or, if it
+    could not begin, ``{"done": number, "failed": stage, "errno": ...}``.
 
     SIGINT interrupts a cell that runs, and does nothing when none does. One that is sent before the cell has
     been received counts as that. Both descriptors are taken over.
@@ -88,13 +92,67 @@ def _reseed() -> None:
             pass
 
 
+# -- what it speaks through ---------------------------------------------------------------------------
+
+
+def _duplicate(fd: int) -> int:
+    """Return a copy of the descriptor where programs do not close it by accident."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:
+        # It may not have that many.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(limit - 16, 3))
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Move the descriptor there."""
+    moved = _duplicate(fd)
+    os.close(fd)
+    return moved
+
+
+class Report:
+    """The pipe to the host. Only the process that made it writes to it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = _out_of_the_way(fd)
+        self._pid = os.getpid()
+        self._identity: Optional[Tuple[int, int]] = self._identify()
+
+    def _identify(self) -> Tuple[int, int]:
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this is still the process that made it, and no fork of it."""
+        return os.getpid() == self._pid
+
+    def send(self, header: Dict[str, Any], payload: bytes = b"") -> None:
+        head = _to_json(header).encode("ascii")
+        data = memoryview(b"".join((wire.PREFIX.pack(len(head), len(payload)), head, payload)))
+        try:
+            # A program that closes all it has may have got a file of its own under this number.
+            if not self.is_mine or self._identify() != self._identity:
+                return
+            # If an interrupt ends this half-way, nothing can come after it.
+            identity, self._identity = self._identity, None
+            while data:
+                data = data[os.write(self.fd, data) :]
+            self._identity = identity
+        except OSError:
+            # Nobody reads it any more.
+            pass
+
+
 # -- a session ----------------------------------------------------------------------------------------
 
 
 class _Session:
     def __init__(self, control: socket.socket, report: int) -> None:
-        self._control = socket.socket(fileno=program.out_of_the_way(control.detach()))
-        self._report = program.Report(report)
+        self._control = socket.socket(fileno=_out_of_the_way(control.detach()))
+        self._report = Report(report)
         self._buffer = bytearray(_MAX_ORDER)
         self._streams = _Streams()
         self._interrupts = _Interrupts()
@@ -102,7 +160,7 @@ class _Session:
         os.register_at_fork(after_in_child=self._be_forked)
 
     def _be_forked(self) -> None:
-        """In a process that a cell has forked: neither listen nor speak, and keep nobody waiting for an end."""
+        """In a process that a cell has forked: neither listen nor speak, and keep nobody waiting."""
         try:
             os.close(self._control.detach())
             os.close(self._report.fd)
@@ -122,7 +180,7 @@ class _Session:
                 order = _from_json(self._buffer[:size].decode("utf-8"))
                 answer = self._answer(order, _descriptors(ancillary))
                 self._interrupts.end()
-                self._control.send(program.to_json({"done": order["cell"], **answer}).encode("ascii"))
+                self._control.send(_to_json({"done": order["cell"], **answer}).encode("ascii"))
             except OSError:
                 # The other end is gone, or the user's code has closed ours.
                 return
@@ -174,7 +232,7 @@ def _no_descriptor() -> NoReturn:
 
 
 def _content(fd: int) -> bytes:
-    parts = []
+    parts: List[bytes] = []
     at = 0
     while True:
         part = os.pread(fd, 1 << 20, at)
@@ -185,7 +243,7 @@ def _content(fd: int) -> bytes:
 
 
 def _find_installed() -> None:
-    """See what an earlier cell may have installed: the user's packages have a directory since the first one."""
+    """See what an earlier cell may have installed: the user's packages get a directory with the first."""
     path = "%s/.local/lib/python%d.%d/site-packages" % (_environ.get("HOME", ""), *sys.version_info[:2])
     if path not in sys.path and os.path.isdir(path):
         site: Any = sys.modules.get("site")
@@ -218,12 +276,18 @@ class _Interrupts:
     def __init__(self) -> None:
         self._state = self._IDLE
         self._is_pending = False
-        self._own_code = _Interrupts.call.__code__
         self._handler = self._on_signal
         _signal.signal(_signal.SIGINT, self._handler)
 
     def _on_signal(self, _number: int, frame: Optional[FrameType]) -> None:
-        if self._state == self._CALLING and frame is not None and frame.f_code is not self._own_code:
+        while frame is not None and frame.f_code is _Interrupts._on_signal.__code__:
+            # The next one has come while the last one is handled.
+            frame = frame.f_back
+        if (
+            self._state == self._CALLING
+            and frame is not None
+            and frame.f_code is not _Interrupts.call.__code__
+        ):
             raise KeyboardInterrupt
         # For the next call, if the cell has one.
         self._is_pending = self._state != self._IDLE
@@ -251,12 +315,12 @@ class _Interrupts:
 
 
 class _Streams:
-    """Standard input, output and error of a session: there for each cell, whatever the one before has done."""
+    """Standard input, output and error of a session: there for each cell, whatever the last one has done."""
 
     def __init__(self) -> None:
-        self._kept = {"stdout": program.duplicate(1), "stderr": program.duplicate(2)}
+        self._kept = {"stdout": _duplicate(1), "stderr": _duplicate(2)}
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._null = program.out_of_the_way(null)
+        self._null = _out_of_the_way(null)
         self._looks = {name: _look(getattr(sys, name)) for name in _FDS}
         self._own: Dict[str, Any] = {name: getattr(sys, name) for name in self._kept}
 
@@ -270,28 +334,28 @@ class _Streams:
         """Flush, wherever that goes, and be connected as at the beginning."""
         program.flush()
         for name, kept in self._kept.items():
-            lost = not _flushed(self._own[name])
+            lost = not program.flushed(self._own[name])
             try:
                 os.dup2(kept, _FDS[name])
             except OSError:
                 # All descriptors were closed, ours too. So be it.
                 return
             if lost:
-                _flushed(self._own[name])
+                program.flushed(self._own[name])
             # Letting go of the user's stream may close ours, if both are around the same buffer.
             setattr(sys, name, self._own[name])
-            if not _is_open(self._own[name]):
+            if not program.is_open(self._own[name]):
                 self._own[name] = self._opened(name)
             setattr(sys, name, self._own[name])
             setattr(sys, "__%s__" % name, self._own[name])
         os.dup2(self._null, 0)
 
-    def _opened(self, name: str) -> io.TextIOWrapper:
+    def _opened(self, name: str) -> Any:
         is_raw, mode, options = self._looks[name]
         raw = io.FileIO(_FDS[name], mode, closefd=False)
         raw.name = "<%s>" % name
         buffer: Any = raw if is_raw else io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
-        text = io.TextIOWrapper(buffer, **options)
+        text: Any = io.TextIOWrapper(buffer, **options)
         text.mode = mode
         return text
 
@@ -307,19 +371,3 @@ def _look(stream: Any) -> Tuple[bool, str, Dict[str, Any]]:
     if mode == "w":
         options["newline"] = "\n"
     return isinstance(getattr(stream, "buffer", None), io.RawIOBase), mode, options
-
-
-def _flushed(stream: Any) -> bool:
-    try:
-        stream.flush()
-    except Exception:
-        return False
-    return True
-
-
-def _is_open(stream: Any) -> bool:
-    try:
-        return stream is not None and not stream.closed
-    except ValueError:
-        # It was detached from its buffer.
-        return False

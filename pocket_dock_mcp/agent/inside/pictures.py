@@ -32,7 +32,7 @@ _SMALLEST = 64
 
 
 class _NoPictureError(Exception):
-    """What cannot be shown, and why."""
+    """It cannot be shown, and why; without a reason if there is nothing to show."""
 
 
 def are_possible() -> bool:
@@ -111,10 +111,10 @@ def _block(name: str, picture: Any) -> Block:
     try:
         drawn = _is_figure(picture) and _was_drawn(picture)
         mime, data, (width, height) = _rendered(picture)
-    except NotImplementedError:
-        return {}, b""
     except Exception as error:
         text = str(error) if isinstance(error, _NoPictureError) else _reason(error)
+        if not text:
+            return {}, b""
         return {"what": "note", "text": "%s could not be shown: %s" % (name, text)}, b""
     header = {"what": "image", "mime": mime, "name": name, "width": width, "height": height, "drawn": drawn}
     return header, data
@@ -173,7 +173,7 @@ def _own_png(value: Any) -> bytes:
         # With metadata, as IPython allows it.
         data = data[0]
     if data is None:
-        raise NotImplementedError
+        raise _NoPictureError("")
     if not isinstance(data, bytes):
         raise _NoPictureError("_repr_png_ returned no bytes")
     return data

@@ -12,20 +12,19 @@ import _ast
 import _thread
 import atexit
 import builtins
-import fcntl
 import gc
 import io
-import json
 import linecache
-import os
 import re
-import resource
 import sys
 import types
 import weakref
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
-from . import pictures, tracebacks, values, wire
+from . import pictures, tracebacks, values
+
+if TYPE_CHECKING:
+    from .interpreter import Report
 
 INTERRUPTED = 130
 """The code of what ended by KeyboardInterrupt: a shell's for SIGINT."""
@@ -37,68 +36,11 @@ for _name in __future__.all_feature_names:
 _MAX_TREE = 256 * 1024
 """Characters of source. A syntax tree takes twice the memory that compiling takes."""
 _STRINGS = re.compile(r"'(?:[^'\\]|\\.)*'" + r'|"(?:[^"\\]|\\.)*"')
-_HIGH = 1040
-"""Descriptors from here on are ours. Programs that close "all" descriptors seldom go on beyond 1024."""
-
 _ENOUGH_DEPTH = 200
 _DEFAULT_DEPTH = 1000
 
-# Programs replace what is in `json`.
-to_json = json.JSONEncoder(separators=(",", ":")).encode
-
 Guard = Callable[..., Any]
 """Calls a function with arguments. User code runs below it and nowhere else."""
-
-
-def duplicate(fd: int) -> int:
-    """Return a copy of the descriptor where programs do not close it by accident."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-    except OSError:
-        # It may not have that many.
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(limit - 16, 3))
-
-
-def out_of_the_way(fd: int) -> int:
-    """Move the descriptor there."""
-    moved = duplicate(fd)
-    os.close(fd)
-    return moved
-
-
-class Report:
-    """The pipe to the host. Only the process that made it writes to it."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = out_of_the_way(fd)
-        self._pid = os.getpid()
-        self._identity: Optional[Tuple[int, int]] = self._identify()
-
-    def _identify(self) -> Tuple[int, int]:
-        status = os.fstat(self.fd)
-        return status.st_dev, status.st_ino
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this is still the process that made it, and no fork of it."""
-        return os.getpid() == self._pid
-
-    def send(self, header: Dict[str, Any], payload: bytes = b"") -> None:
-        head = to_json(header).encode("ascii")
-        data = memoryview(b"".join((wire.PREFIX.pack(len(head), len(payload)), head, payload)))
-        try:
-            # A program that closes all it has may have got a file of its own under this number.
-            if not self.is_mine or self._identify() != self._identity:
-                return
-            # If an interrupt ends this half-way, nothing can come after it.
-            identity, self._identity = self._identity, None
-            while data:
-                data = data[os.write(self.fd, data) :]
-            self._identity = identity
-        except OSError:
-            # Nobody reads it any more.
-            pass
 
 
 # -- from source to code ------------------------------------------------------------------------------
