@@ -15,6 +15,7 @@ MAX_SIDE = 1568
 """Pixels: models see no more of a longer side."""
 MAX_BYTES = 700_000
 """As base64 a third more, and clients drop a message over 1 MiB."""
+_JPEG_PIXELS = 0xFFDA
 _MAX_PIXEL_BYTES = 24 * 1024 * 1024
 """Of a PNG of that size, unpacked."""
 
@@ -55,16 +56,24 @@ def format_of(data: bytes) -> Format | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    at = 2
-    while at + 9 <= len(data):
-        marker, length = struct.unpack_from(">HH", data, at)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+    for marker, at in _jpeg_segments(data):
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC) and at + 9 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 5)
             return width, height
-        if marker < 0xFF00 or length < 2:
-            break
-        at += 2 + length
     return 0, 0
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Return markers and where they are, up to the beginning of the pixels."""
+    at = 2
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker < 0xFF00 or length < 2:
+            return
+        yield marker, at
+        if marker == _JPEG_PIXELS:
+            return
+        at += 2 + length
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -112,8 +121,10 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
-    scan = data.find(b"\xff\xda")
-    return scan > 0 and data.find(b"\xff\xd9", scan) > 0
+    # Not just the first end: a thumbnail may be in it, with an end of its own.
+    return any(
+        data.find(b"\xff\xd9", at) > 0 for marker, at in _jpeg_segments(data) if marker == _JPEG_PIXELS
+    )
 
 
 def _is_whole_gif(data: bytes) -> bool:

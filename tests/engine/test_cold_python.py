@@ -46,8 +46,8 @@ async def test_it_ends_and_fails_as_the_warm_one(container: AsyncContainer) -> N
 async def test_it_has_only_what_is_its_own(container: AsyncContainer) -> None:
     code = (
         "import os\nlinks = []\nfor n in os.listdir('/proc/self/fd'):\n    try:\n"
-        "        links.append(os.readlink(f'/proc/self/fd/{n}').split(':')[0])\n    except OSError:\n        pass\n"
-        "sorted(links)"
+        "        links.append(os.readlink(f'/proc/self/fd/{n}').split(':')[0])\n"
+        "    except OSError:\n        pass\nsorted(links)"
     )
 
     result = await container.run(code, language="python")

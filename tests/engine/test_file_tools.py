@@ -10,6 +10,9 @@ import pytest
 from mcp.client import Client
 from mcp.types import ImageContent
 
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.images import ImageStore
+from pocket_dock_mcp.server.image_files import can_be_shown, format_of
 from tests.engines import Target
 from tests.pictures import png
 from tests.servers import call, client, environment, failure, text
@@ -139,3 +142,36 @@ async def test_an_image_is_shown_and_one_that_is_none_is_not(environ: dict[str, 
         assert "damaged" in await told(server, "read_file", path="broken")
         raw = await call(server, "read_file", path="broken", encoding="base64")
         assert base64.b64decode(raw["content"]) == broken
+
+
+MAKE_IMAGES = """
+import os
+from PIL import Image
+Image.new("RGB", (4000, 3000), "red").save("large.png")
+Image.frombytes("RGB", (1200, 900), os.urandom(1200 * 900 * 3)).save("noise.png")
+Image.new("RGBA", (2000, 100), (0, 0, 0, 0)).save("clear.webp")
+open("cut.jpg", "wb").write(open("noise.png", "rb").read()[:900_000])
+"""
+
+
+@pytest.mark.slow
+async def test_an_image_that_is_too_large_is_made_smaller_where_pillow_is(
+    engine: Engine, target: Target, tmp_path: Path
+) -> None:
+    image = (await ImageStore(engine).ensure("agent", print)).id
+    async with client(environment(target, tmp_path, image)) as server:
+        await call(server, "create_sandbox")
+        assert (await call(server, "run_code", code=MAKE_IMAGES))["status"] == "ok"
+        sizes = {}
+        for name in ("large.png", "noise.png", "clear.webp"):
+            shown = await server.call_tool("read_file", {"path": name})
+            (block,) = [block for block in shown.content if isinstance(block, ImageContent)]
+            data = base64.b64decode(block.data)
+            found = format_of(data)
+            assert found is not None
+            assert can_be_shown(data)
+            sizes[name] = (found.mime_type, max(found.width, found.height))
+        assert sizes["large.png"] == ("image/png", 1568)
+        assert sizes["noise.png"][0] == "image/jpeg"
+        assert sizes["clear.webp"] == ("image/png", 1568)
+        assert "could not be made smaller" in await told(server, "read_file", path="cut.jpg")

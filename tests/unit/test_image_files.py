@@ -53,6 +53,13 @@ def test_a_jpeg_without_its_size_is_one_and_is_not_shown(data: bytes) -> None:
     assert not can_be_shown(data)
 
 
+def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg() -> None:
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(JPEG) + 2) + JPEG
+
+    assert can_be_shown(JPEG[:2] + thumbnail + JPEG[2:])
+    assert not can_be_shown(JPEG[:2] + thumbnail + JPEG[2:-2])
+
+
 def test_what_is_too_large_is_not_shown() -> None:
     assert can_be_shown(png(1568, 10))
     assert not can_be_shown(png(1569, 10))

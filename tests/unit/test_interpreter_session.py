@@ -307,7 +307,7 @@ def test_an_interrupted_await_does_not_go_on_later(cells: Session) -> None:
         "import os; os.environ.clear(); os.environ = {}",
         "import sys; sys.excepthook = None",
         "import sys; sys.path[:] = []; sys.meta_path[:] = []",
-        "import threading; threading.Thread(target=print).start()",
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))",
         "def f(): f()\nf()",
         "raise MemoryError",

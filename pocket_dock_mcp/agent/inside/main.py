@@ -14,7 +14,21 @@ import sys
 import traceback
 from typing import Callable, Deque, Dict, Optional, Set, Union
 
-from . import children, cold, files, helpers, identity, killing, ports, runs, sessions, wire, writing
+from . import (
+    cells,
+    children,
+    cold,
+    facts,
+    files,
+    helpers,
+    identity,
+    killing,
+    ports,
+    runs,
+    sessions,
+    wire,
+    writing,
+)
 from .cgroup import Cgroup
 from .changes import Changes
 from .loop import READ, WRITE, Loop
@@ -121,7 +135,7 @@ class Agent:
             self.fail(request_id, "agent", 0, "internal")
 
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        self.user = identity.settle(self._pick_uid(header["uid"]), header["home"])
+        self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
         self.ceilings = children.Ceilings(header)
         base = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -137,43 +151,9 @@ class Agent:
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
-        self.send({"kind": "reply", "id": request_id, "home": self.user.home, **self._facts()})
+        self.send({"kind": "reply", "id": request_id, "home": self.user.home, **facts.collect(self)})
         for script in (None, b"") if self.is_warm else (None,):
             self.helper_for(script)
-
-    def _pick_uid(self, wanted: int) -> int:
-        """Return the wanted uid, or one that the user namespace maps when it does not."""
-        ranges = []
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            for line in file:
-                first, _outside, count = (int(word) for word in line.split())
-                ranges.append((first, first + count))
-        if any(first <= wanted < end for first, end in ranges):
-            return wanted
-        first, end = max(ranges, key=lambda pair: pair[1] - pair[0])
-        low = max(first, 1000)
-        # Markers have the top of the first 65536 ids.
-        return low + wanted % (min(end, runs.MARKER_FIRST) - low)
-
-    def _facts(self) -> wire.Header:
-        """Say what holds in here, for the host to compare with what it asked for."""
-        status = {}
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                status[name] = value.strip()
-        return {
-            "protocol": wire.PROTOCOL,
-            "uid": self.user.uid,
-            "python": "%d.%d.%d" % sys.version_info[:3],
-            "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
-            "no_new_privs": status.get("NoNewPrivs"),
-            "seccomp": status.get("Seccomp"),
-            "memory_limit": self.cgroup.number("memory_limit"),
-            "pids_limit": self.cgroup.number("pids_limit"),
-            "cpus": self.cgroup.cpus(),
-            "interfaces": _interfaces_up(),
-        }
 
     def _ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.send({"kind": "reply", "id": request_id})
@@ -207,7 +187,7 @@ class Agent:
 
     def start_run(self, request_id: int, start: children.Start, script: Optional[bytes]) -> None:
         if start.session is not None:
-            cell = sessions.Cell(self, request_id, start, script or b"")
+            cell = cells.Cell(self, request_id, start, script or b"")
             self._work[request_id] = cell
             self.sessions.run(cell)
             return
@@ -237,12 +217,12 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, sessions.Cell, PartialScript, writing.Writer)):
+        if isinstance(work, (runs.Run, cells.Cell, PartialScript, writing.Writer)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, sessions.Cell, files.Reader)):
+        if isinstance(work, (runs.Run, cells.Cell, files.Reader)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
@@ -254,20 +234,20 @@ class Agent:
 
     def _signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(header["run"])
-        if isinstance(work, (runs.Run, sessions.Cell)):
+        if isinstance(work, (runs.Run, cells.Cell)):
             work.signal(header["signal"])
         self.send({"kind": "reply", "id": request_id})
 
     def _resize(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self._work.get(header["run"])
-        if isinstance(work, (runs.Run, sessions.Cell)):
+        if isinstance(work, (runs.Run, cells.Cell)):
             work.resize(header["rows"], header["columns"])
         self.send({"kind": "reply", "id": request_id})
 
     def _kill(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End one run; its own exit frame is the answer to whoever waits for it."""
         work = self._work.get(header["run"])
-        if isinstance(work, (runs.Run, sessions.Cell)):
+        if isinstance(work, (runs.Run, cells.Cell)):
             work.kill()
         elif isinstance(work, PartialScript):
             work.abort()
@@ -276,7 +256,7 @@ class Agent:
 
     def _kill_all(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         for work in list(self._work.values()):
-            if isinstance(work, (runs.Run, sessions.Cell)):
+            if isinstance(work, (runs.Run, cells.Cell)):
                 work.kill()
         self.sessions.end(None)
         self.kill_marked(None, lambda _found: self.send({"kind": "reply", "id": request_id}))
@@ -357,23 +337,6 @@ class Agent:
             self.kill_marked(marker, done)
 
 
-def _interfaces_up() -> Optional[list[str]]:
-    """Names of the network interfaces that are up; None where the kernel does not tell."""
-    try:
-        names = os.listdir("/sys/class/net")
-    except OSError:
-        return None
-    up = []
-    for name in names:
-        try:
-            with open("/sys/class/net/%s/flags" % name, encoding="ascii") as file:
-                if int(file.read(), 16) & 1:
-                    up.append(name)
-        except (OSError, ValueError):
-            up.append(name)
-    return sorted(up)
-
-
 class PartialScript:
     """A script that needs more than one frame, until it is whole."""
 
@@ -392,7 +355,7 @@ class PartialScript:
         self._agent.drop(self._id)
 
 
-Work = Union[runs.Run, sessions.Cell, PartialScript, ports.Waiter, files.Reader, writing.Writer]
+Work = Union[runs.Run, cells.Cell, PartialScript, ports.Waiter, files.Reader, writing.Writer]
 Program = Union[runs.Run, sessions.Session]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {

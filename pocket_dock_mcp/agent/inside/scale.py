@@ -37,9 +37,12 @@ def answer(order: Dict[str, Any]) -> Dict[str, Any]:
 
 def encodings(pillow: Any, image: Any) -> Iterator[bytes]:
     """Return ever smaller files: lossless first, for screenshots and plots."""
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+    if image.mode.startswith("I;16"):
+        # Pillow would cut off what is brighter than 255.
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    elif image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         image = image.convert("RGB")
-    yield encoded(image, "PNG", optimize=True)
+    yield encoded(image, "PNG")
     image = flat(pillow, image)
     for quality in (90, 75):
         yield encoded(image, "JPEG", quality=quality)

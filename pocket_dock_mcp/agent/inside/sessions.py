@@ -12,15 +12,13 @@ import errno
 import os
 import signal
 import socket
-import time
 from typing import TYPE_CHECKING, Deque, Dict, List, Optional
 
 from . import children, cold, killing, wire
+from .cells import Cell
 from .dialects import DIALECTS, Done
-from .inputs import Input
-from .limits import Account
-from .loop import READ, Timer
-from .outputs import ERR, OUT, REPORT, Outputs
+from .loop import READ
+from .outputs import ERR, OUT, REPORT
 from .runs import KILL_RETRY, decoded
 
 if TYPE_CHECKING:
@@ -30,111 +28,6 @@ GRACE = 0.3
 """Seconds that a cell which was interrupted gets to end without its session."""
 MAX_SESSIONS = 32
 _REMEMBERED = 64
-
-
-class Cell:
-    """One piece of code for a session: waiting, running, or over."""
-
-    def __init__(self, agent: Agent, cell_id: int, start: children.Start, script: bytes) -> None:
-        self.agent = agent
-        self.id = cell_id
-        self.start = start
-        self.script = script
-        self.is_first = False
-        self.account: Optional[Account] = None
-        self.outputs: Optional[Outputs] = None
-        self.session: Optional[Session] = None
-        self.born = 0
-        """When it began, in clock ticks since boot: what is younger was started by it."""
-        self._credit = 0
-        self._stdin = bytearray()
-        self._stdin_complete = not start.stdin
-        self._input: Optional[Input] = None
-        self._expires = None if start.timeout is None else time.monotonic() + start.timeout
-        self._timer: Optional[Timer] = None
-        if start.timeout is not None:
-            self._timer = agent.loop.later(start.timeout, lambda: self._give_up("busy"))
-
-    @property
-    def input_is_whole(self) -> bool:
-        """Whether all its standard input is here. A shell gets it as a file."""
-        return self._stdin_complete
-
-    @property
-    def stdin(self) -> bytes:
-        return bytes(self._stdin)
-
-    def begin(self, session: Session, fds: Dict[int, int]) -> None:
-        """Its turn has come."""
-        if self._timer is not None:
-            self._timer.cancel()
-        left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
-        self.session = session
-        self.born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        self.account = Account(self.agent, session.marker, self.start.limits, left, session.interrupt)
-        account = self.account
-        self.outputs = Outputs(self.agent, self.id, dict(fds), keep=True)
-        self.outputs.limit = self.start.limits.output
-        self.outputs.on_limit = lambda: account.end_for("output")
-        self.outputs.add_credit(self._credit)
-
-    def open_input(self) -> int:
-        """Return a reading end for what the host feeds, the rest of it too as it comes."""
-        read, write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(write, False)
-        self._input = Input(self.agent, self.id, write)
-        self._input.feed(bytes(self._stdin), self._stdin_complete)
-        return read
-
-    def feed(self, data: bytes, end: bool) -> None:
-        if self._input is not None:
-            self._input.feed(data, end)
-            return
-        self._stdin += data
-        self._stdin_complete = self._stdin_complete or end
-        if data:
-            self.agent.send({"kind": "credit", "id": self.id, "n": len(data)})
-        if end:
-            self.agent.sessions.input_is_whole(self)
-
-    def add_credit(self, amount: int) -> None:
-        if self.outputs is not None:
-            self.outputs.add_credit(amount)
-        else:
-            self._credit += amount
-
-    def resize(self, _rows: int, _columns: int) -> None:
-        """A session has no terminal."""
-
-    def signal(self, number: int) -> None:
-        if self.session is not None:
-            self.session.signal(number)
-
-    def kill(self) -> None:
-        """End it, because somebody asked for it."""
-        if self.account is not None:
-            self.account.end_for("killed")
-        else:
-            self._give_up("cancelled")
-
-    def _give_up(self, why: str) -> None:
-        """It has not begun, and never will."""
-        if self.session is None and self.agent.sessions.forget(self):
-            self.fail(why)
-
-    def fail(self, code: str, number: int = 0, stage: str = "session", **more: object) -> None:
-        """Answer that it has not run."""
-        self.close()
-        self.agent.fail(self.id, stage, number, code or None, **more)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._input is not None:
-            self._input.close()
-        if self.account is not None:
-            self.account.release()
-        self.agent.drop(self.id)
 
 
 class Session:

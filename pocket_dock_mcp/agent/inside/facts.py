@@ -1,0 +1,65 @@
+"""What holds in here, for the host to compare with what it asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, List, Optional
+
+from . import runs, wire
+
+if TYPE_CHECKING:
+    from .main import Agent
+
+
+def pick_uid(wanted: int) -> int:
+    """Return the wanted uid, or one that the user namespace maps when it does not."""
+    ranges = []
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        for line in file:
+            first, _outside, count = (int(word) for word in line.split())
+            ranges.append((first, first + count))
+    if any(first <= wanted < end for first, end in ranges):
+        return wanted
+    first, end = max(ranges, key=lambda pair: pair[1] - pair[0])
+    low = max(first, 1000)
+    # Markers have the top of the first 65536 ids.
+    return low + wanted % (min(end, runs.MARKER_FIRST) - low)
+
+
+def collect(agent: Agent) -> wire.Header:
+    """Say what holds in here, for the host to compare with what it asked for."""
+    status = {}
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            status[name] = value.strip()
+    return {
+        "protocol": wire.PROTOCOL,
+        "uid": agent.user.uid,
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
+        "no_new_privs": status.get("NoNewPrivs"),
+        "seccomp": status.get("Seccomp"),
+        "memory_limit": agent.cgroup.number("memory_limit"),
+        "pids_limit": agent.cgroup.number("pids_limit"),
+        "cpus": agent.cgroup.cpus(),
+        "interfaces": _interfaces_up(),
+    }
+
+
+def _interfaces_up() -> Optional[List[str]]:
+    """Names of the network interfaces that are up; None where the kernel does not tell."""
+    try:
+        names = os.listdir("/sys/class/net")
+    except OSError:
+        return None
+    up = []
+    for name in names:
+        try:
+            with open("/sys/class/net/%s/flags" % name, encoding="ascii") as file:
+                if int(file.read(), 16) & 1:
+                    up.append(name)
+        except (OSError, ValueError):
+            up.append(name)
+    return sorted(up)
