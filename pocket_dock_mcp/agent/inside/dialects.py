@@ -14,7 +14,7 @@ from . import children
 from .identity import User
 
 if TYPE_CHECKING:
-    from .sessions import Cell
+    from .cells import Cell
 
 
 REPORT_FD, CONTROL_FD = 61, 99
