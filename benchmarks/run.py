@@ -10,6 +10,7 @@ The reference of most rows is one engine exec: what a sandbox costs per call wit
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -37,6 +38,7 @@ LABELS = {"pocket-dock.benchmark": "1"}
 BIG = 100 * MIB
 FLOOD = 1024 * MIB
 FORK_BOMB = "f() { f | f & }; f; sleep 600"
+PANDAS = "import pandas, numpy; pandas.Series(numpy.arange(10)).sum()"
 DAEMONS = "setsid sleep 600 & trap '' TERM; sleep 600"
 INITIALIZE = (
     b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
@@ -99,8 +101,10 @@ class Bench:
             await self.files(box)
             await self.endings(box)
             await self.flood(box)
+        await self.sixteen()
         await self.lifecycle()
         await self.over_mcp()
+        await self.frames()
 
     # -- one sandbox ------------------------------------------------------------------------------
 
@@ -124,6 +128,54 @@ class Bench:
         self.add(
             "64 concurrent clients in one sandbox", f"{rate:.0f} runs/s", budget=">= 400/s", holds=rate >= 400
         )
+        await self.sessions(box)
+
+    async def sessions(self, box: AsyncContainer) -> None:
+        seconds = await p50(lambda: box.run(":", session="benchmark"), 500)
+        self.add("a builtin in a shell session", ms(seconds), budget="<= 0.5 ms", holds=seconds <= 0.0005)
+        seconds = await p50(lambda: box.run("1", language="python", session="benchmark"), 500)
+        self.add("an expression in a Python session", ms(seconds))
+
+    async def sixteen(self) -> None:
+        """Many runs at once in many sandboxes."""
+        boxes = [await AsyncContainer.create(self._engine, self.launch()) for _ in range(16)]
+        try:
+            for box in boxes:
+                await box.run("true")
+            turns = itertools.cycle(boxes)
+            rate = 64 * 8 / await timed(lambda: all_at_once(64, lambda: eight_runs(next(turns))))
+        finally:
+            for box in boxes:
+                await box.aclose()
+        self.add(
+            "64 concurrent clients in 16 sandboxes",
+            f"{rate:.0f} runs/s",
+            budget=">= 400/s",
+            holds=rate >= 400,
+        )
+
+    async def frames(self) -> None:
+        """Large modules: from the warm interpreter, in a session, and in a fresh interpreter."""
+        image = (await ImageStore(self._engine).ensure("agent", print)).id
+        env = {**os.environ, "POCKET_DOCK_ENGINE": self._engine.info.url}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "pocket_dock_mcp"], env=env)
+        async with Client(server) as client:
+            made = await client.call_tool("create_sandbox", {"profile": image, "memory_mb": 1024, "cpus": 2})
+            assert not made.is_error, made.content
+            fresh = await p50(
+                lambda: client.call_tool("run_command", {"command": f"python3 -c '{PANDAS}'"}), 9
+            )
+            warm = await p50(lambda: client.call_tool("run_code", {"code": PANDAS}), 50)
+            in_session = {"code": PANDAS, "session": "benchmark"}
+            session = await p50(lambda: client.call_tool("run_code", in_session), 100)
+        self.add(
+            "import pandas, numpy, over MCP stdio",
+            ms(warm),
+            against=f"{fresh / warm:.0f}x faster than a fresh interpreter ({ms(fresh)})",
+            budget="<= 25 ms, >= 12x",
+            holds=warm <= 0.025 and fresh / warm >= 12,
+        )
+        self.add("the same in a session", ms(session), budget="<= 6 ms", holds=session <= 0.006)
 
     async def files(self, box: AsyncContainer) -> None:
         small, big = os.urandom(4096), os.urandom(BIG)

@@ -67,7 +67,11 @@ def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def checked_path(path: str) -> str:
-    """Return a path that can exist. Raises `InvalidArgumentError` otherwise."""
+    """Return a path that can exist, relative to the home directory where ``~`` stands for it.
+
+    Raises:
+        InvalidArgumentError: it cannot exist.
+    """
     _refuse_nul("the path", path)
     if not path:
         message = "The path is empty."
@@ -78,6 +82,8 @@ def checked_path(path: str) -> str:
     if len(os.fsencode(path)) > wire.MAX_PATH:
         message = f"The path is longer than {wire.MAX_PATH} bytes."
         raise InvalidArgumentError(message)
+    if path == "~" or path.startswith("~/"):
+        return path[2:].lstrip("/") or "./"
     return path
 
 

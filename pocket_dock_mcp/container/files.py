@@ -87,12 +87,9 @@ class Files:
         return Root(path, self.absolute(path), self._transport.facts.home)
 
     def absolute(self, path: str) -> str:
-        """Return the path as the transport wants it: relative ones start in the home directory, as does ~."""
+        """Return the path as the transport wants it: relative ones start in the home directory."""
         path = checked_path(path)
-        home = self._transport.facts.home
-        if path == "~" or path.startswith("~/"):
-            return home + path[1:]
-        return path if path.startswith("/") else f"{home}/{path}"
+        return path if path.startswith("/") else f"{self._transport.facts.home}/{path}"
 
     def _file(self, path: str) -> str:
         """Return the absolute path of a file that is to be written. Its name must not be a directory's."""

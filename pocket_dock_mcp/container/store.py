@@ -9,8 +9,8 @@ from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.spool import Spool, SpoolBudget
 
-RUN_BYTES = 256 * MIB
-"""Of one run's output that can be kept; of what is over it, head and tail stay."""
+STREAM_BYTES = 256 * MIB
+"""Of one stream of a run that can be kept; of what is over it, head and tail stay."""
 CONTAINER_BYTES = 512 * MIB
 FLOOR_BYTES = 64 * 1024
 """Of each stream that is kept even when others have used up all room: a reply needs head and tail."""
@@ -24,11 +24,11 @@ class OutputStore:
         directory: Path | None = None,
         budget: SpoolBudget | None = None,
         *,
-        run_bytes: int = RUN_BYTES,
+        stream_bytes: int = STREAM_BYTES,
     ) -> None:
         self._directory = directory or Path(tempfile.gettempdir()) / "pocket-dock-spool"
         self._budget = budget or SpoolBudget(CONTAINER_BYTES)
-        self._run_bytes = run_bytes
+        self._stream_bytes = stream_bytes
 
     @property
     def is_short_of_room(self) -> bool:
@@ -39,8 +39,9 @@ class OutputStore:
 
     def open(self) -> dict[int, Spool]:
         """Return empty spools for one run's standard output and error."""
-        each = self._run_bytes // 2
         return {
-            stream: Spool(self._budget, self._directory, cap_bytes=each, floor_bytes=FLOOR_BYTES)
+            stream: Spool(
+                self._budget, self._directory, cap_bytes=self._stream_bytes, floor_bytes=FLOOR_BYTES
+            )
             for stream in (STDOUT, STDERR)
         }

@@ -118,6 +118,8 @@ async def test_a_tilde_is_the_home_and_a_variable_is_refused(container: AsyncCon
     assert (await container.read_file("~/in/home")).data == b"x"
     assert [entry.name for entry in (await container.list_files("~/in"))[0]] == ["home"]
     assert (await container.write_file("./~/x", "x")).path == "/home/sandbox/~/x"
+    assert (await container.run("pwd -P", cwd="~/in")).stdout == "/home/sandbox/in\n"
+    assert (await container.run("pwd -P", cwd="~")).stdout == "/home/sandbox\n"
     for path in ("$HOME/x", "${HOME}/x"):
         with pytest.raises(InvalidArgumentError, match="~/"):
             await container.write_file(path, "x")

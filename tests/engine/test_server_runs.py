@@ -293,3 +293,20 @@ async def test_changed_files_are_told_in_one_line(server: Client) -> None:
 
     assert "Files: +/home/sandbox/new (2)" in shown
     assert "other" not in shown
+
+
+async def test_two_hundred_megabytes_in_one_line_can_be_read_anywhere(server: Client) -> None:
+    made = "bytes(range(256)).replace(b'\\n', b' ') * 4096"
+    code = f"import os\nblock = {made}\nfor _ in range(200): os.write(1, block)\nNone"
+    run_id = (await call(server, "run_code", code=code, timeout_s=100, wait_s=100))["run_id"]
+    block = bytes(range(256)).replace(b"\n", b" ") * 4096
+
+    for start in (0, 100_000_000, 209_715_200 - 1000):
+        part = await call(
+            server, "read_output", run_id=run_id, start_byte=start, max_bytes=50_000, encoding="base64"
+        )
+        found = base64.b64decode(part["content"])
+        at = start % len(block)
+        assert found == (block + block)[at : at + len(found)]
+        assert len(found) in (50_000, 49_997, 49_998, 49_999, 1000)
+        assert part["total_bytes"] == 209_715_200

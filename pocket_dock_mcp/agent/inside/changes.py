@@ -239,7 +239,7 @@ class Changes:
         self._note(directory, (name,), rule)
 
     def _forget(self, top: _Directory, unwatch: bool = True) -> None:
-        """Whatever was in it is not there any more. Deleted ones too need `unwatch`, if they were just added."""
+        """Whatever was in it is gone. The kernel may keep the watch of one that was just being deleted."""
         doomed = [top]
         while doomed:
             directory = doomed.pop()
