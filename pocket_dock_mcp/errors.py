@@ -22,6 +22,10 @@
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
     |  +- RunNotStartedError           what starts programs in it was killed by a program in it
+    |  +- RunNotFoundError             LookupError: no such id, or somebody else's: one answer
+    |  +- SessionError                 about one persistent session
+    |  |  +- SessionDiedError          it is gone, with what it held
+    |  |  +- SessionBusyError          it was never free
     |  +- SearchError                  a search for files failed
     |     +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     +- AgentError

@@ -218,10 +218,8 @@ def file_type(mode: int) -> str:
 
 def stat_path(agent: Agent, header: wire.Header) -> wire.Header:
     """Return the header fields for one path."""
-    with (
-        agent.user,
-        Walk(os.fsencode(header["path"]), agent.procfs, follow=header.get("follow", True)) as walk,
-    ):
+    path, follow = os.fsencode(header["path"]), header.get("follow", True)
+    with agent.user, Walk(path, agent.procfs, follow=follow) as walk:
         if walk.status is None:
             raise FileNotFoundError(errno.ENOENT, "no such file")
         return {**describe(walk.status), "path": walk.path()}

@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, Deque, Dict, List, Optional
 
 from . import children, cold, killing, wire
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 GRACE = 0.3
 """Seconds that a cell which was interrupted gets to end without its session."""
+INTERRUPT_PAUSE = 0.03
 MAX_SESSIONS = 32
 _REMEMBERED = 64
 
@@ -231,12 +233,17 @@ class Session:
         if not self._dialect.interruptible:
             self.kill_all()
             return
-        self.signal(signal.SIGINT)
-        self._agent.loop.later(GRACE, lambda: self._insist(cell))
+        self._interrupt_until(cell, time.monotonic() + GRACE)
 
-    def _insist(self, cell: Cell) -> None:
-        if cell in self.cells and cell.account is not None and not cell.account.is_over:
+    def _interrupt_until(self, cell: Cell, deadline: float) -> None:
+        """Again and again: one that comes just before a call that waits is noticed only after it."""
+        if cell not in self.cells or cell.account is None or cell.account.is_over:
+            return
+        if time.monotonic() > deadline:
             self.kill_all()
+            return
+        self.signal(signal.SIGINT)
+        self._agent.loop.later(INTERRUPT_PAUSE, lambda: self._interrupt_until(cell, deadline))
 
     def kill_all(self) -> None:
         """End the session with everything in it."""
