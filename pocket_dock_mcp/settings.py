@@ -179,6 +179,8 @@ def _valid(field: FieldInfo) -> str:
         return " or ".join(str(choice) for choice in choices)
     if field.annotation is Path:
         return "an absolute path"
+    if field.annotation is bool:
+        return "true or false"
     low, high = (_bound(field, name) for name in ("ge", "le"))
     kind = "a whole number" if field.annotation is int else "a number"
     return f"{kind} from {low} to {high}"
@@ -193,4 +195,6 @@ def _default(field: FieldInfo) -> str:
         return _STATE_DIR
     if isinstance(field.default, float):
         return f"{field.default:g}"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     return "" if field.default is None else str(field.default)

@@ -42,6 +42,8 @@ def test_the_defaults() -> None:
         "max_memory_mb": 8192,
         "max_cpus": 8,
         "max_pids": 1024,
+        "spool_mb": 2048,
+        "warm_python": True,
         "output_bytes": 8192,
     }
 
@@ -62,13 +64,15 @@ def test_every_setting_can_be_set() -> None:
         "MAX_MEMORY_MB": "1024",
         "MAX_CPUS": "2",
         "MAX_PIDS": "256",
+        "SPOOL_MB": "100",
+        "WARM_PYTHON": "false",
         "OUTPUT_BYTES": "4096",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
     found = settings(**given).model_dump()
     assert [f"{value}" for value in found.values()] == [
         *("docker", "/var/lib/dock", "best-effort", "agent", "3", "0", "2.5", "60.0", "256", "0.5", "64"),
-        *("1024", "2.0", "256", "4096"),
+        *("1024", "2.0", "256", "100", "False", "4096"),
     ]
 
 
@@ -131,6 +135,8 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("IDLE_TTL_S", "30m", "a number from 1 to 31536000"),
         ("OUTPUT_BYTES", "9999999", "a whole number from 1024 to 65536"),
         ("STATE_DIR", "relative/path", "an absolute path"),
+        ("SPOOL_MB", "0", "a whole number from 16 to 1048576"),
+        ("WARM_PYTHON", "perhaps", "true or false"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:
