@@ -208,8 +208,9 @@ def _files_changed(said: object) -> FilesChanged | None:
         created, modified, deleted = said["created"], said["modified"], said["deleted"]
         counts = tuple(int(count) for count in said["counts"])
         return FilesChanged(
-            created=tuple((str(path), int(size)) for path, size in created[:_MAX_PATHS]),
-            modified=tuple((str(path), int(size)) for path, size in modified[:_MAX_PATHS]),
+            # A size is null where the sandbox's user cannot look.
+            created=tuple((str(path), int(size or 0)) for path, size in created[:_MAX_PATHS]),
+            modified=tuple((str(path), int(size or 0)) for path, size in modified[:_MAX_PATHS]),
             deleted=tuple(str(path) for path in deleted[:_MAX_PATHS]),
             counts=(counts[0], counts[1], counts[2]),
             incomplete=bool(said.get("incomplete")),

@@ -18,18 +18,20 @@ from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    EngineConflictError,
     EngineError,
     LimitsNotEnforcedError,
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import Facts, Limits, Network
+from pocket_dock_mcp.models import ContainerSpec, Facts, Limits, Network
 
 logger = logging.getLogger(__name__)
 
 READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
+NAME_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ async def _await_ready(link: AgentLink) -> None:
 
 async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
     spec = policy.exec_spec(wanted.name, wanted.image, wanted.labels, wanted.limits, wanted.network)
-    container_id = await engine.create(spec)
+    container_id = await _create_again(engine, spec)
     stream: Stream | None = None
     try:
         stream = await engine.attach(container_id)
@@ -150,6 +152,18 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
             raise ProgramNotFoundError(message, hint="Use an image that has one of them.") from error
         raise
     return Running(container_id, transport, missing)
+
+
+async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
+    """Create a container under a name whose last owner may still be going: engines remove in the background."""
+    deadline = anyio.current_time() + REMOVE_DEADLINE
+    while True:
+        try:
+            return await engine.create(spec)
+        except EngineConflictError:
+            if anyio.current_time() > deadline:
+                raise
+            await anyio.sleep(NAME_PAUSE)
 
 
 async def _remove(engine: Engine, container_id: str) -> None:

@@ -262,6 +262,17 @@ async def test_a_session_that_runs_out_of_memory_says_so(session: Session) -> No
     assert (await session.container.run("echo well")).stdout == "well\n"
 
 
+async def test_files_that_a_session_keeps_open_are_told_too(container: AsyncContainer) -> None:
+    python = Session(container, "python")
+    opened = await python.run("f = open('kept-open', 'w'); None")
+    written = await python.run("f.write('x' * 10); f.flush()")
+
+    assert opened.files_changed is not None
+    assert written.files_changed is not None
+    assert opened.files_changed.created == (("/home/sandbox/kept-open", 0),)
+    assert written.files_changed.modified == (("/home/sandbox/kept-open", 10),)
+
+
 # -- shells -------------------------------------------------------------------------------------------
 
 

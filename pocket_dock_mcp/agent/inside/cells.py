@@ -56,7 +56,9 @@ class Cell:
         left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
         self.session = session
         self.born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        self.account = Account(self.agent, session.marker, self.start.limits, left, session.interrupt)
+        self.account = Account(
+            self.agent, session.marker, self.start.limits, left, session.interrupt, goes_on=True
+        )
         account = self.account
         self.outputs = Outputs(self.agent, self.id, dict(fds), keep=True)
         self.outputs.limit = self.start.limits.output

@@ -93,8 +93,10 @@ class Account:
         limits: RunLimits,
         timeout: Optional[float],
         stop: Callable[[], object],
+        goes_on: bool = False,
     ) -> None:
         self._agent = agent
+        self._goes_on = goes_on
         self._stop = stop
         self._ended_by: Optional[str] = None
         self._began = time.monotonic()
@@ -128,25 +130,31 @@ class Account:
         if self._wall is None:
             self._wall = time.monotonic() - self._began
             self._oom = self._agent.cgroup.oom_kills() - self._oom
-        self.release()
-
-    def release(self) -> None:
-        """Stop watching."""
         self._meter.stop()
         if self._timer is not None:
             self._timer.cancel()
 
+    def release(self) -> None:
+        """Stop watching. Idempotent."""
+        self._meter.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._files_changed(0)
+
+    def _files_changed(self, limit: int) -> Optional[wire.Header]:
+        """Return which files have changed; once, for nobody follows them afterwards."""
+        token, self._changes = self._changes, None
+        if token is None or self._agent.changes is None:
+            return None
+        return self._agent.changes.end(token, limit, alive=self._goes_on)
+
     def fields(self, usage: Usage) -> wire.Header:
         """Return what an exit frame says of it."""
-        agent = self._agent
-        files = None
-        if self._changes is not None and agent.changes is not None:
-            files = agent.changes.end(self._changes, MAX_CHANGES)
         return {
             "ended_by": self._ended_by,
             "oom": self._oom > 0,
             "full": self._disk.filled(),
-            "files": files,
+            "files": self._files_changed(MAX_CHANGES),
             "wall": self._wall,
             "cpu": usage[0],
             "peak": max(usage[1], self._meter.peak),

@@ -36,6 +36,11 @@ from .spawner import be_spawner
 from .zygote import be_zygote
 
 READ_SIZE = 256 * 1024
+LITTLE = 4096
+"""Bytes of output that are not worth a write of their own, ..."""
+MOMENT = 0.002
+"""... for so many seconds."""
+MOST_AT_ONCE = 64
 
 
 class Agent:
@@ -43,13 +48,12 @@ class Agent:
 
     user: identity.User
     ceilings: children.Ceilings
-    changes: Optional[Changes] = None
-    """None where the kernel does not tell which files change."""
+    changes: Optional[Changes] = None  # where the kernel does not tell
     is_warm = True
     """Whether Python runs in children of an interpreter that is there already."""
 
     def __init__(self) -> None:
-        self.loop = Loop(self.reap)
+        self.loop = Loop(self.reap, self._after_turn)
         self.cgroup = Cgroup()
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -60,6 +64,7 @@ class Agent:
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self._decoder = wire.Decoder()
         self._unsent: Deque[memoryview] = collections.deque()
+        self._is_urgent = self._is_waiting = False
         self._work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
         self.sessions = sessions.Sessions(self)
@@ -86,19 +91,38 @@ class Agent:
             self._serve(header, payload)
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
+        """Queue a frame. What comes together goes together: each write wakes everybody up to the host.
+
+        So a little output waits for a moment, in which most programs that print little have ended.
+        """
         self._unsent.append(memoryview(wire.encode(header, payload)))
-        if len(self._unsent) == 1:
+        if header["kind"] != "data" or len(payload) > LITTLE:
+            self._is_urgent = True
+        elif not self._is_waiting:
+            self._is_waiting = True
+            self.loop.later(MOMENT, self._hurry)
+
+    def _hurry(self) -> None:
+        self._is_waiting = False
+        self._is_urgent = True
+
+    def _after_turn(self) -> None:
+        if self._is_urgent:
+            self._is_urgent = False
             self._flush()
 
     def _flush(self) -> None:
         try:
             while self._unsent:
-                written = os.write(1, self._unsent[0])
-                rest = self._unsent[0][written:]
-                if rest:
-                    self._unsent[0] = rest
-                else:
-                    self._unsent.popleft()
+                written = os.writev(
+                    1, [self._unsent[at] for at in range(min(len(self._unsent), MOST_AT_ONCE))]
+                )
+                while written:
+                    written -= len(self._unsent[0])
+                    frame = self._unsent.popleft()
+                    if written < 0:
+                        self._unsent.appendleft(frame[written:])
+                        written = 0
         except BlockingIOError:
             self.loop.watch(1, WRITE, self._flush)
         except OSError:
@@ -179,7 +203,7 @@ class Agent:
         elif len(payload) == start.script_bytes:
             self.start_run(request_id, start, payload)
         else:
-            self._work[request_id] = PartialScript(self, request_id, start, payload)
+            self._work[request_id] = runs.PartialScript(self, request_id, start, payload)
 
     def environment(self, extra: Dict[str, str]) -> Dict[str, str]:
         """Return what programs have in their environment."""
@@ -217,7 +241,7 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, PartialScript, writing.Writer)):
+        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
@@ -228,7 +252,7 @@ class Agent:
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self._work.get(request_id)
-        if isinstance(work, (PartialScript, files.Reader, writing.Writer, ports.Waiter)):
+        if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
@@ -249,7 +273,7 @@ class Agent:
         work = self._work.get(header["run"])
         if isinstance(work, (runs.Run, cells.Cell)):
             work.kill()
-        elif isinstance(work, PartialScript):
+        elif isinstance(work, runs.PartialScript):
             work.abort()
             self.fail(header["run"], "fork", errno.ECANCELED)
         self.send({"kind": "reply", "id": request_id})
@@ -337,25 +361,7 @@ class Agent:
             self.kill_marked(marker, done)
 
 
-class PartialScript:
-    """A script that needs more than one frame, until it is whole."""
-
-    def __init__(self, agent: Agent, request_id: int, start: children.Start, first: bytes) -> None:
-        self._agent = agent
-        self._id = request_id
-        self._start = start
-        self._script = bytearray(first)
-
-    def feed(self, data: bytes, _end: bool) -> None:
-        self._script += data
-        if len(self._script) >= (self._start.script_bytes or 0):
-            self._agent.start_run(self._id, self._start, bytes(self._script))
-
-    def abort(self) -> None:
-        self._agent.drop(self._id)
-
-
-Work = Union[runs.Run, cells.Cell, PartialScript, ports.Waiter, files.Reader, writing.Writer]
+Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer]
 Program = Union[runs.Run, sessions.Session]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {

@@ -168,22 +168,39 @@ class Run:
             self._kill()
 
     def _finish(self) -> None:
+        frame = {
+            "kind": "exit",
+            "id": self.id,
+            **decoded(self.status or 0),
+            "left_behind": self._left_behind,
+            **self._account.fields(self._usage),
+        }
         self._release()
-        self.agent.send(
-            {
-                "kind": "exit",
-                "id": self.id,
-                **decoded(self.status or 0),
-                "left_behind": self._left_behind,
-                **self._account.fields(self._usage),
-            }
-        )
+        self.agent.send(frame)
 
     def _release(self) -> None:
         self._over = True
         self._account.release()
         self._input.close()
         self.agent.run_ended(self)
+
+
+class PartialScript:
+    """A script that needs more than one frame, until it is whole."""
+
+    def __init__(self, agent: Agent, request_id: int, start: children.Start, first: bytes) -> None:
+        self._agent = agent
+        self._id = request_id
+        self._start = start
+        self._script = bytearray(first)
+
+    def feed(self, data: bytes, _end: bool) -> None:
+        self._script += data
+        if len(self._script) >= (self._start.script_bytes or 0):
+            self._agent.start_run(self._id, self._start, bytes(self._script))
+
+    def abort(self) -> None:
+        self._agent.drop(self._id)
 
 
 def decoded(status: int) -> wire.Header:
