@@ -11,9 +11,9 @@ from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.lines import read_lines
 from pocket_dock_mcp.errors import FileNotTextError, InvalidArgumentError
 from pocket_dock_mcp.models import FileContent, FileLines
-from pocket_dock_mcp.output import trim_end
 from pocket_dock_mcp.server.image_files import MAX_BYTES, Format, can_be_shown, format_of
 from pocket_dock_mcp.server.pictures import Picture, scaled
+from pocket_dock_mcp.spool.text import without_cut_end
 
 MAX_REPLY_BYTES = 32 * 1024
 """Of file content in one reply: about 8,000 tokens."""
@@ -118,7 +118,7 @@ async def _part(container: AsyncContainer, asked: Asked, first: FileContent, *, 
         data = first.data[start : start + most]
     else:
         data = (await container.read_file(asked.path, offset=start, max_bytes=most)).data
-    return Part(trim_end(data) if is_text else data, first.size, start, is_text)
+    return Part(without_cut_end(data) if is_text else data, first.size, start, is_text)
 
 
 async def _image(container: AsyncContainer, path: str, first: FileContent, found: Format) -> Image:
@@ -136,5 +136,5 @@ def looks_like_text(file: FileContent) -> bool:
     head = file.data[:_HEAD]
     if b"\0" in head:
         return False
-    text = trim_end(head).decode("utf-8", "replace")
+    text = without_cut_end(head).decode("utf-8", "replace")
     return text.count("\ufffd") * _TOLERATED <= len(text)

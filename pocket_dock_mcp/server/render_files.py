@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from mcp.types import CallToolResult, ImageContent
 
 from pocket_dock_mcp.models import FileEdited, FileLines, FilesFound, FileWritten, FoundFile
-from pocket_dock_mcp.output import neutralise, trim_end
+from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.server.file_schemas import EditReply, FindReply, Found, Match, ReadReply, WriteReply
 from pocket_dock_mcp.server.image_files import MAX_BYTES, MAX_SIDE
 from pocket_dock_mcp.server.pictures import Picture
 from pocket_dock_mcp.server.reading import Asked, Image, Part
 from pocket_dock_mcp.server.render import plain, reply
+from pocket_dock_mcp.spool.text import without_cut_end
 
 
 def written(sandbox_id: str, result: FileWritten, appended: int | None) -> CallToolResult:
@@ -64,7 +65,7 @@ def read(sandbox_id: str, asked: Asked, found: FileLines | Part | Image) -> Call
 
 
 def _lines(sandbox_id: str, asked: Asked, found: FileLines) -> CallToolResult:
-    data = trim_end(found.data) if found.partial else found.data
+    data = without_cut_end(found.data) if found.partial else found.data
     end = found.start_byte + len(data)
     shown = found.end_line - found.start_line + 1
     cut = found.more and (found.partial or asked.lines is None or shown < asked.lines)
@@ -97,7 +98,7 @@ def _headline(path: str, found: FileLines) -> str:
     if not found.data and total is not None:
         return f"{path} has {count(total, 'line')}: there is no line {found.start_line}."
     if found.partial:
-        end = found.start_byte + len(trim_end(found.data)) - 1
+        end = found.start_byte + len(without_cut_end(found.data)) - 1
         return f"{path}: line {found.start_line}, bytes {found.start_byte}-{end} of {found.size}"
     if found.start_line == 1 and found.end_line == total:
         return f"{path}: {count(total, 'line')}, {size}"

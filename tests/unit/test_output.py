@@ -1,67 +1,10 @@
-"""Bounded capture and neutralised text."""
+"""Neutralised text."""
 
 from __future__ import annotations
 
 import pytest
 
-from pocket_dock_mcp.output import Capture, neutralise
-
-
-def captured(cap: int, *chunks: bytes) -> Capture:
-    capture = Capture(cap)
-    for chunk in chunks:
-        capture.feed(chunk)
-    return capture
-
-
-def test_output_within_the_cap_is_kept_whole() -> None:
-    capture = captured(10, b"01234", b"56789")
-
-    assert capture.text() == "0123456789"
-    assert not capture.truncated
-    assert capture.total == 10
-
-
-def test_output_over_the_cap_keeps_head_and_tail_and_says_how_much_is_missing() -> None:
-    capture = captured(10, b"0123456789", b"abcdefghij")
-
-    assert capture.truncated
-    assert capture.total == 20
-    assert capture.text() == "01234\n[... 10 of 20 bytes left out here ...]\nfghij"
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 4096])
-def test_chunking_makes_no_difference(size: int) -> None:
-    data = bytes(range(256)) * 50
-    chunks = [data[at : at + size] for at in range(0, len(data), size)]
-
-    assert captured(1000, *chunks).text() == captured(1000, data).text()
-
-
-def test_a_flood_costs_no_more_memory_than_twice_the_cap() -> None:
-    capture = Capture(1000)
-    for _ in range(10_000):
-        capture.feed(b"x" * 999)
-
-    assert len(capture._head) + len(capture._tail) <= 2000
-    assert capture.total == 9_990_000
-
-
-def test_a_character_at_the_cut_is_left_out_whole_and_counted() -> None:
-    capture = captured(8, "äöüß".encode() * 10)
-
-    text = capture.text()
-
-    assert "\ufffd" not in text
-    assert text.startswith("äö\n[... 72 of 80 bytes")
-
-
-def test_undecodable_bytes_become_replacement_characters() -> None:
-    assert captured(100, b"a\xff\xfeb").text() == "a\ufffd\ufffdb"
-
-
-def test_an_odd_cap_of_one_byte_works() -> None:
-    assert captured(1, b"abc").text() == "\n[... 2 of 3 bytes left out here ...]\nc"
+from pocket_dock_mcp.output import neutralise
 
 
 @pytest.mark.parametrize(
