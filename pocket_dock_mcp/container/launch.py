@@ -155,7 +155,7 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
 
 
 async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
-    """Create a container under a name whose last owner may still be going: engines remove in the background."""
+    """Create a container whose name may not be free yet: engines remove in the background."""
     deadline = anyio.current_time() + REMOVE_DEADLINE
     while True:
         try:
