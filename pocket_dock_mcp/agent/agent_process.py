@@ -39,6 +39,7 @@ class AgentProcess:
         self._program = program
         self._on_output = on_output
         self._report = bytearray()
+        self._end: RunEnd | None = None
         self._feeding = anyio.Lock()
         self._feeder: asyncio.Task[None] | None = None
         self._id, self._request = link.open(self._on_data)
@@ -108,6 +109,13 @@ class AgentProcess:
 
     async def wait(self) -> RunEnd:
         """Wait for its end."""
+        if self._end is None:
+            self._end = await self._wait()
+            # It may be megabytes, and the handle may be kept for long.
+            self._report = bytearray()
+        return self._end
+
+    async def _wait(self) -> RunEnd:
         program = self._program
         deadline = None if program.timeout_s is None else program.timeout_s + KILL_GRACE
         try:

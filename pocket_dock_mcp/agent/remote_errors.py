@@ -70,6 +70,11 @@ _FILE_ERRORS: dict[str, tuple[type[FileError], str, str]] = {
 }
 
 
+_WHY_A_SESSION_ENDED = frozenset(
+    {"somebody has ended it", "an earlier run in it was stopped, and it with it"}
+)
+
+
 def file_error(code: str, path: str, home: str = "") -> PocketDockError:
     """Return the error for `code` (an errno's name, or one of ours) about `path`."""
     if code == "ENAMETOOLONG":
@@ -113,4 +118,6 @@ def session_error(error: RemoteError, name: str) -> PocketDockError:
     how = "it was killed for lack of memory" if error.fields.get("oom") else f"it exited with {code}"
     if type(signal) is int and not error.fields.get("oom"):
         how = f"it died of signal {signal}"
+    if error.fields.get("why") in _WHY_A_SESSION_ENDED:
+        how = str(error.fields["why"])
     return SessionDiedError(f"The session {name!r} has ended before this run: {how}. The code has not run.")

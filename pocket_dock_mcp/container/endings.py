@@ -49,25 +49,35 @@ def hint_for(status: RunStatus, end: RunEnd, program: Program, limits: Limits) -
 def _about_status(status: RunStatus, end: RunEnd, program: Program, limits: Limits) -> str | None:
     if status == "timeout" and end.ended_by == "cpu":
         return (
-            f"The limit of {program.limits.cpu_s:g} s of CPU time was reached and all its processes were "
-            "killed. Raise cpu_s or do less at once."
+            f"The limit of {program.limits.cpu_s:g} s of CPU time was reached{_stopped(end)}. "
+            "Raise cpu_s or do less at once."
         )
     if status == "timeout":
         return (
-            f"The time limit of {program.timeout_s:g} s was reached and all its processes were killed. "
+            f"The time limit of {program.timeout_s:g} s was reached{_stopped(end)}. "
             "Raise timeout_s or do less at once."
         )
     if status == "oom":
         return _about_memory(end, program, limits)
     if status == "output_limit":
         most = program.limits.output_bytes
-        return f"It wrote more than the limit of {most} bytes and was killed. Print less, or to a file."
+        return f"It wrote more than the limit of {most} bytes{_stopped(end)}. Print less, or to a file."
     if status == "disk_full":
         return _about_disk(end, limits)
-    if status == "nonzero" and end.oom:
+    if status == "nonzero" and program.limits.processes is not None:
+        return (
+            f"It may have {program.limits.processes} processes and threads at once; over that none can start."
+        )
+    if status in ("ok", "nonzero") and end.oom:
         most_mb = limits.memory_bytes // MIB
         return f"Meanwhile a process was killed because the sandbox's {most_mb} MiB of memory were used up."
     return None
+
+
+def _stopped(end: RunEnd) -> str:
+    if end.session is not None and end.session.alive:
+        return ", so the run was interrupted; the session goes on with what it holds"
+    return " and all its processes were killed"
 
 
 def _about_memory(end: RunEnd, program: Program, limits: Limits) -> str:

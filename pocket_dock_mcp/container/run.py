@@ -16,7 +16,7 @@ import anyio
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
 from pocket_dock_mcp.container.endings import hint_for, observed_exit, status_of
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
-from pocket_dock_mcp.errors import AgentError, PocketDockError
+from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
 from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
 from pocket_dock_mcp.spool import Spool
 
@@ -251,6 +251,19 @@ class AsyncRun:
             files_changed=end.files_changed,
             session=end.session,
         )
+
+    @property
+    def has_not_run(self) -> bool:
+        """Whether it was found out that nothing of it ever ran."""
+        return isinstance(self._outcome, PocketDockError) and not isinstance(
+            self._outcome, RunNotStartedError
+        )
+
+    def drop_images(self) -> None:
+        """Let go of its images, which may be megabytes; the result counts them as left."""
+        if isinstance(self._outcome, RunResult) and self._outcome.images:
+            left = self._outcome.images_left + len(self._outcome.images)
+            self._outcome = replace(self._outcome, images=(), images_left=left)
 
     def __del__(self) -> None:
         # A handle that nobody holds keeps nobody's room.

@@ -50,6 +50,9 @@ CLOSE_DEADLINE = 1.5
 REMEMBERED = 256
 """Ended sandboxes whose owners can still be told why."""
 
+REMEMBERED_RUNS = 4096
+"""Their runs, likewise."""
+
 Progress = Callable[[str], None]
 
 
@@ -64,6 +67,7 @@ class Manager:
         self._sandboxes: dict[str, Sandbox] = {}
         self._reserved: collections.Counter[str] = collections.Counter()
         self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
+        self._ended_runs: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._gone_sessions: set[str] = set()
         self._closing = False
         self._ending = 0
@@ -137,10 +141,14 @@ class Manager:
 
         Raises:
             RunNotFoundError: unknown, forgotten, or somebody else's: one answer.
+            SandboxLostError: it was the owner's, and its sandbox has ended; the message says why.
         """
         for sandbox in self._sandboxes.values():
             if sandbox.owner == owner and (run := sandbox.runs.get(run_id)) is not None:
                 return sandbox, run
+        ended = self._ended.get(self._ended_runs.get(run_id, ""))
+        if ended is not None and ended[0] == owner:
+            raise SandboxLostError(f"The sandbox of this run has ended: {ended[1]}.")
         raise RunNotFoundError
 
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
@@ -266,13 +274,16 @@ class Manager:
         if self._sandboxes.pop(sandbox.id, None) is None:
             return
         self._ended[sandbox.id] = (sandbox.owner, why)
+        self._ended_runs.update(dict.fromkeys(sandbox.runs.ids(), sandbox.id))
+        while len(self._ended_runs) > REMEMBERED_RUNS:
+            self._ended_runs.popitem(last=False)
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         self._ending += 1
         try:
             await sandbox.container.aclose()
         finally:
-            sandbox.runs.close()
+            sandbox.ended()
             self._ending -= 1
             self._ended_one.set()
         # Otherwise the journal keeps it, for the next process to look after.

@@ -18,7 +18,9 @@ from pocket_dock_mcp.models import RunResult
 
 REMEMBERED = 256
 """Ended runs of a sandbox whose output can still be read."""
-MAX_KEYS = 100_000
+WITH_IMAGES = 16
+"""The latest of them whose images are still there for a repeated call."""
+MAX_KEYS = 10_000
 MAX_KEY = 200
 
 
@@ -105,7 +107,7 @@ class RunBook:
         """Start a run, or return the one that was started under the same key.
 
         Whoever comes with a key that is just being used waits for that run to be started. A key is used up
-        by its first run, whatever becomes of it.
+        by its first run, whatever becomes of it; unless nothing of it ever ran.
 
         Raises: what `AsyncContainer.start` raises; and `InvalidArgumentError` for an unfit key, or one whose
             run has been forgotten.
@@ -115,7 +117,8 @@ class RunBook:
         if not 1 <= len(key) <= MAX_KEY:
             message = f"idempotency_key has {len(key)} characters; it must have 1 to {MAX_KEY}."
             raise InvalidArgumentError(message)
-        if (slot := self._keys.get(key)) is not None:
+        slot = self._keys.get(key)
+        if slot is not None and not (slot.run is not None and slot.run.run.has_not_run):
             return await _settled(slot)
         if len(self._keys) >= MAX_KEYS:
             message = "This sandbox has seen as many idempotency keys as it can remember."
@@ -138,6 +141,8 @@ class RunBook:
         self._forget()
         run = SandboxRun(await self._container.start(code, **options), background=background)
         self._runs[run.id] = run
+        if len(self._runs) > WITH_IMAGES:
+            tuple(self._runs.values())[-WITH_IMAGES - 1].run.drop_images()
         return run
 
     def _forget(self) -> None:
@@ -148,6 +153,10 @@ class RunBook:
             if not run.run.is_running:
                 del self._runs[run_id]
                 run.run.close()
+
+    def ids(self) -> list[str]:
+        """Return the ids of all that can still be asked for."""
+        return list(self._runs)
 
     def close(self) -> None:
         """Forget all; their output goes."""

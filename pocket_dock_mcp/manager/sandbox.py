@@ -58,6 +58,7 @@ class Sandbox:
         """Seconds since the epoch."""
         self._began = self._last_used = time.monotonic()
         self._users = 0
+        self._has_ended = False
 
     @contextmanager
     def use(self) -> Iterator[AsyncContainer]:
@@ -68,6 +69,16 @@ class Sandbox:
         finally:
             self._users -= 1
             self._last_used = time.monotonic()
+            self._close_runs()
+
+    def ended(self) -> None:
+        """It is no more: the output of its runs goes, when those who are just being told of it have been."""
+        self._has_ended = True
+        self._close_runs()
+
+    def _close_runs(self) -> None:
+        if self._has_ended and not self._users:
+            self.runs.close()
 
     def expiry(self) -> float:
         """Return when it ends unless it is used again, on the monotonic clock."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from typing import Any
 
 # Before pydantic is imported: its errors reach the model, and a link to its website tells the model nothing.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 from mcp.server import CacheHint
-from mcp.server.mcpserver import MCPServer
-from mcp.types import Tool
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, InputRequiredResult, Tool
+from pydantic import ValidationError
 
 from pocket_dock_mcp import __version__
+from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner
+from pocket_dock_mcp.server import render
+from pocket_dock_mcp.server.arguments import refusal, refuse_unknown
 from pocket_dock_mcp.server.owners import connection_lifespan
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
@@ -29,10 +36,32 @@ INSTRUCTIONS = (
 class _Server(MCPServer[Owner]):
     """The SDK's server, with tools whose schemas say what is needed and no more."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._parameters: dict[str, Collection[str]] = {}
+
     async def list_tools(self) -> list[Tool]:
         """List the tools."""
         tools = await super().list_tools()
         return [tool.model_copy(update={"input_schema": slim(tool.input_schema)}) for tool in tools]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Owner, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool. Arguments that it does not take are refused in our own words, and none is ignored."""
+        if not self._parameters:
+            self._parameters = {
+                tool.name: tool.input_schema["properties"] for tool in await super().list_tools()
+            }
+        try:
+            refuse_unknown(name, arguments, self._parameters)
+            return await super().call_tool(name, arguments, context)
+        except InvalidArgumentError as error:
+            return render.error(error)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                return render.error(refusal(error.__cause__))
+            raise
 
 
 def create_server(manager: Manager, settings: Settings) -> MCPServer[Owner]:

@@ -14,6 +14,7 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 
 from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.server.render_files import escaped
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
 
 MAX_IMAGE_BYTES = 640 * 1024
@@ -48,7 +49,7 @@ def run(
     mark = secrets.token_hex(3)
     parts = [_headline(result, run_id, since=since)]
     if found:
-        parts.append(plain(found))
+        parts.append(_name(found))
     parts += _block("result", structured.result or "", "", mark)
     new = "new, of " if since else ""
     parts += _block("stdout", structured.stdout, f" ({new}{result.stdout_bytes} bytes)", mark)
@@ -85,7 +86,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequenc
         stderr_bytes=result.stderr_bytes,
         truncated=result.truncated,
         control_chars_removed=removed_out or removed_err or removed_value,
-        artifacts=[plain(image.name) for image in images],
+        artifacts=[_name(image.name) for image in images],
         files_changed=_changes(result.files_changed),
         session=None if session is None else Session(name=session.name, new=session.new, alive=session.alive),
         usage=Usage(
@@ -133,7 +134,7 @@ def _remarks(result: RunResult, structured: RunReply, images_left: int) -> list[
         remarks.append(f"Images: {', '.join(structured.artifacts)}")
     if images_left:
         remarks.append(f"{images_left} more images are not shown; save them and use read_file.")
-    remarks += [f"Note: {plain(note)}" for note in result.notes]
+    remarks += [f"Note: {_name(note)}" for note in result.notes]
     if result.files_changed:
         remarks.append(f"Files: {_listed(result.files_changed)}")
     return remarks
@@ -141,9 +142,9 @@ def _remarks(result: RunResult, structured: RunReply, images_left: int) -> list[
 
 def _listed(changes: FilesChanged) -> str:
     """Name changed files in one line: + created, ~ modified, - deleted."""
-    named = [f"+{plain(path)} ({size})" for path, size in changes.created]
-    named += [f"~{plain(path)} ({size})" for path, size in changes.modified]
-    named += [f"-{plain(path)}" for path in changes.deleted]
+    named = [f"+{_name(path)} ({size})" for path, size in changes.created]
+    named += [f"~{_name(path)} ({size})" for path, size in changes.modified]
+    named += [f"-{_name(path)}" for path in changes.deleted]
     shown, total = named[:MAX_PATHS], sum(changes.counts)
     text = ", ".join(shown)
     if total > len(shown):
@@ -156,9 +157,9 @@ def _changes(changes: FilesChanged | None) -> Changes | None:
     if changes is None:
         return None
     return Changes(
-        created=[Change(path=plain(path), size=size) for path, size in changes.created],
-        modified=[Change(path=plain(path), size=size) for path, size in changes.modified],
-        deleted=[plain(path) for path in changes.deleted],
+        created=[Change(path=_name(path), size=size) for path, size in changes.created],
+        modified=[Change(path=_name(path), size=size) for path, size in changes.modified],
+        deleted=[_name(path) for path in changes.deleted],
         counts=list(changes.counts),
         incomplete=changes.incomplete,
     )
@@ -180,6 +181,6 @@ def _block(name: str, text: str, size: str, mark: str) -> list[str]:
     return [f"--- {name} {mark}{size} ---", text.removesuffix("\n"), f"--- end {mark} ---"]
 
 
-def plain(text: str) -> str:
-    """Return a name that cannot act on a terminal or break out of its line."""
-    return neutralise(text.replace("\n", "\\n"))[0].encode("utf-8", "backslashreplace").decode("utf-8")
+def _name(text: str) -> str:
+    """Return a name that cannot act on a terminal or break out of its line, and is still the same name."""
+    return escaped(text)[0]

@@ -191,6 +191,8 @@ class RunTools:
         with sandbox.use():
             await _act(run, stdin, close_stdin, signal)
             found = await follow(ctx, run, _checked_wait(wait_s), goal)
+            if found is None and until != "exit":
+                found = "No output matched." if until == "output" else "No such port is listened on."
             return await self._reply(sandbox, run, max_output, since=True, found=found)
 
     # -- shared -----------------------------------------------------------------------------------
@@ -276,6 +278,9 @@ def _checked_wait(wait_s: float) -> float:
 def _limits(
     memory_mb: float | None, cpu_s: float | None, processes: int | None, output_limit_mb: float | None
 ) -> RunLimits:
+    for name, value in (("memory_mb", memory_mb), ("cpu_s", cpu_s), ("output_limit_mb", output_limit_mb)):
+        if value is not None and value <= 0:
+            raise InvalidArgumentError(f"{name} is {value:g}; it must be more than 0.")
     return RunLimits(
         cpu_s=cpu_s,
         memory_bytes=None if memory_mb is None else int(memory_mb * MIB),

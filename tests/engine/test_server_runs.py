@@ -248,13 +248,30 @@ async def test_a_read_that_makes_no_sense_is_refused(server: Client, arguments: 
     assert "invalid_argument" in await failure(server, "read_output", run_id=run_id, **arguments)
 
 
-async def test_an_unknown_run_and_one_of_a_dead_sandbox_look_alike(server: Client) -> None:
+async def test_a_run_of_a_sandbox_that_ended_is_told_why(server: Client) -> None:
     run_id = (await call(server, "run_command", command="true"))["run_id"]
-    unknown = await failure(server, "read_output", run_id="run-0123456789abcdef")
+    assert "run_not_found" in await failure(server, "read_output", run_id="run-0123456789abcdef")
     await call(server, "kill")
 
     for tool in ("read_output", "wait_run"):
-        assert await failure(server, tool, run_id=run_id) == unknown
+        assert "it was killed" in await failure(server, tool, run_id=run_id)
+
+
+async def test_a_key_is_free_again_when_the_run_could_not_begin(server: Client) -> None:
+    arguments = {"command": "pwd", "cwd": "later", "idempotency_key": "key"}
+    assert "file_not_found" in await failure(server, "run_command", **arguments)
+    await call(server, "run_command", command="mkdir later")
+
+    assert (await call(server, "run_command", **arguments))["stdout"] == "/home/sandbox/later\n"
+
+
+async def test_what_a_tool_does_not_take_is_refused_with_what_it_does(server: Client) -> None:
+    assert "timeout_s" in await failure(server, "run_command", command="true", timeout=1)
+    assert (await failure(server, "run_command", command=1)).startswith("invalid_argument: command: ")
+    assert (await failure(server, "wait_run", run_id="x", until="never")).startswith(
+        "invalid_argument: until: "
+    )
+    assert "run_code" in await failure(server, "run_cod", code="1")
 
 
 @pytest.mark.parametrize(

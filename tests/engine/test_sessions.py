@@ -123,6 +123,16 @@ async def test_a_session_that_died_unseen_runs_nothing_before_that_was_told(sess
     assert (await session.run("1" if session.language == "python" else "true")).session.new  # type: ignore[union-attr]
 
 
+async def test_a_session_that_was_ended_is_begun_anew_without_a_word(session: Session) -> None:
+    for _ in range(5):
+        await session.set("old")
+        assert await session.container.end_session(session.name)
+        begun = await session.run("1" if session.language == "python" else "true")
+        assert begun.status == "ok"
+        assert begun.session is not None
+        assert begun.session.new
+
+
 async def test_a_killed_session_takes_everything_in_it_along(session: Session) -> None:
     leave = (
         "import subprocess; subprocess.Popen(['sleep', '4343'])"
@@ -291,6 +301,9 @@ async def test_a_shell_keeps_directory_functions_and_options(container: AsyncCon
         ("if", 2, ""),
         ("echo 'unclosed", 2, ""),
         ("(exit 9)", 9, ""),
+        ("break; echo on", 0, ""),
+        ("continue", 0, ""),
+        ("set -x; set +x 2>/dev/null", 0, ""),
         ("exec >/tmp/elsewhere; echo hidden", 0, ""),
         ("echo one\necho two # comment", 0, "one\ntwo\n"),
         ("cat <<X\nhere\nX\n", 0, "here\n"),

@@ -90,12 +90,13 @@ class PythonDialect:
 
 
 _BASH = """
-exec 97>&1 98>&2
+exec 97>&1 98>&2 2>/dev/null
 while IFS= builtin read -r -d "" -u 99 __c && IFS= builtin read -r -d "" -u 99 __i \
   && IFS= builtin read -r -d "" -u 99 __d; do
   if [[ -n $__d ]] && ! builtin cd -- "$__d" 2>/dev/null; then builtin printf 'cwd\\0' >&99; continue; fi
-  builtin eval "$__c" 0<"$__i" 1>&97 2>&98 97>&- 98>&- 99>&-
-  builtin printf '%s\\0' "$?" >&99
+  __s=0
+  for __x in 1; do builtin eval "$__c" 0<"$__i" 1>&97 2>&98 97>&- 98>&- 99>&-; __s=$?; done
+  builtin printf '%s\\0' "$__s" >&99
 done
 """
 _SH = """
@@ -118,7 +119,8 @@ class ShellDialect:
     """Command, input file and directory to a loop in the shell; the exit status back.
 
     The loop keeps its own copies of standard output and error, so that a command's ``exec >file`` ends with
-    the command, and gives no command the descriptors that it speaks through.
+    the command, and gives no command the descriptors that it speaks through. A command's ``break`` and
+    ``continue`` end a loop of its own, and ``set -x`` shows nothing of ours.
     """
 
     socket_type: int = socket.SOCK_STREAM

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GRACE = 0.3
 """Seconds that a cell which was interrupted gets to end without its session."""
 INTERRUPT_PAUSE = 0.03
+STOPPED = "an earlier run in it was stopped, and it with it"
 MAX_SESSIONS = 32
 _REMEMBERED = 64
 
@@ -44,6 +45,7 @@ class Session:
         self._agent = agent
         self._running = False
         self._is_new = True
+        self._why: Optional[str] = None
         self._status: Optional[int] = None
         self._usage: children.Usage = (0.0, 0)
         self._dialect = DIALECTS[kind]()
@@ -117,7 +119,7 @@ class Session:
 
     def _bury(self, told: bool = False) -> None:
         waiting = self._close()
-        if not waiting and not told:
+        if not waiting and not told and self._why is None:
             self._agent.sessions.remember(self)
         for cell in waiting:
             cell.fail("died", **self.death())
@@ -126,7 +128,7 @@ class Session:
         """Return how it ended."""
         how = decoded(self._status or 0)
         oom = self._agent.cgroup.oom_kills() > self._oom_before
-        return {"code_of_exit": how["code"], "signal": how["signal"], "oom": oom}
+        return {"code_of_exit": how["code"], "signal": how["signal"], "oom": oom, "why": self._why}
 
     def _close(self) -> List[Cell]:
         self._running = False
@@ -189,7 +191,7 @@ class Session:
         cell.account.over()
         if cell.account.was_stopped:
             # What it started goes, also when it has heeded the interruption itself.
-            self._kill_younger(cell.born)
+            self._kill_younger(cell)
         outputs = cell.outputs
         outputs.finish(lambda: self._finish(done))
 
@@ -218,7 +220,7 @@ class Session:
         if self.pid is None:
             return
         with self._agent.user:
-            for pid in [self.pid] if self._dialect.interruptible else self._younger(self.cells[0].born):
+            for pid in [self.pid] if self._dialect.interruptible else self._younger(self.cells[0]):
                 try:
                     os.kill(pid, number)
                 except ProcessLookupError:
@@ -231,7 +233,7 @@ class Session:
         """
         cell = self.cells[0]
         if not self._dialect.interruptible:
-            self.kill_all()
+            self.kill_all(STOPPED)
             return
         self._interrupt_until(cell, time.monotonic() + GRACE)
 
@@ -240,13 +242,14 @@ class Session:
         if cell not in self.cells or cell.account is None or cell.account.is_over:
             return
         if time.monotonic() > deadline:
-            self.kill_all()
+            self.kill_all(STOPPED)
             return
         self.signal(signal.SIGINT)
         self._agent.loop.later(INTERRUPT_PAUSE, lambda: self._interrupt_until(cell, deadline))
 
-    def kill_all(self) -> None:
-        """End the session with everything in it."""
+    def kill_all(self, why: Optional[str] = None) -> None:
+        """End the session with everything in it; `why` is for those whose cells wait."""
+        self._why = self._why or why
         if self._status is None and self.pid is not None:
             self._agent.kill_marked(self.marker, lambda _found: self._insist_on_death())
 
@@ -255,12 +258,12 @@ class Session:
             # Forked and not marked yet, or not collected yet: look again.
             self._agent.loop.later(KILL_RETRY, self.kill_all)
 
-    def _younger(self, born: int) -> List[int]:
-        return [pid for pid in killing.marked(self.marker) if pid != self.pid and killing.born(pid) >= born]
+    def _younger(self, cell: Cell) -> List[int]:
+        return [pid for pid in killing.marked(self.marker) if pid != self.pid and cell.is_older_than(pid)]
 
-    def _kill_younger(self, born: int) -> None:
+    def _kill_younger(self, cell: Cell) -> None:
         with self._agent.user:
-            for pid in self._younger(born):
+            for pid in self._younger(cell):
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except OSError:
@@ -324,7 +327,9 @@ class Sessions:
         """Kill the sessions of this name (None: all) and return how many."""
         chosen = [session for session in self._alive.values() if name in (None, session.name)]
         for session in chosen:
-            session.kill_all()
+            # Out of the way at once: whoever calls next begins a new one.
+            self.remove(session)
+            session.kill_all("somebody has ended it")
         if name is None:
             self._dead.clear()
         return len(chosen)
