@@ -139,6 +139,11 @@ class AgentProcess:
         return RunEnd(exit_code=None, signal=_SIGKILL, usage=RunUsage(), ended_by="killed")
 
     @property
+    def id(self) -> int:
+        """The agent's number for it."""
+        return self._id
+
+    @property
     def is_over(self) -> bool:
         """Whether it has ended, or will never be heard of again."""
         return self._request.answer.done()

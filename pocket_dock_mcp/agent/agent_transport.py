@@ -17,7 +17,7 @@ from pocket_dock_mcp.agent.agent_process import (
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, parse_lines
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.transport import OnOutput, Program
+from pocket_dock_mcp.agent.transport import OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, SessionInfo
 
@@ -75,10 +75,14 @@ class AgentTransport:
         """Start a program."""
         return await AgentProcess.start(self._link, program, on_output)
 
-    async def wait_port(self, port: int | None, known: frozenset[int]) -> frozenset[int]:
+    async def wait_port(
+        self, port: int | None, known: frozenset[int], process: Process | None = None
+    ) -> frozenset[int]:
         """Wait until a port is listened on."""
+        run = process.id if isinstance(process, AgentProcess) else None
         request_id, request = self._link.open(None)
-        await self._link.send(request_id, {"op": "wait_port", "port": port, "known": sorted(known)})
+        fields = {"op": "wait_port", "port": port, "known": sorted(known), "run": run}
+        await self._link.send(request_id, fields)
         try:
             header, _ = await self._link.finish(request_id, request, None)
         except anyio.get_cancelled_exc_class():

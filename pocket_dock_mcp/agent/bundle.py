@@ -11,6 +11,7 @@ from importlib import resources
 _MODULES = (
     "wire",
     "loop",
+    "sending",
     "cgroup",
     "identity",
     "children",

@@ -15,7 +15,7 @@ import anyio
 
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.transport import OnOutput, Program, RunEnd
+from pocket_dock_mcp.agent.transport import OnOutput, Process, Program, RunEnd
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
 from pocket_dock_mcp.errors import (
@@ -198,7 +198,9 @@ class ExecTransport:
             usage=RunUsage(wall_s=time.monotonic() - began),
         )
 
-    async def wait_port(self, _port: int | None, _known: frozenset[int]) -> frozenset[int]:
+    async def wait_port(
+        self, _port: int | None, _known: frozenset[int], _process: Process | None = None
+    ) -> frozenset[int]:
         """Not known this way."""
         raise no_agent("ports cannot be waited for")
 

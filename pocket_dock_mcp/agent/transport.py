@@ -136,10 +136,13 @@ class Transport(Protocol):
     async def start(self, program: Program, on_output: OnOutput) -> Process:
         """Start a program. It runs until it ends or is killed, whatever becomes of the caller."""
 
-    async def wait_port(self, port: int | None, known: frozenset[int]) -> frozenset[int]:
+    async def wait_port(
+        self, port: int | None, known: frozenset[int], process: Process | None = None
+    ) -> frozenset[int]:
         """Wait until a TCP port is listened on: this one, or if it is None any that is not `known`.
 
-        Returns what was found. `InvalidArgumentError` where it cannot be known.
+        Only by this process's program and what it has started, if one is given. Returns what was found;
+        `InvalidArgumentError` where it cannot be known.
         """
 
     async def sessions(self) -> list[SessionInfo]:

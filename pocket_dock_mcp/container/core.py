@@ -172,10 +172,15 @@ class AsyncContainer:
             # Then it never ran, or the container is gone.
             pass
 
-    async def wait_port(self, port: int | None = None, *, known: frozenset[int] = frozenset()) -> list[int]:
+    async def wait_port(
+        self, port: int | None = None, *, known: frozenset[int] = frozenset(), run: AsyncRun | None = None
+    ) -> list[int]:
         """Wait until something inside listens on a TCP port, and return which.
 
-        `port` None waits for any that is not `known`.
+        Args:
+            port: None for any that is not `known`.
+            known: ports that do not count.
+            run: the run that is to listen; None for anybody.
 
         Raises:
             InvalidArgumentError: no such port can be, or the image has no python3.
@@ -185,7 +190,8 @@ class AsyncContainer:
             message = f"port is {port}; it must be from 1 to {MAX_PORT}."
             raise InvalidArgumentError(message)
         async with self._reaching():
-            return sorted(await self._transport.wait_port(port, known))
+            process = None if run is None else run.process
+            return sorted(await self._transport.wait_port(port, known, process))
 
     async def list_sessions(self) -> list[SessionInfo]:
         """Return the sessions that are alive.

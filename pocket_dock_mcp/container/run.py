@@ -67,6 +67,11 @@ class AsyncRun:
         self._process = process
         process.when_over(self._over)
 
+    @property
+    def process(self) -> Process | None:
+        """What it is a handle to."""
+        return self._process
+
     # -- output -----------------------------------------------------------------------------------
 
     def take(self, stream: int, data: bytes) -> None:

@@ -51,7 +51,7 @@ def goal_of(
     if until == "output":
         return _Output(run, pattern).reached
     if until == "port":
-        return _Port(sandbox, port).reached
+        return _Port(sandbox, run, port).reached
     return None
 
 
@@ -143,15 +143,16 @@ class _Output:
 
 
 class _Port:
-    """A TCP port that is listened on: one, or any that has not been told before."""
+    """A TCP port that the run listens on: one, or any that has not been told before."""
 
-    def __init__(self, sandbox: Sandbox, port: int | None) -> None:
+    def __init__(self, sandbox: Sandbox, run: SandboxRun, port: int | None) -> None:
         self._sandbox = sandbox
+        self._run = run
         self._port = port
 
     async def reached(self) -> str:
         seen = self._sandbox.ports_seen
-        ports = await self._sandbox.container.wait_port(self._port, known=frozenset(seen))
+        ports = await self._sandbox.container.wait_port(self._port, known=frozenset(seen), run=self._run.run)
         seen.update(ports)
         return f"Listening on port {', '.join(str(port) for port in ports)}."
 

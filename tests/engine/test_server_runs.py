@@ -91,6 +91,18 @@ async def test_a_background_run_is_waited_for_by_port_and_by_output(server: Clie
     assert (await call(server, "wait_run", run_id=run_id))["status"] == "killed"
 
 
+async def test_a_port_that_another_run_listens_on_is_not_the_runs(server: Client) -> None:
+    serve = "python3 -u -m http.server 8124 --bind 127.0.0.1"
+    first = (await call(server, "run_command", command=serve, background=True))["run_id"]
+    await call(server, "wait_run", run_id=first, until="port", port=8124)
+    second = (await call(server, "run_command", command=serve, background=True))["run_id"]
+
+    shown = await told(server, "wait_run", run_id=second, until="port", port=8124)
+    assert "No such port" in shown
+    assert "nonzero" in shown
+    assert "Listening on port 8124" in await told(server, "wait_run", run_id=first, until="port", port=8124)
+
+
 async def test_the_end_of_a_run_ends_every_wait(server: Client) -> None:
     run_id = (await call(server, "run_command", command="exit 5", background=True))["run_id"]
 

@@ -35,12 +35,12 @@ class Timer:
 class Loop:
     """Calls back when a descriptor is ready, a time has come, or a child has changed."""
 
-    def __init__(self, on_child: Callback, after_turn: Callback) -> None:
+    def __init__(self, on_child: Callback) -> None:
         self._epoll = select.epoll()
         self._callbacks: Dict[int, Callback] = {}
         self._timers: List[Timer] = []
         self._on_child = on_child
-        self._after_turn = after_turn
+        self.after_turn: Callback = _nothing
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # The handler itself does nothing; the byte in the pipe is what wakes the loop, without a race.
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -66,7 +66,7 @@ class Loop:
 
     def run(self) -> None:
         while True:
-            self._after_turn()
+            self.after_turn()
             for fd, _events in self._poll():
                 callback = self._callbacks.get(fd)
                 if callback is not None and not _done(callback):
@@ -105,3 +105,7 @@ def _done(callback: Callback) -> bool:
         traceback.print_exc()
         return False
     return True
+
+
+def _nothing() -> None:
+    pass

@@ -6,13 +6,12 @@ kernel kills everything in its PID namespace with it, and the engine removes the
 
 from __future__ import annotations
 
-import collections
 import errno
 import os
 import signal
 import sys
 import traceback
-from typing import Callable, Deque, Dict, Optional, Set, Union
+from typing import Callable, Dict, Optional, Set, Union
 
 from . import (
     cells,
@@ -31,16 +30,12 @@ from . import (
 )
 from .cgroup import Cgroup
 from .changes import Changes
-from .loop import READ, WRITE, Loop
+from .loop import READ, Loop
+from .sending import Sender
 from .spawner import be_spawner
 from .zygote import be_zygote
 
 READ_SIZE = 256 * 1024
-LITTLE = 4096
-"""Bytes of output that are not worth a write of their own, ..."""
-MOMENT = 0.002
-"""... for so many seconds."""
-MOST_AT_ONCE = 64
 
 
 class Agent:
@@ -53,7 +48,8 @@ class Agent:
     """Whether Python runs in children of an interpreter that is there already."""
 
     def __init__(self) -> None:
-        self.loop = Loop(self.reap, self._after_turn)
+        self.loop = Loop(self.reap)
+        self._sender = Sender(self.loop)
         self.cgroup = Cgroup()
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -63,8 +59,6 @@ class Agent:
         self._environ.pop("LC_CTYPE", None)
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self._decoder = wire.Decoder()
-        self._unsent: Deque[memoryview] = collections.deque()
-        self._is_urgent = self._is_waiting = False
         self._work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
         self.sessions = sessions.Sessions(self)
@@ -91,44 +85,8 @@ class Agent:
             self._serve(header, payload)
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
-        """Queue a frame. What comes together goes together: each write wakes everybody up to the host.
-
-        So a little output waits for a moment, in which most programs that print little have ended.
-        """
-        self._unsent.append(memoryview(wire.encode(header, payload)))
-        if header["kind"] != "data" or len(payload) > LITTLE:
-            self._is_urgent = True
-        elif not self._is_waiting:
-            self._is_waiting = True
-            self.loop.later(MOMENT, self._hurry)
-
-    def _hurry(self) -> None:
-        self._is_waiting = False
-        self._is_urgent = True
-
-    def _after_turn(self) -> None:
-        if self._is_urgent:
-            self._is_urgent = False
-            self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                written = os.writev(
-                    1, [self._unsent[at] for at in range(min(len(self._unsent), MOST_AT_ONCE))]
-                )
-                while written:
-                    written -= len(self._unsent[0])
-                    frame = self._unsent.popleft()
-                    if written < 0:
-                        self._unsent.appendleft(frame[written:])
-                        written = 0
-        except BlockingIOError:
-            self.loop.watch(1, WRITE, self._flush)
-        except OSError:
-            os._exit(0)
-        else:
-            self.loop.unwatch(1)
+        """Send a frame, soon."""
+        self._sender.send(header, payload)
 
     def fail(
         self,
@@ -319,6 +277,11 @@ class Agent:
         self._work.pop(request_id, None)
 
     # -- processes --------------------------------------------------------------------------------
+
+    def marker_of(self, run_id: int) -> Optional[int]:
+        """Return the marker of a run that goes on."""
+        work = self._work.get(run_id)
+        return work.marker if isinstance(work, runs.Run) else None
 
     def process_started(self, pid: int, program: Program) -> None:
         self._programs[pid] = program

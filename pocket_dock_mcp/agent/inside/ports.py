@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, Optional, Set
+import os
+from typing import TYPE_CHECKING, Dict, List, Optional, Set
 
-from . import wire
+from . import killing, wire
 
 if TYPE_CHECKING:
     from .main import Agent
@@ -15,9 +16,9 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTEN = "0A"
 
 
-def listening() -> Set[int]:
-    """Return the ports."""
-    found = set()
+def listening() -> Dict[int, Set[str]]:
+    """Return the ports, each with the numbers of its sockets."""
+    found: Dict[int, Set[str]] = {}
     for table in _TABLES:
         try:
             with open(table, encoding="ascii") as file:
@@ -28,7 +29,24 @@ def listening() -> Set[int]:
         for line in lines:
             fields = line.split()
             if fields[3] == _LISTEN:
-                found.add(int(fields[1].rpartition(":")[2], 16))
+                found.setdefault(int(fields[1].rpartition(":")[2], 16), set()).add(fields[9])
+    return found
+
+
+def sockets_of(agent: Agent, marker: int) -> Optional[Set[str]]:
+    """Return the numbers of the sockets of a run's processes; None if one of them does not let us look."""
+    found: Set[str] = set()
+    with agent.user:
+        for pid in killing.marked(marker):
+            folder = "/proc/%d/fd/" % pid
+            try:
+                links = [os.readlink(folder + name) for name in os.listdir(folder)]
+            except FileNotFoundError:
+                # It has just ended, or closed one.
+                continue
+            except OSError:
+                return None
+            found.update(link[len("socket:[") : -1] for link in links if link.startswith("socket:["))
     return found
 
 
@@ -40,13 +58,25 @@ class Waiter:
         self.id = request_id
         self.wanted: Optional[int] = header.get("port")
         self.known: Set[int] = set(header.get("known", ()))
+        self.run: Optional[int] = header.get("run")
+        """The run that is to listen; None for anybody."""
         self.is_over = False
 
-    def look(self, ports: Set[int]) -> None:
-        found = ports & {self.wanted} if self.wanted is not None else ports - self.known
-        if found:
+    def look(self, ports: Dict[int, Set[str]]) -> None:
+        there = set(ports)
+        found = there - self.known if self.wanted is None else there.intersection([self.wanted])
+        if found and self._are_the_runs(set().union(*(ports[port] for port in found))):
             self._leave()
             self._agent.send({"kind": "reply", "id": self.id, "ports": sorted(found)})
+
+    def _are_the_runs(self, sockets: Set[str]) -> bool:
+        marker = None if self.run is None else self._agent.marker_of(self.run)
+        if self.run is None:
+            return True
+        if marker is None:
+            return False
+        own = sockets_of(self._agent, marker)
+        return own is None or bool(own & sockets)
 
     def abort(self) -> None:
         self._leave()
