@@ -57,6 +57,7 @@ class AsyncRun:
         self._waiters: list[anyio.Event] = []
         self._on_output: list[OnOutput] = []
         self._on_exit: list[OnExit] = []
+        self._read_to = dict.fromkeys(STREAMS, 0)
         self._began = time.monotonic()
 
     def __repr__(self) -> str:
@@ -85,6 +86,20 @@ class AsyncRun:
     def spool(self, stream: int) -> Spool:
         """Return what is kept of a stream (1 or 2)."""
         return self._spools[stream]
+
+    def read(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
+        """Return what a stream has printed since the last `read` of it; nothing if that is nothing.
+
+        Of more than `max_bytes`, or than could be kept, head and tail, and between them a line that says how
+        much is left out.
+        """
+        text = self.peek(stream, max_bytes)
+        self._read_to[stream] = self._spools[stream].total
+        return text
+
+    def peek(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
+        """Return what `read` would return, and leave it to be read."""
+        return self._spools[stream].since(self._read_to[stream], max_bytes)
 
     async def chunks(self) -> AsyncIterator[tuple[int, str]]:
         """Yield output as ``(stream, text)`` from the beginning on, as it comes, until the run has ended.

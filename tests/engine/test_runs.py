@@ -104,6 +104,19 @@ async def test_no_character_is_split_between_chunks(container: AsyncContainer) -
     assert [text for stream, text in chunks if stream == STDERR] == ["\ufffd"]
 
 
+async def test_new_output_is_peeked_at_and_read_once(container: AsyncContainer) -> None:
+    run = await container.start("echo one; read -r x; echo two; echo err >&2", keep_stdin=True)
+    await said(run, "one")
+    assert [run.peek(), run.peek(), run.read(), run.read()] == ["one\n", "one\n", "one\n", ""]
+    await run.write_stdin("\n")
+    await run.wait()
+
+    assert (run.read(), run.read(STDERR)) == ("two\n", "err\n")
+    run = await container.start("seq 1 100000")
+    await run.wait()
+    assert "bytes left out here" in run.read(max_bytes=1000)
+
+
 async def test_streaming_gives_every_byte_in_order(container: AsyncContainer) -> None:
     run = await container.start("seq 1 200000")
 
