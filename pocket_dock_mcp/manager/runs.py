@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -141,18 +142,23 @@ class RunBook:
         self._forget()
         run = SandboxRun(await self._container.start(code, **options), background=background)
         self._runs[run.id] = run
-        if len(self._runs) > WITH_IMAGES:
-            tuple(self._runs.values())[-WITH_IMAGES - 1].run.drop_images()
+        for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
+            older.run.drop_images()
         return run
 
     def _forget(self) -> None:
         """Let go of the oldest ended runs: of those beyond `REMEMBERED`, and more while room is short."""
+        if not self._is_crowded():
+            return
         for run_id, run in tuple(self._runs.items()):
-            if len(self._runs) < REMEMBERED and not self._container.is_short_of_room:
-                return
             if not run.run.is_running:
                 del self._runs[run_id]
                 run.run.close()
+                if not self._is_crowded():
+                    return
+
+    def _is_crowded(self) -> bool:
+        return len(self._runs) >= REMEMBERED or self._container.is_short_of_room
 
     def ids(self) -> list[str]:
         """Return the ids of all that can still be asked for."""
