@@ -14,7 +14,12 @@ import pytest
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
-from pocket_dock_mcp.errors import ContainerGoneError, EngineConflictError, EngineError
+from pocket_dock_mcp.errors import (
+    ContainerGoneError,
+    EngineConflictError,
+    EngineError,
+    EngineTimeoutError,
+)
 from pocket_dock_mcp.testing import FakeEngine
 from tests.behaviours import teach
 
