@@ -133,6 +133,9 @@ class Cell:
 
 
 def _last_pid() -> int:
-    """Return the pid that was given last."""
-    with open("/proc/loadavg", encoding="ascii") as file:
-        return int(file.read().split()[4])
+    """Return the pid that was given last; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[4])
+    except (OSError, ValueError, IndexError):
+        return 0
