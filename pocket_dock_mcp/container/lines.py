@@ -9,6 +9,7 @@ import anyio
 
 from pocket_dock_mcp.errors import FileTooLargeError, PocketDockError
 from pocket_dock_mcp.models import MIB, FileContent, FileLines
+from pocket_dock_mcp.spool.lines import after_newlines
 
 MAX_SEARCHED_BYTES = 2048 * MIB
 DEADLINE_S = 40.0
@@ -61,7 +62,7 @@ def _cut(
     end = min(len(data), max_bytes)
     partial = False
     if lines is not None:
-        end = min(end, _after_newlines(data, lines))
+        end = min(end, after_newlines(data, lines))
     if start is not None and start + end < index.size and end == max_bytes:
         whole = data.rfind(b"\n", 0, end) + 1
         partial = whole == 0
@@ -128,7 +129,7 @@ class _Index:
             return None
         offset = self._offsets[at - 1]
         data = await self.bytes(offset, self._offsets[at] - offset)
-        start = offset + _after_newlines(data, line - 1 - self._newlines[at - 1])
+        start = offset + after_newlines(data, line - 1 - self._newlines[at - 1])
         return None if start >= self.size else start
 
     async def bytes(self, offset: int, length: int) -> bytes:
@@ -138,19 +139,6 @@ class _Index:
         if skip >= 0 and (offset + length <= end or end >= self.size):
             return self._data[skip : skip + length]
         return (await self._read(offset, length)).data
-
-
-def _after_newlines(data: bytes, count: int) -> int:
-    """Return the place after the newline of that number, or the end: by halves, so that it only counts."""
-    low, high = 0, len(data)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = data.count(b"\n", low, middle)
-        if found >= count:
-            high = middle
-        else:
-            low, count = middle, count - found
-    return high
 
 
 def _too_far() -> FileTooLargeError:

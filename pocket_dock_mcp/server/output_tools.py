@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from typing import Annotated, Literal
 
 import anyio
@@ -16,7 +15,7 @@ from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.server.call import Ctx, told
 from pocket_dock_mcp.server.owners import owner_of
-from pocket_dock_mcp.server.render import reply
+from pocket_dock_mcp.server.render import block, reply
 from pocket_dock_mcp.server.schemas import OutputReply, RunId
 from pocket_dock_mcp.spool import Spool
 from pocket_dock_mcp.spool.lines import Excerpt, read_lines, read_range, tail_lines
@@ -165,7 +164,7 @@ def _reply(
     if found.first_line is not None and encoding == "utf-8":
         where = f"lines {found.first_line}-{found.last_line}"
     parts = [f"{stream}, {where} of {_size(found)}{', base64' if encoding == 'base64' else ''}"]
-    parts += _marked(content)
+    parts += block("output", content or "\n")
     if found.more:
         parts.append(f"There is more: go on with start_byte={found.next_byte}.")
     parts += _remarks(found.gap, removed=removed)
@@ -200,8 +199,7 @@ def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
     )
     count = f"{'' if found.exact else 'at least '}{found.matches} of {found.total_lines} lines match"
     parts = [f"{stream}: {count}"]
-    if content:
-        parts += _marked(content)
+    parts += block("output", content)
     if more:
         parts.append(f"There is more: go on with the same grep and start_byte={found.next_byte}.")
     parts += _remarks(found.gap, removed=removed)
@@ -210,11 +208,6 @@ def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
 
 def _size(found: Excerpt) -> str:
     return f"{found.total_bytes} bytes in {found.total_lines} lines"
-
-
-def _marked(content: str) -> list[str]:
-    mark = secrets.token_hex(3)
-    return [f"--- output {mark} ---", content.removesuffix("\n"), f"--- end {mark} ---"]
 
 
 def _remarks(gap: tuple[int, int] | None, *, removed: bool) -> list[str]:

@@ -125,3 +125,11 @@ def killed(what: str) -> CallToolResult:
 def plain(text: str) -> str:
     """Return a name that cannot act on a terminal or break out of its line."""
     return neutralise(text.replace("\n", "\\n"))[0].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def block(name: str, text: str, size: str = "", mark: str | None = None) -> list[str]:
+    """Put text that is data between marks that it cannot have known; nothing for no text."""
+    if not text:
+        return []
+    mark = mark or secrets.token_hex(3)
+    return [f"--- {name} {mark}{size} ---", text.removesuffix("\n"), f"--- end {mark} ---"]

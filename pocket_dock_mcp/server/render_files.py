@@ -7,7 +7,6 @@ could act on a terminal. The structured result has it as it is.
 from __future__ import annotations
 
 import base64
-import secrets
 from collections.abc import Sequence
 
 from mcp.types import CallToolResult, ImageContent
@@ -18,7 +17,7 @@ from pocket_dock_mcp.server.file_schemas import EditReply, FindReply, Found, Mat
 from pocket_dock_mcp.server.image_files import MAX_BYTES, MAX_SIDE
 from pocket_dock_mcp.server.pictures import Picture
 from pocket_dock_mcp.server.reading import Asked, Image, Part
-from pocket_dock_mcp.server.render import plain, reply
+from pocket_dock_mcp.server.render import block, plain, reply
 from pocket_dock_mcp.spool.text import without_cut_end
 
 
@@ -46,7 +45,7 @@ def edited(sandbox_id: str, result: FileEdited) -> CallToolResult:
     )
     by_edit = f" (by edit: {', '.join(map(str, counts))})" if len(counts) > 1 else ""
     parts = [f"Edited {path}: {count(sum(counts), 'replacement')}{by_edit}."]
-    parts += _block("diff", neutralise(result.diff)[0])
+    parts += block("diff", neutralise(result.diff)[0])
     if result.diff_truncated:
         parts.append("The diff is longer; this is its beginning.")
     return reply("\n".join(parts), structured)
@@ -146,7 +145,7 @@ def _text(structured: ReadReply, data: bytes) -> list[str]:
     content = structured.content
     text, changed = neutralise(content)
     # Of a file of empty lines there is something to show, too.
-    parts = _block("file", text or "\n") if data else []
+    parts = block("file", text or "\n") if data else []
     if "\r\n" in content:
         parts.append("Lines end with CRLF.")
     if changed:
@@ -209,7 +208,7 @@ def found(sandbox_id: str, result: FilesFound, *, grep: bool) -> CallToolResult:
         skipped=result.skipped,
     )
     parts = [_summary(structured, grep=grep)]
-    parts += _block("found", "\n".join(_by_file(matches) if grep else map(_name, files)))
+    parts += block("found", "\n".join(_by_file(matches) if grep else map(_name, files)))
     if any(file.escaped for file in files) or any(match.escaped for match in matches):
         parts.append("Of names that are marked (escaped), \\xNN is a byte and \\uNNNN a character.")
     parts += _remarks(result, is_empty=not files and not matches)
@@ -281,13 +280,6 @@ def _escaped(char: str) -> str:
     if number < 0x80:
         return {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\x{number:02x}")
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _block(name: str, text: str) -> list[str]:
-    if not text:
-        return []
-    mark = secrets.token_hex(3)
-    return [f"--- {name} {mark} ---", text.removesuffix("\n"), f"--- end {mark} ---"]
 
 
 def count(number: int | None, one: str, many: str | None = None) -> str:

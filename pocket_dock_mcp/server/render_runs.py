@@ -14,6 +14,7 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 
 from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.server.render import block
 from pocket_dock_mcp.server.render_files import escaped
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
 
@@ -50,10 +51,10 @@ def run(
     parts = [_headline(result, run_id, since=since)]
     if found:
         parts.append(_name(found))
-    parts += _block("result", structured.result or "", "", mark)
+    parts += block("result", structured.result or "", "", mark)
     new = "new, of " if since else ""
-    parts += _block("stdout", structured.stdout, f" ({new}{result.stdout_bytes} bytes)", mark)
-    parts += _block("stderr", structured.stderr, f" ({new}{result.stderr_bytes} bytes)", mark)
+    parts += block("stdout", structured.stdout, f" ({new}{result.stdout_bytes} bytes)", mark)
+    parts += block("stderr", structured.stderr, f" ({new}{result.stderr_bytes} bytes)", mark)
     parts += _remarks(result, structured, left)
     structured.hint = _hint(result, run_id, background=background)
     if structured.hint:
@@ -173,12 +174,6 @@ def _fitting(images: Sequence[RunImage]) -> tuple[list[RunImage], int]:
             room -= len(image.data)
             fitting.append(image)
     return fitting, len(images) - len(fitting)
-
-
-def _block(name: str, text: str, size: str, mark: str) -> list[str]:
-    if not text:
-        return []
-    return [f"--- {name} {mark}{size} ---", text.removesuffix("\n"), f"--- end {mark} ---"]
 
 
 def _name(text: str) -> str:

@@ -76,12 +76,18 @@ def marked(marker: int) -> Iterator[int]:
 
 def born(pid: int) -> int:
     """Return when a process began, in clock ticks since boot; 0 if it is gone."""
+    fields = stat(pid)
+    return 0 if fields is None else int(fields[19])
+
+
+def stat(pid: int) -> Optional[List[bytes]]:
+    """Return what proc_pid_stat(5) has of a process, from its state on; None if it is gone."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             # After the name, which may have anything in it.
-            return int(file.read().rpartition(b")")[2].split()[19])
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
+        return None
 
 
 def owned(uid: int) -> Iterator[int]:

@@ -62,11 +62,8 @@ class Meter:
 
 def _usage(pid: int) -> Optional[tuple[float, int]]:
     """Return CPU seconds (with those of children that it has waited for) and resident bytes."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            # After the name, which may have anything in it.
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
+    fields = killing.stat(pid)
+    if fields is None:
         return None
     cpu = sum(int(fields[at]) for at in (11, 12, 13, 14)) / _TICKS
     return cpu, int(fields[21]) * _PAGE
