@@ -17,6 +17,7 @@
     |  +- ImageBuildError
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
+    |  +- SandboxBusyError             it is kept, and another process of yours uses it
     |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
     |  +- SnapshotNotFoundError        LookupError
@@ -182,6 +183,16 @@ class SandboxNotFoundError(SandboxError, LookupError):
 
     def __init__(self) -> None:
         super().__init__("There is no such sandbox.")
+
+
+class SandboxBusyError(SandboxError):
+    """The sandbox is kept, is yours, and another process of yours is using it."""
+
+    code = "sandbox_busy"
+    default_hint = "Only one process at a time can use a kept sandbox. End that one, or use another sandbox."
+
+    def __init__(self) -> None:
+        super().__init__("Another process is using this sandbox.")
 
 
 class SandboxClosedError(SandboxError):

@@ -11,7 +11,10 @@ import anyio
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from pocket_dock_mcp.images import ImageStore
-from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.journal import Intent, Journal
+from pocket_dock_mcp.manager.locking import remove_torn
+from pocket_dock_mcp.manager.records import KeptStore
+from pocket_dock_mcp.manager.snapshots import SnapshotStore
 from pocket_dock_mcp.manager.sweep import sweep
 from pocket_dock_mcp.settings import Settings
 
@@ -35,7 +38,10 @@ class EngineAccess:
     """Connects when it is first asked to, and not before."""
 
     def __init__(self, settings: Settings, connect: Connect) -> None:
+        self._state = settings.state_dir
         self._instances = settings.state_dir / "instances"
+        self.snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        self.kept = KeptStore(settings.state_dir / "sandboxes")
         self._connect = connect
         self._lock = anyio.Lock()
         self._access: Access | None = None
@@ -78,13 +84,20 @@ class EngineAccess:
         """Sweep up after dead processes, then begin a journal; a failing sweep is no reason not to serve."""
         with anyio.move_on_after(SWEEP_DEADLINE):
             try:
-                await sweep(engine, self._instances)
+                await sweep(engine, self._instances, self._is_kept)
             except EngineError as error:
                 logger.warning("could not sweep up after earlier processes: %s", error)
+        for directory in ("instances", "snapshots", "sandboxes"):
+            remove_torn(self._state / directory)
         if self.journal is None:
             self.journal = Journal(self._instances)
         self.journal.use_engine(engine.info.identity)
         return Access(engine, ImageStore(engine), self.journal)
+
+    def _is_kept(self, intent: Intent) -> bool:
+        if intent.kind == "image":
+            return self.snapshots.has_tag(intent.name)
+        return self.kept.has_container(intent.name, intent.nonce)
 
 
 async def _answers(engine: Engine) -> bool:

@@ -7,15 +7,15 @@ The lock is the kernel's, so neither a reused process id nor a reboot can fool i
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
+
+from pocket_dock_mcp.manager.locking import create_locked, open_locked
 
 Kind = Literal["container", "image"]
 
@@ -50,14 +50,9 @@ class Journal:
         Raises:
             OSError: the directory cannot be written.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.instance = secrets.token_hex(8)
         self._path = directory / f"{self.instance}.jsonl"
-        # Locked under another name first: a sweeper must never see it unlocked.
-        temporary = directory / f".{self.instance}.new"
-        self._file = temporary.open("a", encoding="utf-8")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        temporary.rename(self._path)
+        self._file = create_locked(self._path)
         self._engine = ""
         self._live: set[str] = set()
 
@@ -98,38 +93,18 @@ class Journal:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[IO[str] | None]:
-    """Yield a dead process's file, locked; None when it is alive or the file has gone."""
-    try:
-        file = path.open("r", encoding="utf-8", errors="replace")
-    except OSError:
-        yield None
-        return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        # Another sweeper may have removed it between our open and our lock.
-        yield file if _same(path, file) else None
-
-
-def _same(path: Path, file: IO[str]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except OSError:
-        return False
-
-
-@contextmanager
 def dead_records(directory: Path) -> Iterator[Iterator[tuple[Path, Record]]]:
     """Yield the records of dead processes one by one, each locked while it is looked at."""
 
     def walk() -> Iterator[tuple[Path, Record]]:
         for path in sorted(directory.glob("*.jsonl")):
-            with _locked(path) as file:
-                if file is not None:
+            try:
+                file = open_locked(path)
+            except OSError:
+                # Its process lives.
+                continue
+            if file is not None:
+                with file:
                     yield path, _parse(path.stem, file.read())
 
     yield walk()

@@ -13,7 +13,7 @@ from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.sandbox import Sandbox
-from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
+from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.settings import Settings
 
@@ -28,7 +28,7 @@ class SnapshotKeeper:
     def __init__(self, settings: Settings, access: EngineAccess) -> None:
         self._settings = settings
         self._access = access
-        self._snapshots = SnapshotStore(settings.state_dir / "snapshots")
+        self._snapshots = access.snapshots
         self._deleted: dict[str, Engine] = {}
         """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
 

@@ -11,6 +11,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pocket_dock_mcp.manager.locking import create_locked
+
 _ID = re.compile(r"snap-[0-9a-f]{32}")
 
 
@@ -47,11 +49,7 @@ class SnapshotStore:
 
     def add(self, snapshot: Snapshot) -> None:
         """Put a snapshot on record."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(snapshot.id)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(snapshot)), encoding="utf-8")
-        temporary.rename(path)
+        create_locked(self._path(snapshot.id), json.dumps(asdict(snapshot))).close()
 
     def empty(self) -> bool:
         """Whether nobody has a snapshot on any engine."""
@@ -70,6 +68,12 @@ class SnapshotStore:
         found = (self._read(path) for path in self._directory.glob("snap-*.json"))
         mine = [s for s in found if s is not None and s.principal == principal and s.engine == engine]
         return sorted(mine, key=lambda snapshot: snapshot.created)
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether a snapshot on record, of anybody, has this image."""
+        snapshot_id = tag.rpartition(":")[2]
+        found = self._read(self._path(snapshot_id)) if _ID.fullmatch(snapshot_id) else None
+        return found is not None and found.tag == tag
 
     def remove(self, snapshot_id: str) -> None:
         """Take a snapshot off the record. Quiet when it is not on it."""

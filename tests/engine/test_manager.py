@@ -401,3 +401,30 @@ async def test_a_killed_process_is_dead_at_once(engine: Engine, tmp_path: Path) 
     await sweep(engine, tmp_path)
 
     assert list(tmp_path.glob("*.jsonl")) == []
+
+
+async def test_a_sweep_leaves_what_is_on_record_as_kept(engine: Engine, image: str, tmp_path: Path) -> None:
+    dead = Journal(tmp_path)
+    dead.use_engine(engine.info.identity)
+    kept, left = (dead.intend("container", unique(what)) for what in ("kept", "left"))
+    for intent in (kept, left):
+        labels = {INSTANCE_LABEL: dead.instance, NONCE_LABEL: intent.nonce}
+        await engine.create(container_spec(intent.name, image, labels))
+    dead.close()
+
+    removed = await sweep(engine, tmp_path, lambda intent: intent.name == kept.name)
+
+    assert removed == [left.name]
+    (found,) = await engine.containers(f"{NONCE_LABEL}={kept.nonce}")
+    await engine.remove(found.id)
+
+
+async def test_a_new_process_clears_torn_files_away(target: Target, settings: Settings) -> None:
+    torn = settings.state_dir / "snapshots" / ".snap-0.json.new"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("{")
+
+    async with Manager(settings, lambda: connect(target)) as manager:
+        await manager._access.ready()
+
+    assert not torn.exists()

@@ -1,0 +1,159 @@
+"""Which sandboxes are kept beyond this process: one small file each, locked by the process that holds one.
+
+The file is the authority, as with snapshots: a container without one is not ours to go on with, whatever
+its labels say. It has the sandbox's environment, so nobody but its owner may read it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from pocket_dock_mcp.errors import SandboxBusyError
+from pocket_dock_mcp.manager.locking import create_locked, open_locked
+from pocket_dock_mcp.manager.sandbox import SandboxRequest
+from pocket_dock_mcp.models import Limits
+
+_ID = re.compile(r"sb-[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What it takes to reach a kept sandbox, or to start it again."""
+
+    id: str
+    principal: str
+    """Who may use it."""
+    engine: str
+    """Identity of the engine that has its container."""
+    container_id: str
+    container_name: str
+    nonce: str
+    """The container's label of that kind: with another one it is not ours."""
+    image_id: str
+    uid: int
+    request: SandboxRequest
+    created: float
+    """Seconds since the epoch."""
+
+
+class Claim:
+    """A record that this process holds: no other process goes on with that sandbox meanwhile."""
+
+    def __init__(self, path: Path, file: IO[str], kept: Kept) -> None:
+        self._path = path
+        self._file = file
+        self.kept = kept
+
+    def update(self, **changes: Any) -> None:
+        """Change what is on record, at once."""
+        self.kept = replace(self.kept, **changes)
+        file = create_locked(self._path, _text(self.kept))
+        self._file.close()
+        self._file = file
+
+    def remove(self) -> None:
+        """Take the sandbox off the record. Idempotent."""
+        if not self._file.closed:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+
+    def release(self) -> None:
+        """Leave it to others. Idempotent."""
+        self._file.close()
+
+
+class KeptStore:
+    """The records in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def add(self, kept: Kept) -> Claim:
+        """Put a sandbox on record, held by this process."""
+        path = self._path(kept.id)
+        return Claim(path, create_locked(path, _text(kept)), kept)
+
+    def claim(self, sandbox_id: str) -> Claim | None:
+        """Hold a record; None if there is none (any more).
+
+        Raises:
+            SandboxBusyError: another process holds it.
+        """
+        path = self._path(sandbox_id)
+        try:
+            file = open_locked(path)
+        except OSError:
+            raise SandboxBusyError from None
+        if file is None:
+            return None
+        kept = _parse(file.read())
+        if kept is None:
+            file.close()
+            return None
+        return Claim(path, file, kept)
+
+    def is_held(self, sandbox_id: str) -> bool:
+        """Whether some process holds this record now."""
+        try:
+            claim = self.claim(sandbox_id)
+        except SandboxBusyError:
+            return True
+        if claim is not None:
+            claim.release()
+        return False
+
+    def empty(self) -> bool:
+        """Whether no sandbox of anybody is on record."""
+        return next(self._directory.glob("sb-*.json"), None) is None
+
+    def find(self, principal: str, engine: str, sandbox_id: str) -> Kept | None:
+        """Return a principal's record on this engine, or None for any other."""
+        if not _ID.fullmatch(sandbox_id):
+            return None
+        kept = _read(self._path(sandbox_id))
+        mine = kept is not None and kept.principal == principal and kept.engine == engine
+        return kept if mine else None
+
+    def has_container(self, name: str, nonce: str) -> bool:
+        """Whether a sandbox on record, of anybody on any engine, has this container."""
+        return any(kept.container_name == name and kept.nonce == nonce for kept in self._all())
+
+    def of(self, principal: str | None, engine: str) -> list[Kept]:
+        """Return a principal's (None: everybody's) records on this engine, oldest first."""
+        mine = [kept for kept in self._all() if kept.engine == engine and principal in (None, kept.principal)]
+        return sorted(mine, key=lambda kept: kept.created)
+
+    def _all(self) -> Iterator[Kept]:
+        for path in self._directory.glob("sb-*.json"):
+            if (kept := _read(path)) is not None:
+                yield kept
+
+    def _path(self, sandbox_id: str) -> Path:
+        return self._directory / f"{sandbox_id}.json"
+
+
+def _text(kept: Kept) -> str:
+    return json.dumps(asdict(kept))
+
+
+def _read(path: Path) -> Kept | None:
+    try:
+        return _parse(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+
+
+def _parse(text: str) -> Kept | None:
+    try:
+        fields = json.loads(text)
+        request = fields["request"]
+        request["limits"] = Limits(**request["limits"])
+        return Kept(**{**fields, "request": SandboxRequest(**request)})
+    except (ValueError, TypeError, KeyError):
+        # Not one of ours, or of another release.
+        return None

@@ -1,0 +1,109 @@
+"""Records of kept sandboxes: whose they are, who holds one, and what is not one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocket_dock_mcp.errors import SandboxBusyError
+from pocket_dock_mcp.manager.records import Kept, KeptStore
+from pocket_dock_mcp.manager.sandbox import SandboxRequest, new_id
+from pocket_dock_mcp.models import Limits
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> KeptStore:
+    return KeptStore(tmp_path / "sandboxes")
+
+
+def kept(principal: str = "alice", engine: str = "docker:1") -> Kept:
+    return Kept(
+        id=new_id(),
+        principal=principal,
+        engine=engine,
+        container_id="c" * 64,
+        container_name="pocket-dock-1",
+        nonce="n",
+        image_id="sha256:1",
+        uid=1_000_001,
+        request=SandboxRequest(image="minimal", limits=Limits(cpus=0.5), env={"TOKEN": "x"}, name="mine"),
+        created=1.5,
+    )
+
+
+def test_a_record_is_read_back_whole_and_by_its_owner_only(store: KeptStore) -> None:
+    assert store.empty()
+    mine = kept()
+    store.add(mine).release()
+
+    assert not store.empty()
+    assert store.find("alice", "docker:1", mine.id) == mine
+    assert store.find("bob", "docker:1", mine.id) is None
+    assert store.find("alice", "docker:2", mine.id) is None
+    assert store.of("alice", "docker:1") == store.of(None, "docker:1") == [mine]
+    assert store.of("bob", "docker:1") == []
+
+
+@pytest.mark.parametrize("sandbox_id", ["", "../x", "sb-" + "0" * 32, "sb-" + "0" * 31 + "\n", "x" * 10_000])
+def test_what_is_no_record_is_not_found(store: KeptStore, sandbox_id: str) -> None:
+    store.add(kept()).release()
+
+    assert store.find("alice", "docker:1", sandbox_id) is None
+
+
+def test_nobody_but_the_user_may_read_it(store: KeptStore, tmp_path: Path) -> None:
+    store.add(kept()).release()
+
+    (path,) = (tmp_path / "sandboxes").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_one_process_at_a_time_holds_a_record(store: KeptStore, tmp_path: Path) -> None:
+    mine = kept()
+    claim = store.add(mine)
+    ask = (
+        "import sys; from pathlib import Path; from pocket_dock_mcp.manager.records import KeptStore; "
+        "print(KeptStore(Path(sys.argv[1])).is_held(sys.argv[2]))"
+    )
+
+    def held() -> str:
+        argv = [sys.executable, "-c", ask, str(tmp_path / "sandboxes"), mine.id]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert held() == "True"
+    with pytest.raises(SandboxBusyError):
+        store.claim(mine.id)
+    claim.update(container_id="d" * 64)
+    assert held() == "True"
+    claim.release()
+    assert held() == "False"
+    again = store.claim(mine.id)
+    assert again is not None
+    assert again.kept == replace(mine, container_id="d" * 64)
+    again.release()
+
+
+def test_a_removed_record_is_gone_for_good(store: KeptStore, tmp_path: Path) -> None:
+    claim = store.add(kept())
+    claim.remove()
+    claim.remove()
+
+    assert store.claim(claim.kept.id) is None
+    assert store.empty()
+    assert list((tmp_path / "sandboxes").iterdir()) == []
+
+
+def test_a_file_that_is_no_record_is_passed_over(store: KeptStore, tmp_path: Path) -> None:
+    mine = kept()
+    store.add(mine).release()
+    strange = new_id()
+    (tmp_path / "sandboxes" / f"{strange}.json").write_text('{"id": 1}')
+
+    assert store.of(None, "docker:1") == [mine]
+    assert store.find("alice", "docker:1", strange) is None
+    assert store.claim(strange) is None
