@@ -5,6 +5,7 @@
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
     +- QuotaError                      too many sandboxes or snapshots
+    +- StateError                      the state directory cannot be written
     +- EngineError
     |  +- EngineUnavailableError       ConnectionError: nobody answers
     |  +- EngineTimeoutError           TimeoutError: somebody listens and does not answer
@@ -108,6 +109,13 @@ class QuotaError(PocketDockError):
     """The owner already has as many as allowed."""
 
     code = "quota"
+
+
+class StateError(PocketDockError):
+    """What has to be on record before anything is made cannot be written; so nothing was made."""
+
+    code = "state"
+    default_hint = "Make the state directory writable, or set POCKET_DOCK_STATE_DIR to one that is."
 
 
 class EngineError(PocketDockError):

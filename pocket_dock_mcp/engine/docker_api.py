@@ -105,13 +105,13 @@ class DockerApiEngine:
             # Said here, because aiodocker would ask "version" for it, and that takes Podman a second.
             client.api_version = f"v{answer['Api-Version']}"
             async with engine_call("ping", url, CALL_DEADLINE):
-                system = await client.system.info()
+                info = _engine_info(url, answer, await client.system.info())
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await client.close()
                 await dialler.close()
             raise
-        return cls(client, dialler, _engine_info(url, answer, system), on_close)
+        return cls(client, dialler, info, on_close)
 
     @property
     def info(self) -> EngineInfo:
@@ -127,8 +127,9 @@ class DockerApiEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a hardened container; see the port."""
-        image = await self._inspect_image(spec.image)
-        volumes = (image.get("Config") or {}).get("Volumes") or {}
+        async with engine_call("image", spec.image, CALL_DEADLINE):
+            image = await self._client.images.inspect(spec.image)
+            volumes = (image["Config"] or {}).get("Volumes") or {}
         config = create_config(spec, image_volumes=tuple(volumes))
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
@@ -151,16 +152,16 @@ class DockerApiEngine:
         """Say how a container is; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):
             data = await self._client.containers.container(container_id).show()
-        state = data["State"]
-        status = _status(state.get("Status"))
-        return ContainerState(
-            id=data["Id"],
-            name=data["Name"].lstrip("/"),
-            status=status,
-            labels=data["Config"].get("Labels") or {},
-            exit_code=state.get("ExitCode") if status == "exited" else None,
-            oom_killed=bool(state.get("OOMKilled")),
-        )
+            state = data["State"]
+            status = _status(state.get("Status"))
+            return ContainerState(
+                id=data["Id"],
+                name=data["Name"].lstrip("/"),
+                status=status,
+                labels=data["Config"].get("Labels") or {},
+                exit_code=state.get("ExitCode") if status == "exited" else None,
+                oom_killed=bool(state.get("OOMKilled")),
+            )
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
@@ -179,15 +180,15 @@ class DockerApiEngine:
         filters = json.dumps({"label": [label]})
         async with engine_call("list", label, CALL_DEADLINE):
             found = await self._client.containers.list(all=True, filters=filters)
-        return [
-            ContainerState(
-                id=item["Id"],
-                name=item["Names"][0].lstrip("/") if item["Names"] else "",
-                status=_status(item["State"]),
-                labels=item["Labels"] or {},
-            )
-            for item in found
-        ]
+            return [
+                ContainerState(
+                    id=item["Id"],
+                    name=item["Names"][0].lstrip("/") if item["Names"] else "",
+                    status=_status(item["State"]),
+                    labels=item["Labels"] or {},
+                )
+                for item in found
+            ]
 
     async def exec(
         self,
@@ -220,34 +221,35 @@ class DockerApiEngine:
             done = await self._client.containers.container(container_id).commit(
                 repository=repository, tag=version, changes=changes, config={}
             )
-        # Podman leaves the algorithm out here, and only here.
-        return f"sha256:{str(done['Id']).removeprefix('sha256:')}"
+            # Podman leaves the algorithm out here, and only here.
+            return f"sha256:{str(done['Id']).removeprefix('sha256:')}"
 
     # -- images -----------------------------------------------------------------------------------
 
     async def image(self, reference: str) -> ImageState:
         """Look up an image; see the port."""
-        data = await self._inspect_image(reference)
-        return ImageState(
-            id=data["Id"],
-            tags=tuple(data.get("RepoTags") or ()),
-            labels=(data.get("Config") or {}).get("Labels") or {},
-            size_bytes=int(data.get("Size") or 0),
-        )
+        async with engine_call("image", reference, CALL_DEADLINE):
+            data = await self._client.images.inspect(reference)
+            return ImageState(
+                id=data["Id"],
+                tags=tuple(data.get("RepoTags") or ()),
+                labels=(data.get("Config") or {}).get("Labels") or {},
+                size_bytes=int(data.get("Size") or 0),
+            )
 
     async def images(self, label: str) -> list[ImageState]:
         """List images by label; see the port."""
         async with engine_call("list", label, CALL_DEADLINE):
             found = await self._client.images.list(filters={"label": [label]})
-        return [
-            ImageState(
-                id=item["Id"],
-                tags=tuple(item.get("RepoTags") or ()),
-                labels=item.get("Labels") or {},
-                size_bytes=int(item.get("Size") or 0),
-            )
-            for item in found
-        ]
+            return [
+                ImageState(
+                    id=item["Id"],
+                    tags=tuple(item.get("RepoTags") or ()),
+                    labels=item.get("Labels") or {},
+                    size_bytes=int(item.get("Size") or 0),
+                )
+                for item in found
+            ]
 
     async def pull(self, reference: str) -> AsyncIterator[str]:
         """Fetch an image; see the port."""
@@ -258,7 +260,7 @@ class DockerApiEngine:
             async for line in lines:
                 yield line
         # Podman reports some failures as progress only.
-        await self._inspect_image(reference)
+        await self.image(reference)
 
     async def build(
         self, context: bytes, tag: str, *, build_args: Mapping[str, str], labels: Mapping[str, str]
@@ -274,7 +276,7 @@ class DockerApiEngine:
                     yield line
         except ImageBuildError as error:
             raise ImageBuildError(f"{error.message} Its last lines: {' | '.join(last)}") from error
-        await self._inspect_image(tag)
+        await self.image(tag)
 
     async def import_rootfs(
         self, tar: AsyncIterable[bytes], tag: str, *, labels: Mapping[str, str] | None = None
@@ -315,9 +317,10 @@ class DockerApiEngine:
             while True:
                 async with engine_call(verb, subject, max(0, int(ends - anyio.current_time()))):
                     event = await response.content.readline()
+                    lines = _progress_lines(verb, subject, json.loads(event)) if event else []
                 if not event:
                     return
-                for line in _progress_lines(verb, subject, json.loads(event)):
+                for line in lines:
                     yield line
 
     async def remove_image(self, reference: str) -> None:
@@ -337,10 +340,6 @@ class DockerApiEngine:
         finally:
             if self._on_close is not None:
                 await self._on_close()
-
-    async def _inspect_image(self, reference: str) -> dict[str, Any]:
-        async with engine_call("image", reference, CALL_DEADLINE):
-            return await self._client.images.inspect(reference)
 
 
 async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:

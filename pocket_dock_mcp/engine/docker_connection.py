@@ -16,7 +16,14 @@ from aiodocker.stream import Stream as DockerStream
 
 from pocket_dock_mcp.engine.base import ExecState
 from pocket_dock_mcp.engine.translate import Verb, translate
-from pocket_dock_mcp.errors import ConfigError, EngineTimeoutError, EngineUnavailableError, StreamLostError
+from pocket_dock_mcp.errors import (
+    ConfigError,
+    EngineResponseError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    PocketDockError,
+    StreamLostError,
+)
 
 HIGH_WATER = 64 * 1024
 """Bytes in a connection's write buffer from which on a sender waits: asyncio's own mark."""
@@ -40,7 +47,11 @@ def connector(url: str) -> aiohttp.BaseConnector:
 
 @asynccontextmanager
 async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
-    """Give one request its deadline and turn its failures into our errors."""
+    """Give one request its deadline and turn its failures into our errors.
+
+    What is made of the answer belongs into the block as well: a broken connection or proxy may have made
+    anything of it.
+    """
     try:
         with anyio.fail_after(deadline):
             yield
@@ -49,10 +60,17 @@ async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterato
     except TimeoutError as error:
         message = f"The container engine did not answer within {deadline:g} s ({verb} {subject!r})."
         raise EngineTimeoutError(message) from error
+    except PocketDockError:
+        raise
     # The last two: the client was closed meanwhile.
     except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
         message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
         raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        message = f"What the container engine answered makes no sense ({verb} {subject!r}): {error!r}."
+        raise EngineResponseError(
+            message, hint="Check that nothing but the engine answers, and try again."
+        ) from error
 
 
 def _plain(message: str) -> str:
@@ -153,5 +171,6 @@ class ExecutedStream(AttachedStream):
         """Ask how the program fares; see the port."""
         async with engine_call("exec", self._handle.id, CALL_DEADLINE):
             data = await self._handle.inspect()
-        running = bool(data.get("Running"))
-        return ExecState(running=running, exit_code=None if running else data.get("ExitCode"))
+            running = bool(data["Running"])
+            code = None if running or data["ExitCode"] is None else int(data["ExitCode"])
+        return ExecState(running=running, exit_code=code)

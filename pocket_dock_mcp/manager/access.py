@@ -9,9 +9,14 @@ from dataclasses import dataclass
 import anyio
 
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
+from pocket_dock_mcp.errors import (
+    EngineError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    SandboxClosedError,
+)
 from pocket_dock_mcp.images import ImageStore
-from pocket_dock_mcp.manager.journal import Intent, Journal
+from pocket_dock_mcp.manager.journal import Intent, Journal, dead_records
 from pocket_dock_mcp.manager.locking import remove_torn
 from pocket_dock_mcp.manager.records import KeptStore
 from pocket_dock_mcp.manager.snapshots import SnapshotStore
@@ -20,7 +25,11 @@ from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SWEEP_DEADLINE = 20.0
+SWEEP_DEADLINE = 5.0
+"""Seconds that a first call waits for the removal of what dead processes left. What takes longer is gone on
+with meanwhile; see `pocket_dock_mcp.manager.mending`."""
+RETIRED = 3
+"""Lost engines that are kept open for the sandboxes that may still live on them."""
 
 Connect = Callable[[], Awaitable[Engine]]
 
@@ -46,7 +55,11 @@ class EngineAccess:
         self._lock = anyio.Lock()
         self._access: Access | None = None
         self._suspect = False
+        self._closed = False
+        self._retired: list[Engine] = []
         self.journal: Journal | None = None
+        self.is_clean = False
+        """Whether nothing of dead processes is left on the engine, as far as is known."""
 
     async def ready(self) -> Access:
         """Return the engine, connecting at the first call and again after it was lost.
@@ -54,12 +67,15 @@ class EngineAccess:
         Raises:
             EngineError: none answers.
             ConfigError: the one that is configured cannot be.
+            StateError: what is made cannot be put on record.
+            SandboxClosedError: it was closed.
         """
         async with self._lock:
             if self._suspect and self._access is not None and not await _answers(self._access.engine):
-                lost, self._access = self._access, None
-                await lost.engine.aclose()
+                await self._retire(self._access.engine)
+                self._access = None
             self._suspect = False
+            self._require_open()
             if self._access is None:
                 self._access = await self._open(await self._connect())
             return self._access
@@ -71,28 +87,67 @@ class EngineAccess:
 
     async def aclose(self) -> None:
         """Let go of the engine and of the journal. Idempotent."""
+        self._closed = True
+        engines, self._retired = self._retired, []
         if self._access is not None:
-            access, self._access = self._access, None
-            await access.engine.aclose()
+            engines.append(self._access.engine)
+            self._access = None
+        for engine in engines:
+            await engine.aclose()
 
     def close_journal(self) -> None:
         """Close the journal; its file stays if something of ours may be left."""
         if self.journal is not None:
             self.journal.close()
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SandboxClosedError("The server is shutting down.")
+
     async def _open(self, engine: Engine) -> Access:
         """Sweep up after dead processes, then begin a journal; a failing sweep is no reason not to serve."""
-        with anyio.move_on_after(SWEEP_DEADLINE):
-            try:
-                await sweep(engine, self._instances, self._is_kept)
-            except EngineError as error:
-                logger.warning("could not sweep up after earlier processes: %s", error)
-        for directory in ("instances", "snapshots", "sandboxes"):
-            remove_torn(self._state / directory)
-        if self.journal is None:
-            self.journal = Journal(self._instances)
-        self.journal.use_engine(engine.info.identity)
+        try:
+            with anyio.move_on_after(SWEEP_DEADLINE):
+                await self.sweep(engine)
+            if self.journal is not None and self.journal.is_open_about_another(engine.info.identity):
+                # It stays for whoever reaches that engine again.
+                self.journal.close()
+                self.journal = None
+            if self.journal is None:
+                self.journal = Journal(self._instances)
+            self.journal.use_engine(engine.info.identity)
+            self._require_open()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await engine.aclose()
+            raise
         return Access(engine, ImageStore(engine), self.journal)
+
+    async def sweep(self, engine: Engine) -> None:
+        """Remove what dead processes have left; `is_clean` says whether that was all. Never fails."""
+        self.is_clean = False
+        try:
+            swept = await sweep(engine, self._instances, self._is_kept)
+            for directory in ("instances", "snapshots", "sandboxes"):
+                remove_torn(self._state / directory)
+            self.is_clean = not swept.left
+        except (EngineError, OSError) as error:
+            logger.warning("could not sweep up after earlier processes: %s", error)
+
+    def has_dead(self) -> bool:
+        """Whether a dead process has left a journal."""
+        with dead_records(self._instances) as records:
+            return next(records, None) is not None
+
+    async def _retire(self, engine: Engine) -> None:
+        """Put away an engine that does not answer.
+
+        It is not closed: perhaps it is only slow, and then sandboxes live on its streams. Those of it that
+        are idle cost nothing; a service of ours that is stuck does, so not many are kept.
+        """
+        self._retired.append(engine)
+        if len(self._retired) > RETIRED:
+            await self._retired.pop(0).aclose()
 
     def _is_kept(self, intent: Intent) -> bool:
         if intent.kind == "image":

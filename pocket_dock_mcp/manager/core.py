@@ -22,10 +22,12 @@ from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
-from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
-    EngineError,
+    EngineConflictError,
+    ImageNotFoundError,
     InvalidArgumentError,
+    LimitsNotEnforcedError,
+    ProgramNotFoundError,
     QuotaError,
     RunNotFoundError,
     SandboxClosedError,
@@ -33,8 +35,8 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
-from pocket_dock_mcp.manager.journal import Intent, Journal
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
+from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot
@@ -52,6 +54,15 @@ REMEMBERED = 256
 
 REMEMBERED_RUNS = 4096
 """Their runs, likewise."""
+
+_ANSWERED = (
+    ImageNotFoundError,
+    EngineConflictError,
+    LimitsNotEnforcedError,
+    ProgramNotFoundError,
+    SandboxLostError,
+)
+"""Failures of a launch after which the engine is not at it any more."""
 
 Progress = Callable[[str], None]
 
@@ -73,7 +84,8 @@ class Manager:
         self._ending = 0
         self._ended_one = anyio.Event()
         self._access = EngineAccess(settings, connect)
-        self._keeper = SnapshotKeeper(settings, self._access)
+        self._mender = Mender(self._access)
+        self._keeper = SnapshotKeeper(settings, self._access, self._mender)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._changed = anyio.Event()
         self._stack = AsyncExitStack()
@@ -82,6 +94,7 @@ class Manager:
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks.start_soon(self._reap)
+        self._tasks.start_soon(self._mender.run)
         return self
 
     async def __aexit__(
@@ -112,6 +125,7 @@ class Manager:
             sandbox = await self._make(owner, request, progress)
         finally:
             self._reserved[owner.session] -= 1
+            self._ended_one.set()
         if self._closing or owner.session in self._gone_sessions:
             # The owner left while it was being made.
             await self._end(sandbox, "its session ended")
@@ -172,10 +186,12 @@ class Manager:
         self._closing = True
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._end_all(list(self._sandboxes.values()))
-            # Others may be ending on their own just now: the engine is still needed for them.
-            while self._ending:
+            # Others may be ending on their own just now, or be made and then ended: they need the engine.
+            while self._ending or self._reserved.total():
                 self._ended_one = anyio.Event()
                 await self._ended_one.wait()
+            if self._mender.owes:
+                await self._mender.settle()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._access.aclose()
         self._access.close_journal()
@@ -261,9 +277,12 @@ class Manager:
             container = await AsyncContainer.create(engine, wanted, store)
         except BaseException as error:
             self._access.note(error)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
-                await self._settle_if_gone(engine, journal, intent)
+            if isinstance(error, _ANSWERED):
+                journal.made(intent.name)
+            # Launching cleans up after itself; whether nothing is left, or still coming, has to be seen.
+            self._mender.owe(intent.name)
             raise
+        journal.made(intent.name)
         sandbox = Sandbox(new_id(), owner, request, container)
         self._sandboxes[sandbox.id] = sandbox
         self._wake_reaper()
@@ -286,19 +305,11 @@ class Manager:
             sandbox.ended()
             self._ending -= 1
             self._ended_one.set()
-        # Otherwise the journal keeps it, for the next process to look after.
-        if self._access.journal is not None and sandbox.container.removed:
+        if not sandbox.container.removed:
+            self._mender.owe(sandbox.container.name)
+        elif self._access.journal is not None:
             self._access.journal.settled(sandbox.container.name)
             await self._keeper.remove_deleted(self._access.journal)
-
-    async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
-        """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""
-        try:
-            left = await engine.containers(f"{NONCE_LABEL}={intent.nonce}")
-        except EngineError:
-            return
-        if not left:
-            journal.settled(intent.name)
 
     async def _end_all(self, sandboxes: list[Sandbox]) -> None:
         async with anyio.create_task_group() as group:

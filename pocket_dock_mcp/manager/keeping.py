@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import time
 
-import anyio
-
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import EngineError, ImageNotFoundError, QuotaError, SnapshotNotFoundError
+from pocket_dock_mcp.errors import (
+    EngineConflictError,
+    EngineError,
+    ImageNotFoundError,
+    QuotaError,
+    SnapshotNotFoundError,
+    StateError,
+)
 from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
@@ -19,15 +25,14 @@ from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-FORGET_DEADLINE = 1.5
-
 
 class SnapshotKeeper:
     """All snapshots of this account, on the engine that is in use."""
 
-    def __init__(self, settings: Settings, access: EngineAccess) -> None:
+    def __init__(self, settings: Settings, access: EngineAccess, mender: Mender) -> None:
         self._settings = settings
         self._access = access
+        self._mender = mender
         self._snapshots = access.snapshots
         self._deleted: dict[str, Engine] = {}
         """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
@@ -48,10 +53,12 @@ class SnapshotKeeper:
         with sandbox.use() as container:
             try:
                 image_id = await container.commit(intent.name, labels=labels)
+                journal.made(intent.name)
                 size = (await engine.image(image_id)).size_bytes
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await _forget_image(engine, journal, intent.name)
+            except BaseException as error:
+                self._access.note(error)
+                # Perhaps there is no image, or it is still coming.
+                self._mender.owe(intent.name)
                 raise
         made = Snapshot(
             id=snapshot_id,
@@ -64,7 +71,11 @@ class SnapshotKeeper:
             created=time.time(),
             size_bytes=size,
         )
-        self._snapshots.add(made)
+        try:
+            self._snapshots.add(made)
+        except OSError as error:
+            self._mender.owe(intent.name)
+            raise StateError(f"The snapshot cannot be put on record: {error.strerror}.") from error
         journal.settled(intent.name)
         return made
 
@@ -83,6 +94,7 @@ class SnapshotKeeper:
             image = await access.engine.image(found.tag)
             # Noted first: should this process die, a sweep goes on with it.
             access.journal.intend("image", found.tag, image.labels.get(NONCE_LABEL))
+            access.journal.made(found.tag)
             self._deleted[found.tag] = access.engine
         except ImageNotFoundError:
             pass
@@ -95,8 +107,12 @@ class SnapshotKeeper:
         for tag, engine in tuple(self._deleted.items()):
             try:
                 await engine.remove_image(tag)
-            except EngineError as error:
+            except EngineConflictError as error:
                 logger.debug("the deleted snapshot %s stays for now: %s", tag, error)
+            except EngineError as error:
+                self._access.note(error)
+                self._deleted.pop(tag, None)
+                self._mender.owe(tag)
             else:
                 self._deleted.pop(tag, None)
                 journal.settled(tag)
@@ -111,12 +127,3 @@ class SnapshotKeeper:
         if found is None:
             raise SnapshotNotFoundError
         return found
-
-
-async def _forget_image(engine: Engine, journal: Journal, tag: str) -> None:
-    with anyio.move_on_after(FORGET_DEADLINE):
-        try:
-            await engine.remove_image(tag)
-            journal.settled(tag)
-        except EngineError as error:
-            logger.warning("could not remove the unfinished snapshot %s: %s", tag, error)

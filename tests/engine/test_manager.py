@@ -26,7 +26,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, sweep
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, NO_GRACE, sweep
 from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.settings import Settings
 from tests.engines import LABELS, Target, connect, eventually, unique
@@ -359,7 +359,7 @@ async def test_a_sweep_removes_what_a_dead_process_left_and_nothing_foreign(
     }
     dead.close()
 
-    removed = await sweep(engine, tmp_path)
+    removed = (await sweep(engine, tmp_path)).removed
 
     assert removed == [left.name]
     for what, container_id in foreign.items():
@@ -375,7 +375,7 @@ async def test_a_record_about_another_engine_waits_for_that_engine(engine: Engin
     dead.intend("container", "left there")
     dead.close()
 
-    assert await sweep(engine, tmp_path) == []
+    assert (await sweep(engine, tmp_path)).removed == []
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
@@ -390,7 +390,7 @@ async def test_a_killed_process_is_dead_at_once(engine: Engine, tmp_path: Path) 
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        assert await sweep(engine, tmp_path) == []
+        assert (await sweep(engine, tmp_path)).removed == []
         assert len(list(tmp_path.glob("*.jsonl"))) == 1
     finally:
         process.kill()
@@ -398,7 +398,7 @@ async def test_a_killed_process_is_dead_at_once(engine: Engine, tmp_path: Path) 
         if process.stdout is not None:
             process.stdout.close()
 
-    await sweep(engine, tmp_path)
+    await sweep(engine, tmp_path, grace_s=NO_GRACE)
 
     assert list(tmp_path.glob("*.jsonl")) == []
 
@@ -412,7 +412,7 @@ async def test_a_sweep_leaves_what_is_on_record_as_kept(engine: Engine, image: s
         await engine.create(container_spec(intent.name, image, labels))
     dead.close()
 
-    removed = await sweep(engine, tmp_path, lambda intent: intent.name == kept.name)
+    removed = (await sweep(engine, tmp_path, lambda intent: intent.name == kept.name)).removed
 
     assert removed == [left.name]
     (found,) = await engine.containers(f"{NONCE_LABEL}={kept.nonce}")
