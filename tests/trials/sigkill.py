@@ -25,6 +25,7 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.manager.journal import Record, _parse
 from pocket_dock_mcp.manager.snapshots import SnapshotStore
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
@@ -116,8 +117,7 @@ class Chain:
         await server.kill()
         began = time.monotonic()
         self._report.kills[phase] += 1
-        dead = self._learn()
-        self._dead = {record.instance for record in dead}
+        dead = self.learn_dead()
         await self._expect_stopped(began)
         visitors = Foreigners(self._api, image, self._rng)
         for record in dead[:1]:
@@ -143,6 +143,12 @@ class Chain:
         for record in records:
             self._instances.add(record.instance)
             self._nonces |= {intent.nonce for intent in record.intents.values()}
+        return records
+
+    def learn_dead(self) -> list[Record]:
+        """As `_learn`, when no server lives."""
+        records = self._learn()
+        self._dead = {record.instance for record in records}
         return records
 
     async def _see_containers(self, *foreign: Foreigners) -> list[dict[str, str]]:
@@ -194,13 +200,13 @@ class Chain:
             await successor.initialize()
             made = await successor.call("create_sandbox")
             await successor.call("kill", sandbox_id=made["sandbox_id"])
-        while left := await self._left(visitors):
+        while left := await self.left(visitors):
             if time.monotonic() - began > SWEPT_LIMIT_S:
                 self._violation("left after the next start: " + "; ".join(left))
                 return
             await anyio.sleep(0.1)
 
-    async def _left(self, *foreign: Foreigners) -> list[str]:
+    async def left(self, *foreign: Foreigners) -> list[str]:
         """Say what is there that should not be, once a successor has swept."""
         left = [f"container {item}" for item in await self._see_containers(*foreign)]
         for nonce in self._nonces:
@@ -236,14 +242,14 @@ class Chain:
             await server.call("kill", snapshot_id=path.stem)
         await server.call("create_sandbox")
         await server.close()
-        self._dead = {record.instance for record in self._learn()}
+        self.learn_dead()
         engine = await DockerApiEngine.connect(self._api.url)
         try:
             # Whatever may still have come has come by now, or never will.
             await sweep(engine, self._state / "instances", grace_s=NO_GRACE)
         finally:
             await engine.aclose()
-        if left := await self._left():
+        if left := await self.left():
             self._violation("left at the end: " + "; ".join(left))
         if files := files_under(self._home):
             self._violation(f"files at the end: {files}")
@@ -263,19 +269,30 @@ def _read(journal: Path) -> Record:
         return Record(journal.stem, "")
 
 
+async def minimal_image(url: str) -> str:
+    """Return the image of our smallest profile, made if need be."""
+    engine = await DockerApiEngine.connect(url)
+    try:
+        return (await ImageStore(engine).ensure("minimal", print)).id
+    finally:
+        await engine.aclose()
+
+
 async def trial(
-    url: str, count: int, *, seed: int, parallel: int = 1, phases: Sequence[str] = tuple(PHASES)
+    url: str,
+    count: int,
+    *,
+    seed: int,
+    parallel: int = 1,
+    phases: Sequence[str] = tuple(PHASES),
+    image: str | None = None,
 ) -> Report:
     """Kill `count` servers, spread over the phases evenly and in random order."""
     report = Report()
     rng = random.Random(seed)
     todo = [phases[number % len(phases)] for number in range(count)]
     rng.shuffle(todo)
-    engine = await DockerApiEngine.connect(url)
-    try:
-        image = (await engine.images("pocket-dock.profile=minimal"))[0].id
-    finally:
-        await engine.aclose()
+    image = image or await minimal_image(url)
     with tempfile.TemporaryDirectory(prefix="sigkill-") as scratch:
         async with anyio.create_task_group() as group:
             for number in range(parallel):
