@@ -7,7 +7,6 @@ API, or where the two engines differ.
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -19,17 +18,16 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
 from urllib.parse import urlencode
 
 import aiodocker
 import aiohttp
 import anyio
 
+from pocket_dock_mcp.engine import docker_answers as answers
 from pocket_dock_mcp.engine.base import (
     ContainerState,
     EngineInfo,
-    EngineKind,
     ExecStream,
     ImageState,
     Stream,
@@ -40,16 +38,16 @@ from pocket_dock_mcp.engine.docker_connection import (
     ExecutedStream,
     connector,
     engine_call,
+    listed,
 )
 from pocket_dock_mcp.engine.hardening import create_config
-from pocket_dock_mcp.engine.translate import IN_STREAM, Verb, translate
+from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
     EngineUnavailableError,
     ImageBuildError,
     ImageNotFoundError,
-    InvalidArgumentError,
 )
 from pocket_dock_mcp.models import ContainerSpec
 
@@ -58,11 +56,6 @@ IMAGE_DEADLINE = 600.0
 """Seconds for moving or building an image; progress is shown meanwhile."""
 LAST_LINES = 10
 """Lines of a failed build that its error shows."""
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]*")
-_STATUSES = frozenset({"created", "running", "paused", "exited", "removing"})
-_STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited", "stopping": "removing"}
 
 
 class DockerApiEngine:
@@ -105,7 +98,7 @@ class DockerApiEngine:
             # Said here, because aiodocker would ask "version" for it, and that takes Podman a second.
             client.api_version = f"v{answer['Api-Version']}"
             async with engine_call("ping", url, CALL_DEADLINE):
-                info = _engine_info(url, answer, await client.system.info())
+                info = answers.engine_info(url, answer, await client.system.info())
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await client.close()
@@ -152,16 +145,7 @@ class DockerApiEngine:
         """Say how a container is; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):
             data = await self._client.containers.container(container_id).show()
-            state = data["State"]
-            status = _status(state.get("Status"))
-            return ContainerState(
-                id=data["Id"],
-                name=data["Name"].lstrip("/"),
-                status=status,
-                labels=data["Config"].get("Labels") or {},
-                exit_code=state.get("ExitCode") if status == "exited" else None,
-                oom_killed=bool(state.get("OOMKilled")),
-            )
+            return answers.container(data)
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
@@ -178,17 +162,13 @@ class DockerApiEngine:
     async def containers(self, label: str) -> list[ContainerState]:
         """List by label; see the port."""
         filters = json.dumps({"label": [label]})
-        async with engine_call("list", label, CALL_DEADLINE):
-            found = await self._client.containers.list(all=True, filters=filters)
-            return [
-                ContainerState(
-                    id=item["Id"],
-                    name=item["Names"][0].lstrip("/") if item["Names"] else "",
-                    status=_status(item["State"]),
-                    labels=item["Labels"] or {},
-                )
-                for item in found
-            ]
+
+        async def ask() -> list[ContainerState]:
+            async with engine_call("list", label, CALL_DEADLINE):
+                found = await self._client.containers.list(all=True, filters=filters)
+                return [answers.listed_container(item) for item in found]
+
+        return await listed(ask)
 
     async def exec(
         self,
@@ -213,7 +193,7 @@ class DockerApiEngine:
         # A commit inherits the container's labels and command, and there is no way to say "without":
         # each is set to a value of ours.
         blank = {key: "" for key in state.labels if key.startswith("pocket-dock.")}
-        changes = [_label(key, value) for key, value in {**blank, **labels}.items()]
+        changes = [answers.label(key, value) for key, value in {**blank, **labels}.items()]
         changes += ['ENTRYPOINT ["/bin/sh"]', "CMD []"]
         repository, _, version = tag.rpartition(":")
         async with engine_call("container", container_id, IMAGE_DEADLINE):
@@ -230,26 +210,17 @@ class DockerApiEngine:
         """Look up an image; see the port."""
         async with engine_call("image", reference, CALL_DEADLINE):
             data = await self._client.images.inspect(reference)
-            return ImageState(
-                id=data["Id"],
-                tags=tuple(data.get("RepoTags") or ()),
-                labels=(data.get("Config") or {}).get("Labels") or {},
-                size_bytes=int(data.get("Size") or 0),
-            )
+            return answers.image(data, data.get("Config") or {})
 
     async def images(self, label: str) -> list[ImageState]:
         """List images by label; see the port."""
-        async with engine_call("list", label, CALL_DEADLINE):
-            found = await self._client.images.list(filters={"label": [label]})
-            return [
-                ImageState(
-                    id=item["Id"],
-                    tags=tuple(item.get("RepoTags") or ()),
-                    labels=item.get("Labels") or {},
-                    size_bytes=int(item.get("Size") or 0),
-                )
-                for item in found
-            ]
+
+        async def ask() -> list[ImageState]:
+            async with engine_call("list", label, CALL_DEADLINE):
+                found = await self._client.images.list(filters={"label": [label]})
+                return [answers.image(item, item) for item in found]
+
+        return await listed(ask)
 
     async def pull(self, reference: str) -> AsyncIterator[str]:
         """Fetch an image; see the port."""
@@ -284,7 +255,7 @@ class DockerApiEngine:
         """Make an image of a root filesystem's tar; see the port."""
         # Not as "repo" and "tag": Podman 4.3 looks at the first only. One label in a change: Podman again.
         params = [("fromSrc", "-"), ("repo", tag)]
-        params += [("changes", _label(key, value)) for key, value in (labels or {}).items()]
+        params += [("changes", answers.label(key, value)) for key, value in (labels or {}).items()]
         async for _ in self._progress("import", tag, "images/create", params, tar):
             pass
         return (await self.image(tag)).id
@@ -317,7 +288,7 @@ class DockerApiEngine:
             while True:
                 async with engine_call(verb, subject, max(0, int(ends - anyio.current_time()))):
                     event = await response.content.readline()
-                    lines = _progress_lines(verb, subject, json.loads(event)) if event else []
+                    lines = answers.progress_lines(verb, subject, json.loads(event)) if event else []
                 if not event:
                     return
                 for line in lines:
@@ -350,47 +321,3 @@ async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:
     if "Api-Version" not in response.headers:
         raise EngineUnavailableError(f"What answers at {client.docker_host!r} is no container engine.")
     return response.headers
-
-
-def _engine_info(url: str, answer: Mapping[str, str], system: Mapping[str, Any]) -> EngineInfo:
-    options = [str(option) for option in system.get("SecurityOptions") or ()]
-    kind: EngineKind = "podman" if "Libpod-Api-Version" in answer else "docker"
-    return EngineInfo(
-        kind=kind,
-        version=str(system.get("ServerVersion", "")),
-        url=url,
-        # Podman 4.3 says it here only, Docker there only.
-        rootless=bool(system.get("Rootless")) or any("rootless" in option for option in options),
-        cgroup_version=2 if str(system.get("CgroupVersion", "1")) == "2" else 1,
-        identity=_identity(kind, system),
-    )
-
-
-def _identity(kind: EngineKind, system: Mapping[str, Any]) -> str:
-    # Docker has an id that lasts; Podman, which has no daemon, makes one up for each answer.
-    if kind == "docker" and system.get("ID"):
-        return f"docker:{system['ID']}"
-    return f"{kind}:{system.get('Name')}:{system.get('DockerRootDir')}"
-
-
-def _label(key: str, value: str) -> str:
-    """Return a Containerfile instruction. Engines differ in how they unquote values, so ours are plain."""
-    if not _PLAIN.fullmatch(value):
-        raise InvalidArgumentError(f"{value!r} cannot be the value of the label {key}.")
-    return f'LABEL {key}="{value}"'
-
-
-def _status(raw: object) -> Any:
-    name = _STATUS_NAMES.get(str(raw), str(raw))
-    return name if name in _STATUSES else "unknown"
-
-
-def _progress_lines(verb: Verb, subject: str, event: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a progress event, or raise the failure that it reports."""
-    detail = event.get("errorDetail") or {}
-    if problem := detail.get("message") or event.get("error"):
-        raise translate(verb, IN_STREAM, str(problem), subject)
-    text = event.get("stream") or event.get("status") or ""
-    # Docker paints what a step writes to its standard error.
-    plain = _COLOUR.sub("", f"{text} {event.get('progress') or ''}")
-    return [line.strip() for line in plain.splitlines() if line.strip()]

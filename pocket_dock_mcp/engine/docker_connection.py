@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import aiodocker
 import aiohttp
@@ -14,10 +14,11 @@ import anyio
 from aiodocker.execs import Exec
 from aiodocker.stream import Stream as DockerStream
 
-from pocket_dock_mcp.engine.base import ExecState
+from pocket_dock_mcp.engine.base import STDERR, STDOUT, ExecState
 from pocket_dock_mcp.engine.translate import Verb, translate
 from pocket_dock_mcp.errors import (
     ConfigError,
+    ContainerGoneError,
     EngineResponseError,
     EngineTimeoutError,
     EngineUnavailableError,
@@ -25,8 +26,17 @@ from pocket_dock_mcp.errors import (
     StreamLostError,
 )
 
+T = TypeVar("T")
+
+_STREAMS = (STDOUT, STDERR)
+_HEADER = 8
+"""Bytes before each piece of a stream: which stream, three zeros, the length."""
+MAX_PIECE = 16 * 1024 * 1024
+"""Bytes that an engine may send as one piece. What they send is 32 KiB."""
 HIGH_WATER = 64 * 1024
 """Bytes in a connection's write buffer from which on a sender waits: asyncio's own mark."""
+LISTINGS = 3
+"""How often a list is asked for."""
 CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 
@@ -73,6 +83,16 @@ async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterato
         ) from error
 
 
+async def listed(ask: Callable[[], Awaitable[list[T]]]) -> list[T]:
+    """Ask for a list, again if need be: Podman fails to list when something is removed meanwhile."""
+    for _ in range(LISTINGS - 1):
+        try:
+            return await ask()
+        except (EngineResponseError, ContainerGoneError):
+            pass
+    return await ask()
+
+
 def _plain(message: str) -> str:
     """Return the text of an error that arrived as raw JSON (aiodocker parses one content type only)."""
     try:
@@ -84,12 +104,45 @@ def _plain(message: str) -> str:
     return message
 
 
+class _Checked:
+    """aiodocker's parser of a container's streams, with an eye on what it is fed.
+
+    It believes any header, waits for as many bytes as that says (four thousand millions, if it likes), and
+    takes an end in the middle of a piece for a normal one.
+    """
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def set_exception(self, error: BaseException) -> None:
+        self._parser.set_exception(error)
+
+    def feed_eof(self) -> None:
+        if self._parser._buf:  # noqa: SLF001  # it has no other way to tell
+            self.set_exception(ConnectionResetError("it ended in the middle"))
+        else:
+            self._parser.feed_eof()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        result: tuple[bool, bytes] = self._parser.feed_data(data)
+        head = self._parser._buf[:_HEADER]  # noqa: SLF001
+        is_odd = bool(head) and (head[0] not in _STREAMS or any(head[1:4]))
+        is_too_long = len(head) == _HEADER and int.from_bytes(head[4:], "big") > MAX_PIECE
+        if is_odd or is_too_long:
+            self._parser._buf.clear()  # noqa: SLF001
+            self.set_exception(ConnectionResetError("what came makes no sense"))
+        return result
+
+
 class AttachedStream:
     """An attach or exec connection as a `Stream`."""
 
     def __init__(self, stream: DockerStream) -> None:
         self._stream = stream
         self._draining: asyncio.Future[bool] | None = None
+        protocol = stream._resp.connection.protocol  # type: ignore[union-attr]  # noqa: SLF001  # it is open
+        # There is no await since aiodocker has set its own, so nothing has gone past.
+        protocol.set_parser(_Checked(protocol._payload_parser), stream._queue)  # type: ignore[union-attr]  # noqa: SLF001
 
     async def receive(self) -> tuple[int, bytes] | None:
         """Return the next piece; see the port."""
@@ -97,7 +150,11 @@ class AttachedStream:
             message = await self._stream.read_out()
         except (aiohttp.ClientError, OSError) as error:
             raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
-        return None if message is None else (message.stream, message.data)
+        if message is None:
+            return None
+        if message.stream not in _STREAMS:
+            raise StreamLostError("The connection to the container broke: what came makes no sense.")
+        return message.stream, message.data
 
     async def send(self, data: bytes) -> None:
         """Write at once, and wait for room; see the port."""

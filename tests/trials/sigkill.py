@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -312,6 +313,8 @@ def main() -> None:
     parser.add_argument("--phase", action="append", choices=list(PHASES), help="only this one (repeatable)")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
+    # As Ctrl-C does, so that foreign objects are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     phases = given.phase or tuple(PHASES)
     report = anyio.run(
         lambda: trial(given.engine, given.count, seed=given.seed, parallel=given.parallel, phases=phases)
