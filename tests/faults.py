@@ -38,7 +38,7 @@ class Fault:
     """Of a latency or a slow close."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Line:
     """One connection."""
 
@@ -206,9 +206,13 @@ class FaultyProxy:
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    if data:
-        writer.write(data)
-        await writer.drain()
+    try:
+        if data:
+            writer.write(data)
+            await writer.drain()
+    except RuntimeError:
+        # Its end was announced meanwhile.
+        raise _CutError from None
 
 
 def _abort(line: _Line) -> None:
