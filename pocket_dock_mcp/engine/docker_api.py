@@ -26,6 +26,7 @@ import aiodocker
 import aiohttp
 import anyio
 
+from pocket_dock_mcp.engine.answers import progress_lines, status_of
 from pocket_dock_mcp.engine.base import (
     ContainerState,
     EngineInfo,
@@ -42,7 +43,7 @@ from pocket_dock_mcp.engine.docker_connection import (
     engine_call,
 )
 from pocket_dock_mcp.engine.hardening import create_config
-from pocket_dock_mcp.engine.translate import IN_STREAM, Verb, translate
+from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -59,10 +60,7 @@ IMAGE_DEADLINE = 600.0
 LAST_LINES = 10
 """Lines of a failed build that its error shows."""
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]*")
-_STATUSES = frozenset({"created", "running", "paused", "exited", "removing"})
-_STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited", "stopping": "removing"}
 
 
 class DockerApiEngine:
@@ -147,12 +145,20 @@ class DockerApiEngine:
         async with engine_call("start", container_id, CALL_DEADLINE):
             await self._client.containers.container(container_id).start()
 
+    async def stop(self, container_id: str) -> None:
+        """Kill and keep; see the port."""
+        try:
+            async with engine_call("container", container_id, CALL_DEADLINE):
+                await self._client.containers.container(container_id).stop(t=0)
+        except ContainerGoneError:
+            pass
+
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):
             data = await self._client.containers.container(container_id).show()
         state = data["State"]
-        status = _status(state.get("Status"))
+        status = status_of(state.get("Status"))
         return ContainerState(
             id=data["Id"],
             name=data["Name"].lstrip("/"),
@@ -183,7 +189,7 @@ class DockerApiEngine:
             ContainerState(
                 id=item["Id"],
                 name=item["Names"][0].lstrip("/") if item["Names"] else "",
-                status=_status(item["State"]),
+                status=status_of(item["State"]),
                 labels=item["Labels"] or {},
             )
             for item in found
@@ -317,7 +323,7 @@ class DockerApiEngine:
                     event = await response.content.readline()
                 if not event:
                     return
-                for line in _progress_lines(verb, subject, json.loads(event)):
+                for line in progress_lines(verb, subject, json.loads(event)):
                     yield line
 
     async def remove_image(self, reference: str) -> None:
@@ -379,19 +385,3 @@ def _label(key: str, value: str) -> str:
     if not _PLAIN.fullmatch(value):
         raise InvalidArgumentError(f"{value!r} cannot be the value of the label {key}.")
     return f'LABEL {key}="{value}"'
-
-
-def _status(raw: object) -> Any:
-    name = _STATUS_NAMES.get(str(raw), str(raw))
-    return name if name in _STATUSES else "unknown"
-
-
-def _progress_lines(verb: Verb, subject: str, event: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a progress event, or raise the failure that it reports."""
-    detail = event.get("errorDetail") or {}
-    if problem := detail.get("message") or event.get("error"):
-        raise translate(verb, IN_STREAM, str(problem), subject)
-    text = event.get("stream") or event.get("status") or ""
-    # Docker paints what a step writes to its standard error.
-    plain = _COLOUR.sub("", f"{text} {event.get('progress') or ''}")
-    return [line.strip() for line in plain.splitlines() if line.strip()]
