@@ -21,6 +21,8 @@
     |  +- SandboxBusyError             it is kept, and another process of yours uses it
     |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
+    |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
+    |  +- SandboxStateError            it is not in the state that this needs
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
     |  +- RunNotStartedError           what starts programs in it was killed by a program in it
@@ -214,6 +216,19 @@ class SandboxLostError(SandboxError):
 
     code = "sandbox_lost"
     default_hint = "Its files are gone. Call create_sandbox to get a new one."
+
+
+class SandboxDetachedError(SandboxLostError):
+    """The sandbox is kept, and this handle to it is of no use any more."""
+
+    code = "sandbox_detached"
+    default_hint = "It is kept: attach to it again, or resume it if it has stopped."
+
+
+class SandboxStateError(SandboxError):
+    """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
+
+    code = "sandbox_state"
 
 
 class SnapshotNotFoundError(SandboxError, LookupError):

@@ -71,6 +71,8 @@ class ContainerSpec:
     init: bool = False
     """Put a small init before the first program, which then need not reap orphans."""
     hostname: str = "sandbox"
+    keep: bool = False
+    """Whether its files stay when its first program has ended, so that it can be started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,3 +387,5 @@ class ContainerInfo:
     network: Network
     python: str | None
     """Version of the image's python3."""
+    kept: Literal["nothing", "files", "processes"] = "nothing"
+    """What outlives who uses it: ``files`` when it can only be resumed, ``processes`` when it runs on."""

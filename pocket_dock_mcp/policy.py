@@ -66,7 +66,14 @@ def _require_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def agent_spec(
-    name: str, image: str, argv: tuple[str, ...], labels: Mapping[str, str], limits: Limits, network: Network
+    name: str,
+    image: str,
+    argv: tuple[str, ...],
+    labels: Mapping[str, str],
+    limits: Limits,
+    network: Network,
+    *,
+    keep: bool = False,
 ) -> ContainerSpec:
     """Return the container of an image with python3."""
     return ContainerSpec(
@@ -77,15 +84,23 @@ def agent_spec(
         limits=limits,
         network=network,
         capabilities=AGENT_CAPABILITIES,
+        keep=keep,
     )
 
 
 def exec_spec(
-    name: str, image: str, labels: Mapping[str, str], limits: Limits, network: Network
+    name: str, image: str, labels: Mapping[str, str], limits: Limits, network: Network, *, keep: bool = False
 ) -> ContainerSpec:
     """Return the container of an image without python3: no capability at all."""
     return ContainerSpec(
-        name=name, image=image, argv=EXEC_ARGV, labels=labels, limits=limits, network=network, init=True
+        name=name,
+        image=image,
+        argv=EXEC_ARGV,
+        labels=labels,
+        limits=limits,
+        network=network,
+        init=True,
+        keep=keep,
     )
 
 

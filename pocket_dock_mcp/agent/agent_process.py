@@ -6,7 +6,8 @@ import asyncio
 import errno
 import math
 from collections.abc import Callable
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import anyio
 
@@ -14,8 +15,8 @@ from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
 from pocket_dock_mcp.agent.remote_errors import file_error, session_error, spawn_error
 from pocket_dock_mcp.agent.report import MAX_REPORT, failed_directory, parse_report, split_report
-from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Program, RunEnd
-from pocket_dock_mcp.errors import AgentError, AgentProtocolError
+from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Program, Report, RunEnd
+from pocket_dock_mcp.errors import AgentError, AgentProtocolError, RunNotFoundError
 from pocket_dock_mcp.models import FilesChanged, RunUsage, SessionState
 
 CALL_DEADLINE = 10.0
@@ -29,20 +30,50 @@ _SIGKILL = 9
 _NOT_FOUND = 127
 _SHELLS = {"shell": "/bin/sh", "javascript": "node"}
 _MAX_PATHS = 200
+REPORT_LOST = "Its value and images are not there any more: it wrote too much for all of it to be kept."
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """A run that the agent of a kept container knows of, from before this link."""
+
+    id: int
+    meta: object
+    """What its `Program` had, if the container tells the truth."""
+    ended: bool
+    missing: tuple[int, int, int]
+    """Bytes at the beginning of stdout, stderr and report that were not kept."""
 
 
 class AgentProcess:
     """One program under way. Made by `start`; see `Process` for the methods."""
 
-    def __init__(self, link: AgentLink, program: Program, on_output: OnOutput) -> None:
+    def __init__(
+        self, link: AgentLink, program: Program, on_output: OnOutput, known: KeptRun | None = None
+    ) -> None:
         self._link = link
         self._program = program
         self._on_output = on_output
         self._report = bytearray()
         self._end: RunEnd | None = None
+        self._forgotten = program.meta is None
+        self._loop = asyncio.get_running_loop()
         self._feeding = anyio.Lock()
         self._feeder: asyncio.Task[None] | None = None
-        self._id, self._request = link.open(self._on_data)
+        self._has_report = known is None or not known.missing[2]
+        if known is None:
+            self._id, self._request = link.open(self._on_data)
+        else:
+            self._id, self._request = known.id, link.reopen(known.id, self._on_data)
+
+    @classmethod
+    async def take_up(
+        cls, link: AgentLink, program: Program, on_output: OnOutput, known: KeptRun
+    ) -> AgentProcess:
+        """Have told again what there is to tell of a run of an earlier link, and then what comes."""
+        process = cls(link, program, on_output, known)
+        await link.send(known.id, {"op": "replay"})
+        return process
 
     @classmethod
     async def start(cls, link: AgentLink, program: Program, on_output: OnOutput) -> AgentProcess:
@@ -72,6 +103,7 @@ class AgentProcess:
             "tty": program.tty,
             "session": program.session,
             "kind": program.language,
+            "meta": program.meta,
             "limits": {
                 "cpu": limits.cpu_s,
                 "memory": limits.memory_bytes,
@@ -123,9 +155,13 @@ class AgentProcess:
         except RemoteError as error:
             if error.stage == "session":
                 return self._not_run(error)
+            if error.stage == "run":
+                raise RunNotFoundError from None
             raise spawn_error(
                 error.stage, error.code, _SHELLS.get(program.language, "python3"), program.cwd
             ) from None
+        if not self._has_report:
+            return _run_end(header, Report(notes=(REPORT_LOST,)))
         blocks = split_report(bytes(self._report))
         number = failed_directory(blocks) if header.get("code") == _NOT_FOUND else None
         if number is not None:
@@ -169,6 +205,17 @@ class AgentProcess:
         """Kill all its processes."""
         await self._link.call("kill", deadline=CALL_DEADLINE, run=self._id)
 
+    def forget(self) -> None:
+        """Let the agent forget it when it has ended. Where nothing is kept it has forgotten it already."""
+        if not self._forgotten:
+            self._forgotten = True
+            try:
+                # Handles that nobody holds are collected in any thread.
+                self._loop.call_soon_threadsafe(self._link.send_nowait, self._id, "forget")
+            except RuntimeError:
+                # The loop is closed, and the link with it.
+                pass
+
     async def _abandon(self) -> None:
         """End what was perhaps begun, for a caller who never gets to hold it."""
         try:
@@ -186,7 +233,7 @@ def _argv(program: Program) -> list[str] | None:
     return ["python3", "-c", program.code] if program.language == "python" else ["node", "-e", program.code]
 
 
-def _run_end(header: Header, report: Any) -> RunEnd:
+def _run_end(header: Header, report: Report) -> RunEnd:
     exit_code, signal = optional_int(header, "code"), optional_int(header, "signal")
     ended_by = header.get("ended_by")
     if header.get("kind") != "exit" or (exit_code is None) == (signal is None):

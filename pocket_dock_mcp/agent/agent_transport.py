@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import anyio
@@ -10,6 +11,7 @@ import anyio
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
     AgentProcess,
+    KeptRun,
     int_of,
     number_of,
     optional_int,
@@ -23,8 +25,20 @@ from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, File
 
 DATA_DEADLINE = 300.0
 """Seconds for moving one file."""
+HALT_DEADLINE = 0.8
+"""Seconds in which an agent that is well has said that it ends."""
+MAX_PAGES = 256
+"""Of the listing of kept runs, before it is one without end."""
+STREAMS = 3
 _MAX_VERSION = 100
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """That an agent is to outlive its link, and for how long with nothing that runs; None is for ever."""
+
+    detached_ttl_s: float | None = None
 
 
 class AgentTransport:
@@ -47,11 +61,12 @@ class AgentTransport:
         limits: Limits,
         env: Mapping[str, str],
         warm: bool = True,
+        keep: Keep | None = None,
     ) -> AgentTransport:
         """Tell a fresh agent who the user is and learn what holds inside.
 
         `processes` is what the user may have at once; below the container's limit, so that the agent can
-        always fork.
+        always fork. With `keep` the agent outlives this link.
         """
         reply = await link.call(
             "init",
@@ -63,8 +78,20 @@ class AgentTransport:
             file_bytes=limits.file_bytes,
             env=dict(env),
             warm=warm,
+            keep=keep is not None,
+            ttl=None if keep is None else keep.detached_ttl_s,
         )
         return cls(link, _facts(reply))
+
+    @classmethod
+    async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:
+        """Learn from an agent that has outlived its link what holds inside, and which runs it knows of."""
+        reply = await link.call("rejoin", deadline=CALL_DEADLINE)
+        return cls(link, _facts(reply)), await _kept_runs(link)
+
+    async def take_up(self, run: KeptRun, program: Program, on_output: OnOutput) -> AgentProcess:
+        """Follow a run of an earlier link, from the beginning of its output on."""
+        return await AgentProcess.take_up(self._link, program, on_output, run)
 
     @property
     def facts(self) -> Facts:
@@ -176,6 +203,10 @@ class AgentTransport:
         reply = await self._link.call("stats", deadline=CALL_DEADLINE)
         return optional_int(reply, "memory"), optional_int(reply, "processes")
 
+    async def halt(self) -> None:
+        """Have the agent exit, and everything with it."""
+        await self._link.call("halt", deadline=HALT_DEADLINE)
+
     async def wait_broken(self) -> AgentError:
         """Wait until the link is dead and return why."""
         return await self._link.wait_broken()
@@ -183,6 +214,33 @@ class AgentTransport:
     async def aclose(self) -> None:
         """End the lease."""
         await self._link.aclose()
+
+
+async def _kept_runs(link: AgentLink) -> list[KeptRun]:
+    found: list[KeptRun] = []
+    for _ in range(MAX_PAGES):
+        after = found[-1].id if found else 0
+        said = (await link.call("list_runs", deadline=CALL_DEADLINE, after=after)).get("runs")
+        if not isinstance(said, list):
+            break
+        if not said:
+            return found
+        for one in said:
+            found.append(_kept_run(one, after))
+            after = found[-1].id
+    message = "The program in the container sent runs that are none."
+    raise AgentProtocolError(message)
+
+
+def _kept_run(said: object, after: int) -> KeptRun:
+    if isinstance(said, dict) and isinstance(missing := said.get("missing"), list):
+        counts = [count for count in missing if type(count) is int and count >= 0]
+        number = int_of(said, "id")
+        if number > after and len(counts) == len(missing) == STREAMS:
+            lost = (counts[0], counts[1], counts[2])
+            return KeptRun(number, said.get("meta"), said.get("ended") is True, lost)
+    message = "The program in the container sent a run that is none."
+    raise AgentProtocolError(message)
 
 
 def _facts(reply: Header) -> Facts:

@@ -12,12 +12,14 @@ _MODULES = (
     "wire",
     "loop",
     "sending",
+    "receiving",
     "cgroup",
     "identity",
     "children",
     "killing",
     "changes",
     "limits",
+    "tapes",
     "outputs",
     "inputs",
     "helpers",
@@ -37,6 +39,7 @@ _MODULES = (
     "facts",
     "files",
     "writing",
+    "keeping",
     "main",
 )
 """In the order of their imports."""

@@ -59,6 +59,9 @@ class ExecProcess:
         self._killed = not self._task.done()
         await self._kill()
 
+    def forget(self) -> None:
+        """Do nothing: nothing of it is kept inside."""
+
 
 def refuse_what_needs_an_agent(program: Program) -> None:
     """Raise InvalidArgumentError for a program that cannot be run this way."""

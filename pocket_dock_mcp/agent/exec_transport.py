@@ -245,6 +245,10 @@ class ExecTransport:
         """Unknown this way."""
         return None, None
 
+    async def halt(self) -> None:
+        """End the lease: the first program ends with its input."""
+        await self._lease.aclose()
+
     async def wait_broken(self) -> AgentError:
         """Wait until the lease is gone."""
         try:

@@ -111,6 +111,8 @@ class AgentLink:
         if header["kind"] != "ready" or header.get("protocol") != wire.PROTOCOL:
             self._break(AgentProtocolError("The program in the container is not our agent."))
             raise self._failure()
+        # Lower numbers are those of an earlier link's requests.
+        self._next_id = max(self._next_id, _natural(header.get("next", 1)))
 
     async def wait_broken(self) -> AgentError:
         """Wait until the link is dead and return why."""
@@ -142,8 +144,19 @@ class AgentLink:
             raise self._failure()
         request_id = self._next_id
         self._next_id += 1
+        return request_id, self.reopen(request_id, on_data)
+
+    def reopen(self, request_id: int, on_data: OnData | None) -> Request:
+        """Take up a request of an earlier link to the same agent, by its number."""
+        if self._broken is not None:
+            raise self._failure()
         request = self._requests[request_id] = Request(on_data)
-        return request_id, request
+        return request
+
+    def send_nowait(self, request_id: int, op: str) -> None:
+        """Say something that needs no answer, and no room. Quiet when the link is dead."""
+        if self._broken is None:
+            self._stream.send_nowait(wire.encode({"op": op, "id": request_id}))
 
     async def send(self, request_id: int, header: Header, payload: bytes = b"") -> None:
         """Send one frame of a request."""
@@ -212,6 +225,9 @@ class AgentLink:
 
     def _dispatch(self, header: Header, payload: bytes) -> None:
         kind, request_id = header.get("kind"), header.get("id")
+        if kind == "replaced":
+            self._break(StreamLostError("Another client has attached to the sandbox."))
+            return
         request = self._requests.get(request_id) if type(request_id) is int else None
         if request is None:
             reason = "an answer that nobody asked for"

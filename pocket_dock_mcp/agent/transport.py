@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pocket_dock_mcp.errors import AgentError
 from pocket_dock_mcp.models import (
@@ -51,6 +51,8 @@ class Program:
     """The name of the persistent interpreter or shell that is to run it."""
     tty: tuple[int, int] | None = None
     """Rows and columns of a terminal, which then is all three of its streams."""
+    meta: Mapping[str, Any] | None = None
+    """JSON that whoever takes up a kept container later is told of it."""
 
     @property
     def has_stdin(self) -> bool:
@@ -121,6 +123,9 @@ class Process(Protocol):
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when that is done."""
 
+    def forget(self) -> None:
+        """Its output is of no use any more, to nobody who comes later either. Idempotent, and quiet."""
+
 
 class Transport(Protocol):
     """A running container. Every method raises `AgentError`s when the container cannot be reached."""
@@ -178,6 +183,9 @@ class Transport(Protocol):
 
     async def stats(self) -> tuple[int | None, int | None]:
         """Return memory in use in bytes and the number of user processes; None where unknown."""
+
+    async def halt(self) -> None:
+        """Have everything in the container end, as far as this is possible from inside."""
 
     async def wait_broken(self) -> AgentError:
         """Wait until the container cannot be reached any more and return why."""

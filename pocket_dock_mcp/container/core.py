@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 import anyio
 from typing_extensions import Unpack
@@ -14,19 +13,14 @@ from typing_extensions import Unpack
 from pocket_dock_mcp.container.arguments import check_output_bytes
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
-from pocket_dock_mcp.container.launch import Launch, Running, launch
+from pocket_dock_mcp.container.holding import HeldContainer
+from pocket_dock_mcp.container.memory import remembered
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
-from pocket_dock_mcp.container.store import OutputStore
-from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
-    AgentError,
     ContainerGoneError,
-    EngineError,
     InvalidArgumentError,
     PocketDockError,
-    SandboxClosedError,
-    SandboxLostError,
 )
 from pocket_dock_mcp.models import (
     ContainerInfo,
@@ -37,76 +31,31 @@ from pocket_dock_mcp.models import (
     FilesFound,
     FileWritten,
     RunResult,
-    RunStatus,
     SessionInfo,
 )
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
 MAX_PORT = 65_535
 CANCEL_DEADLINE = 10.0
 """Seconds for killing a run whose caller is gone, before it is left to its own time limit."""
-GONE_DEADLINE = 2.0
-"""Seconds to find out whether a container whose stream broke is really gone."""
 
 
-class AsyncContainer:
+class AsyncContainer(HeldContainer):
     """One running container, held by its lease: it dies when this object is closed, or this process ends.
 
-    Made by `create`. All methods may be called concurrently.
+    Unless it was created to be kept (`Launch.keep`): then it outlives both, and is taken up by `reattach`, or
+    `resume` when it has stopped. Made by `create`. All methods may be called concurrently.
     """
-
-    def __init__(
-        self, engine: Engine, wanted: Launch, running: Running, store: OutputStore | None = None
-    ) -> None:
-        self._engine = engine
-        self._wanted = wanted
-        self._running = running
-        self._transport = running.transport
-        self._files = Files(running.transport)
-        self._store = store or OutputStore()
-        self._closed = False
-        self._removed = False
-        self._lost: SandboxLostError | None = None
-
-    @classmethod
-    async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> AsyncContainer:
-        """Launch a container, whose output goes to `store`; see `launch` for what it raises."""
-        return cls(engine, wanted, await launch(engine, wanted), store)
-
-    async def __aenter__(self) -> AsyncContainer:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._lost else "running"
-        return f"<AsyncContainer {self._wanted.name} {self._wanted.image} {state}>"
-
-    @property
-    def name(self) -> str:
-        """The container's name on the engine."""
-        return self._wanted.name
-
-    @property
-    def home(self) -> str:
-        """The user's home directory: where relative paths start, and programs."""
-        return self._transport.facts.home
-
-    @property
-    def uid(self) -> int:
-        """The user id of everything that runs inside."""
-        return self._transport.facts.uid
 
     @property
     def is_short_of_room(self) -> bool:
         """Whether handles to old runs should be closed, so that all output of the next can be kept."""
         return self._store.is_short_of_room
+
+    @property
+    def _files(self) -> Files:
+        return Files(self._transport)
 
     # -- programs ---------------------------------------------------------------------------------
 
@@ -142,22 +91,26 @@ class AsyncContainer:
         finally:
             run.close()
 
-    async def start(self, code: str, **options: Unpack[RunOptions]) -> AsyncRun:
+    async def start(
+        self, code: str, *, meta: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+    ) -> AsyncRun:
         """Start a shell command or source and return a handle to it.
 
         It has no time limit unless one is given, and ends with the container at the latest. `close` the
-        handle when its output is not needed any more.
+        handle when its output is not needed any more. A kept container remembers `meta`, which is a little
+        JSON, for `reattach`, until the handle is closed.
 
         Raises: what `run` raises; what is found out later, `AsyncRun.wait` raises.
         """
         program = checked_program(code, **options)
-        self._require_open()
-        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate_of_run)
+        running = self._running
+        run = AsyncRun(program, self._store.open(), self._wanted.limits, partial(self._life.fate, running))
+        run.meta = meta or {}
         try:
-            run.started(await self._transport.start(program, run.take))
-        except AgentError as error:
-            run.close()
-            await self._raise_lost(error)
+            if self._wanted.keep:
+                run.program = program = replace(program, meta=remembered(run.id, program, run.meta))
+            async with self._reaching():
+                run.started(await running.transport.start(program, run.take))
         except BaseException:
             run.close()
             raise
@@ -217,11 +170,8 @@ class AsyncContainer:
         Raises:
             SandboxLostError: the container died.
         """
-        self._require_open()
-        try:
+        async with self._reaching():
             await self._transport.kill_all()
-        except AgentError as error:
-            await self._raise_lost(error)
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -294,11 +244,8 @@ class AsyncContainer:
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
         """
-        self._require_open()
-        try:
+        async with self._reaching():
             memory, processes = await self._transport.stats()
-        except AgentError as error:
-            await self._raise_lost(error)
         facts = self._transport.facts
         return ContainerInfo(
             name=self.name,
@@ -312,7 +259,13 @@ class AsyncContainer:
             processes=processes,
             network=self._wanted.network,
             python=facts.python,
+            kept=self._kept(),
         )
+
+    def _kept(self) -> Literal["nothing", "files", "processes"]:
+        if not self._wanted.keep:
+            return "nothing"
+        return "processes" if self._transport.kind == "agent" else "files"
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:
         """Make an image of its files and return the image's id. Processes are not part of it.
@@ -321,77 +274,8 @@ class AsyncContainer:
             SandboxLostError, SandboxClosedError: it is not there any more.
             EngineError: the engine failed.
         """
-        self._require_open()
+        self._life.require_open()
         try:
             return await self._engine.commit(self._running.id, tag, labels=labels)
         except ContainerGoneError as error:
-            raise self._mark_lost(str(error)) from error
-
-    async def wait_lost(self) -> None:
-        """Return when the container cannot be reached any more, for whatever reason."""
-        reason = await self._transport.wait_broken()
-        if not self._closed:
-            self._mark_lost(reason.message)
-
-    @property
-    def removed(self) -> bool:
-        """Whether it was closed and the engine has confirmed that it is gone."""
-        return self._removed
-
-    async def aclose(self) -> None:
-        """End it and everything in it. Idempotent; quiet when it is gone already."""
-        if self._closed:
-            return
-        self._closed = True
-        with anyio.CancelScope(shield=True):
-            await self._transport.aclose()
-            try:
-                await self._engine.remove(self._running.id)
-                self._removed = True
-            except EngineError as error:
-                # The lease is closed, so it ends by itself when the engine is able to.
-                logger.warning("could not remove container %s: %s", self.name, error)
-
-    # -- endings ----------------------------------------------------------------------------------
-
-    def _require_open(self) -> None:
-        # Lost first: whoever owns it closes it then, and that is not why it cannot be used.
-        if self._lost is not None:
-            raise SandboxLostError(self._lost.message, hint=self._lost.hint)
-        if self._closed:
-            message = "The sandbox was closed."
-            raise SandboxClosedError(message, hint="Create a new one.")
-
-    @asynccontextmanager
-    async def _reaching(self) -> AsyncIterator[None]:
-        """Ask the transport something; when it is found dead, the sandbox is lost."""
-        self._require_open()
-        try:
-            yield
-        except AgentError as error:
-            await self._raise_lost(error)
-
-    async def _fate(self, error: AgentError) -> RunStatus:
-        """Say what became of a run whose stream broke: lost if its container is gone, else nobody knows."""
-        self._mark_lost(error.message)
-        with anyio.move_on_after(GONE_DEADLINE):
-            try:
-                # Nothing will ever be heard of it again, so it must not go on either.
-                await self._engine.remove(self._running.id)
-            except EngineError:
-                return "indeterminate"
-            else:
-                return "lost"
-        return "indeterminate"
-
-    async def _fate_of_run(self, error: AgentError) -> tuple[RunStatus, str]:
-        return await self._fate(error), str(self._lost)
-
-    async def _raise_lost(self, error: AgentError) -> NoReturn:
-        await self._fate(error)
-        raise self._mark_lost(error.message) from error
-
-    def _mark_lost(self, why: str) -> SandboxLostError:
-        if self._lost is None:
-            self._lost = SandboxLostError(f"The sandbox died: {why}")
-        return SandboxLostError(self._lost.message)
+            raise self._life.mark_lost(str(error)) from error

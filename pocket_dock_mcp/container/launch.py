@@ -10,28 +10,36 @@ from typing import Literal
 import anyio
 
 from pocket_dock_mcp import policy
-from pocket_dock_mcp.agent.agent_transport import AgentTransport
+from pocket_dock_mcp.agent.agent_process import KeptRun
+from pocket_dock_mcp.agent.agent_transport import AgentTransport, Keep
+from pocket_dock_mcp.agent.bridge import bridge
 from pocket_dock_mcp.agent.bundle import agent_argv
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.transport import Transport
-from pocket_dock_mcp.engine.base import Engine, Stream
+from pocket_dock_mcp.engine.base import ContainerState, Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    ContainerGoneError,
     EngineConflictError,
     EngineError,
+    InvalidArgumentError,
     LimitsNotEnforcedError,
     ProgramNotFoundError,
+    SandboxDetachedError,
     SandboxLostError,
+    SandboxStateError,
 )
-from pocket_dock_mcp.models import ContainerSpec, Facts, Limits, Network
+from pocket_dock_mcp.models import ContainerSpec, Facts, Limits, Network, RunStatus
 
 logger = logging.getLogger(__name__)
 
 READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
-NAME_PAUSE = 0.05
+PAUSE = 0.02
+KEPT_LABEL = "pocket-dock.kept"
+"""On a kept container: how it is spoken to when it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,21 @@ class Launch:
     enforce: Literal["strict", "best-effort"] = "strict"
     warm_python: bool = True
     """Whether Python runs in children of a warm interpreter, or each time in a new one."""
+    keep: bool = False
+    """Whether it outlives who holds it: it runs on without, and its files stay when it has stopped."""
+    detached_ttl_s: float | None = None
+    """Seconds after which a kept one stops by itself, with nobody who holds it and no run that goes on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
     """A container that answers."""
 
     id: str
     transport: Transport
     unenforced: tuple[str, ...]
+    ended: tuple[RunStatus, str] | None = None
+    """What became of runs that were under way when it was ended on purpose."""
 
 
 async def launch(engine: Engine, wanted: Launch) -> Running:
@@ -83,10 +97,23 @@ class _NoPythonError(Exception):
 
 
 async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
+    labels = _labels(wanted, "agent")
     spec = policy.agent_spec(
-        wanted.name, wanted.image, agent_argv(), wanted.labels, wanted.limits, wanted.network
+        wanted.name, wanted.image, agent_argv(), labels, wanted.limits, wanted.network, keep=wanted.keep
     )
     container_id = await engine.create(spec)
+    try:
+        return await _start_agent(engine, container_id, wanted, uid)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+            await _remove(engine, container_id)
+        if isinstance(error, ProgramNotFoundError):
+            raise _NoPythonError(str(error)) from error
+        raise
+
+
+async def _start_agent(engine: Engine, container_id: str, wanted: Launch, uid: int) -> Running:
+    """Start a created container, or one that has exited. Without success its stream is closed again."""
     link: AgentLink | None = None
     try:
         # Attached before it starts: from its first moment on the container's life hangs on this stream.
@@ -101,22 +128,19 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
             limits=wanted.limits,
             env=wanted.env,
             warm=wanted.warm_python,
+            keep=Keep(wanted.detached_ttl_s) if wanted.keep else None,
         )
-        missing = _check(wanted, transport.facts)
+        return Running(container_id, transport, _check(wanted, transport.facts))
     except BaseException as error:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
-            if link is not None:
+        if link is not None:
+            with anyio.CancelScope(shield=True):
                 await link.aclose()
-            await _remove(engine, container_id)
-        if isinstance(error, ProgramNotFoundError):
-            raise _NoPythonError(str(error)) from error
         if isinstance(error, (AgentError, RemoteError)):
             message = f"The sandbox did not come up: {error}"
             raise SandboxLostError(
                 message, hint="Try again; if it stays so, look at the engine's own log."
             ) from error
         raise
-    return Running(container_id, transport, missing)
 
 
 async def _await_ready(link: AgentLink) -> None:
@@ -131,8 +155,20 @@ async def _await_ready(link: AgentLink) -> None:
 
 
 async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
-    spec = policy.exec_spec(wanted.name, wanted.image, wanted.labels, wanted.limits, wanted.network)
+    labels = _labels(wanted, "exec")
+    spec = policy.exec_spec(
+        wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
+    )
     container_id = await _create_again(engine, spec)
+    try:
+        return await _start_exec(engine, container_id, wanted, uid)
+    except BaseException:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+            await _remove(engine, container_id)
+        raise
+
+
+async def _start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int) -> Running:
     stream: Stream | None = None
     try:
         stream = await engine.attach(container_id)
@@ -140,18 +176,20 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
         transport = await ExecTransport.open(
             engine, container_id, stream, uid=uid, home=policy.HOME, env=wanted.env
         )
-        missing = _check(wanted, transport.facts)
+        return Running(container_id, transport, _check(wanted, transport.facts))
     except BaseException as error:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
-            if stream is not None:
+        if stream is not None:
+            with anyio.CancelScope(shield=True):
                 await stream.aclose()
-            await _remove(engine, container_id)
         # With an init before it, a shell that is missing is noticed only now.
         if isinstance(error, (AgentError, ProgramNotFoundError)):
             message = f"The image {wanted.image!r} can start neither python3 nor /bin/sh."
             raise ProgramNotFoundError(message, hint="Use an image that has one of them.") from error
         raise
-    return Running(container_id, transport, missing)
+
+
+def _labels(wanted: Launch, kind: Literal["agent", "exec"]) -> Mapping[str, str]:
+    return {**wanted.labels, KEPT_LABEL: kind} if wanted.keep else wanted.labels
 
 
 async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
@@ -163,7 +201,101 @@ async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
         except EngineConflictError:
             if anyio.current_time() > deadline:
                 raise
-            await anyio.sleep(NAME_PAUSE)
+            await anyio.sleep(PAUSE)
+
+
+async def resume(engine: Engine, wanted: Launch) -> Running:
+    """Start a kept container that has stopped, with the files that it has.
+
+    Raises:
+        SandboxStateError: it runs, or is not one that is kept.
+        ContainerGoneError: there is none of that name that is ours.
+        And what `launch` raises; it is left stopped then.
+    """
+    state = await _settled(engine, wanted)
+    if state.status not in ("exited", "created", "stopping"):
+        message = f"The sandbox cannot be resumed: it is {state.status}."
+        raise SandboxStateError(
+            message, hint="Attach to it again instead." if state.status == "running" else None
+        )
+    if wanted.uid is None:
+        message = "A container can be resumed only with the uid that it had: its files belong to it."
+        raise InvalidArgumentError(message)
+    start = _start_exec if state.labels[KEPT_LABEL] == "exec" else _start_agent
+    try:
+        return await start(engine, state.id, wanted, wanted.uid)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+            await _stop(engine, state.id)
+        if isinstance(error, _NoPythonError):
+            message = f"The sandbox's python3 does not work any more: {error}"
+            raise SandboxLostError(message, hint="Its files are kept; create a new one.") from error
+        raise
+
+
+async def _settled(engine: Engine, wanted: Launch) -> ContainerState:
+    """Return the state of a kept container, when the engine is done with its last end."""
+    deadline = anyio.current_time() + REMOVE_DEADLINE
+    while True:
+        state = await find_kept(engine, wanted)
+        if state.status != "stopping" or anyio.current_time() > deadline:
+            return state
+        await anyio.sleep(PAUSE)
+
+
+async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]]:
+    """Take up a kept container that runs, and return the runs that it knows of.
+
+    Raises:
+        SandboxStateError: it does not run, or cannot be taken up.
+        ContainerGoneError: there is none of that name that is ours.
+        LimitsNotEnforcedError: a limit does not hold (any more), and `enforce` is strict.
+        SandboxDetachedError: it runs and does not answer.
+        EngineError: the engine refused.
+    """
+    state = await find_kept(engine, wanted)
+    if state.status != "running":
+        message = f"The sandbox cannot be attached to: it is {state.status}."
+        raise SandboxStateError(message, hint="Resume it: its files are kept.")
+    if state.labels[KEPT_LABEL] == "exec":
+        message = "The sandbox cannot be attached to: its image has no python3."
+        raise SandboxStateError(message, hint="Stop it and resume it: its files are kept.")
+    link = AgentLink(await bridge(engine, state.id))
+    try:
+        await link.wait_ready(READY_DEADLINE)
+        transport, found = await AgentTransport.rejoin(link)
+        return Running(state.id, transport, _check(wanted, transport.facts)), found
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await link.aclose()
+        if isinstance(error, (AgentError, RemoteError)):
+            message = f"The sandbox could not be attached to: {error} {link.diagnostics}".strip()
+            raise SandboxDetachedError(message, hint="Try again; or stop it and resume it.") from error
+        raise
+
+
+async def find_kept(engine: Engine, wanted: Launch) -> ContainerState:
+    """Return the state of a kept container that carries the labels that it was made with.
+
+    Raises:
+        ContainerGoneError: there is none of that name, or it is somebody else's.
+        SandboxStateError: it is not one that is kept.
+    """
+    state = await engine.inspect(wanted.name)
+    if any(state.labels.get(label) != value for label, value in wanted.labels.items()):
+        message = f"The container {wanted.name!r} is not ours."
+        raise ContainerGoneError(message)
+    if KEPT_LABEL not in state.labels:
+        message = "The sandbox is not one that is kept."
+        raise SandboxStateError(message)
+    return state
+
+
+async def _stop(engine: Engine, container_id: str) -> None:
+    try:
+        await engine.stop(container_id)
+    except EngineError as error:
+        logger.warning("could not stop container %s: %s", container_id, error)
 
 
 async def _remove(engine: Engine, container_id: str) -> None:

@@ -6,15 +6,16 @@ import codecs
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
 from pocket_dock_mcp.container.endings import hint_for, observed_exit, status_of
+from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
 from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
@@ -44,10 +45,21 @@ class AsyncRun:
     methods may be called concurrently, and after the end as well.
     """
 
-    def __init__(self, program: Program, spools: dict[int, Spool], limits: Limits, fate: Fate) -> None:
-        self.id = f"run-{secrets.token_hex(8)}"
+    def __init__(
+        self,
+        program: Program,
+        spools: dict[int, Spool],
+        limits: Limits,
+        fate: Fate,
+        memory: Memory | None = None,
+    ) -> None:
+        self.id = memory.run_id if memory else f"run-{secrets.token_hex(8)}"
         """Names it, and authorises nothing."""
         self.program = program
+        self.meta: Mapping[str, Any] = memory.meta if memory else {}
+        """What was said of it when it was started, and what a kept container has remembered of that."""
+        self.missing = (0, 0)
+        """Bytes at the beginning of stdout and stderr that a kept container could not keep."""
         self._spools = spools
         self._limits = limits
         self._fate = fate
@@ -58,7 +70,7 @@ class AsyncRun:
         self._on_output: list[OnOutput] = []
         self._on_exit: list[OnExit] = []
         self._read_to = dict.fromkeys(STREAMS, 0)
-        self._began = time.monotonic()
+        self._began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
         return f"<AsyncRun {self.id} {'running' if self.is_running else 'ended'}>"
@@ -263,7 +275,7 @@ class AsyncRun:
             exit_code=observed_exit(status, end),
             signal=end.signal,
             usage=end.usage,
-            hint=hint_for(status, end, self.program, self._limits),
+            hint=self._hint(status, end),
             value=report.value,
             images=report.images,
             images_left=report.images_left,
@@ -271,6 +283,13 @@ class AsyncRun:
             files_changed=end.files_changed,
             session=end.session,
         )
+
+    def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
+        hint = hint_for(status, end, self.program, self._limits)
+        if not any(self.missing):
+            return hint
+        gone = f"The first {self.missing[0]} bytes of stdout and {self.missing[1]} of stderr were not kept."
+        return f"{hint} {gone}" if hint else gone
 
     @property
     def has_not_run(self) -> bool:
@@ -290,7 +309,9 @@ class AsyncRun:
         self.close()
 
     def close(self) -> None:
-        """Let go of its output. Reading it afterwards is an error."""
+        """Let go of its output, in a kept container too. Reading it afterwards is an error."""
+        if self._process is not None:
+            self._process.forget()
         for spool in self._spools.values():
             spool.close()
 

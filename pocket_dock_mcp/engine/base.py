@@ -32,7 +32,8 @@ class EngineInfo:
     """Of the store behind the address: the same engine is recognised when it is reached another way."""
 
 
-ContainerStatus = Literal["created", "running", "paused", "exited", "removing", "unknown"]
+ContainerStatus = Literal["created", "running", "paused", "stopping", "exited", "removing", "unknown"]
+"""``stopping``: its first program has ended, and the engine is not done with that; it cannot start yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +128,22 @@ class Engine(Protocol):
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams. Call before `start`, or its first output is lost.
 
+        A container that has exited and is to start again is attached to in the same way.
+
         The stream is the container's lease: when it closes, the first program reads end-of-file.
         """
 
     async def start(self, container_id: str) -> None:
-        """Start it.
+        """Start it, or start it again when it has exited and was created to be kept.
 
         Raises:
             ProgramNotFoundError: the image has no such program.
+        """
+
+    async def stop(self, container_id: str) -> None:
+        """Kill everything in it and return when it has exited; what was created to be kept can start again.
+
+        Quiet when it does not run, or is gone.
         """
 
     async def inspect(self, container_id: str) -> ContainerState:

@@ -141,6 +141,14 @@ class DockerApiEngine:
         async with engine_call("start", container_id, CALL_DEADLINE):
             await self._client.containers.container(container_id).start()
 
+    async def stop(self, container_id: str) -> None:
+        """Kill and keep; see the port."""
+        try:
+            async with engine_call("container", container_id, CALL_DEADLINE):
+                await self._client.containers.container(container_id).stop(t=0)
+        except ContainerGoneError:
+            pass
+
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):

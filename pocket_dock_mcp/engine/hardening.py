@@ -47,7 +47,7 @@ def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dic
 def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[str, Any]:
     limits = spec.limits
     return {
-        "AutoRemove": True,
+        "AutoRemove": not spec.keep,
         "Init": spec.init,
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),

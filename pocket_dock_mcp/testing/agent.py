@@ -14,6 +14,7 @@ from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.models import MIB, ContainerSpec
 from pocket_dock_mcp.testing.filetree import ProcfsError
+from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeKeep
 from pocket_dock_mcp.testing.programs import Process, Programs
 from pocket_dock_mcp.testing.runs import FakeRun
 from pocket_dock_mcp.testing.transfers import (
@@ -58,18 +59,25 @@ class FakeAgent:
         self._runs: dict[int, FakeRun] = {}
         self._transfers: dict[int, Transfer] = {}
         self._tasks = anyio.create_task_group()
+        self._keep: FakeKeep | None = None
+        self.emit: Callable[[bytes], None] = lambda data: self.container.emit(STDOUT, data)
+        """Gives bytes to the host."""
 
     async def serve(self) -> int:
-        """Answer requests until the input ends; then everything in the container ends."""
+        """Answer requests until the input ends; then everything in the container ends, unless it is kept."""
         self._greet()
         async with self._tasks:
-            exit_code = await self._read()
+            exit_code = await self.read(self._process)
+            if self._keep is not None:
+                await self._keep.halted.wait()
+                exit_code = 0
             self._tasks.cancel_scope.cancel()
         return exit_code
 
-    async def _read(self) -> int:
+    async def read(self, process: Process) -> int:
+        """Serve a client until its input ends."""
         decoder = wire.Decoder()
-        while data := await self._process.read():
+        while data := await process.read():
             try:
                 frames = decoder.feed(data)
             except wire.FrameError as error:
@@ -86,11 +94,12 @@ class FakeAgent:
         if self._faults.greeting is None:
             self.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
         else:
-            self.container.emit(STDOUT, self._faults.greeting)
+            self.emit(self._faults.greeting)
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
         """Send one frame."""
-        self.container.emit(STDOUT, wire.encode(header, payload))
+        if self._keep is None or not self._keep.takes(header, payload):
+            self.emit(wire.encode(header, payload))
 
     def reply(self, request_id: int, payload: bytes = b"", **fields: Any) -> None:
         """Answer a request."""
@@ -105,6 +114,8 @@ class FakeAgent:
         self._tasks.start_soon(work)
 
     def _serve(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        if self._keep is not None:
+            self._keep.saw(request_id)
         handler = getattr(self, f"_on_{header.get('op')}", None)
         try:
             if handler is None:
@@ -127,8 +138,34 @@ class FakeAgent:
         self.uid = header["uid"]
         self.home = self._settle(header["home"])
         self._env = {"HOME": self.home, "USER": "sandbox", "LANG": "C.UTF-8", **header["env"]}
+        if header.get("keep"):
+            keep = self._keep = FakeKeep(self)
+            keep.saw(request_id)
+            self.container.listener = keep.welcome
+        self._reply_facts(request_id)
+
+    def _reply_facts(self, request_id: int) -> None:
         facts = {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
         self.reply(request_id, home=self.home, **facts)
+
+    def _on_halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id)
+        if self._keep is not None:
+            self._keep.halted.set()
+
+    def _on_rejoin(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self._reply_facts(request_id)
+
+    def _on_list_runs(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id, runs=self._keep.describe(header["after"]) if self._keep else [])
+
+    def _on_replay(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        if self._keep is not None:
+            self._keep.replay(request_id)
+
+    def _on_forget(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        if self._keep is not None:
+            self._keep.forget(request_id)
 
     def _settle(self, home: str) -> str:
         """Return the home: the user's own, or a shared one where somebody else has it."""
@@ -146,6 +183,9 @@ class FakeAgent:
 
     def _on_spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         run = self._runs[request_id] = FakeRun(self, request_id, header)
+        if self._keep is not None:
+            self._keep.add(request_id, header.get("meta"))
+            run.credit.add(UNLIMITED)
         run.take_script(payload)
 
     def start(self, run: FakeRun) -> None:
@@ -193,6 +233,9 @@ class FakeAgent:
             work.feed(payload, end=bool(header.get("end")))
 
     def _on_credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        if self._keep is not None and request_id in self._keep.runs:
+            self._keep.runs[request_id].credit.add(header["n"])
+            return
         work = self._runs.get(request_id) or self._transfers.get(request_id)
         if work is not None:
             work.credit.add(header["n"])

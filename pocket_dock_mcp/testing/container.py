@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.engine.base import ContainerState, ContainerStatus
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.filetree import FileTree
 from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
+
+if TYPE_CHECKING:
+    from pocket_dock_mcp.testing.programs import Process
 
 
 class FakeContainer:
@@ -32,6 +36,10 @@ class FakeContainer:
         self.stdin = Channel()
         self.streams: list[FakeStream] = []
         self.execs: list[FakeExecStream] = []
+        self.life = 1
+        """How many times it was started, or is about to be."""
+        self.listener: Callable[[Process], Awaitable[int]] | None = None
+        """Of an agent that is to outlive its stream: serves another client, whose bridge this process is."""
 
     def has_program(self, program: str) -> bool:
         """Whether there is a program of this name or path."""
@@ -63,12 +71,23 @@ class FakeContainer:
         for stream in (*self.streams, *self.execs):
             stream.lose(clean=clean)
 
+    def begin_again(self) -> None:
+        """Be as it was before its first program began, but for the files."""
+        self.life += 1
+        self.status = "created"
+        self.exit_code = None
+        self.oom_killed = False
+        self.stdin = Channel()
+        self.streams.clear()
+        self.execs.clear()
+
     def end(self, exit_code: int) -> None:
         """The first program has ended, and with it everything in the container."""
         if self.exit_code is not None:
             return
         self.status = "exited"
         self.exit_code = exit_code if exit_code >= 0 else 128 - exit_code
+        self.listener = None
         self.stdin.end()
         for stream in self.streams:
             stream.output.end()

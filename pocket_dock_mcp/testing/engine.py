@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from pocket_dock_mcp.agent.bridge import bridge_argv
 from pocket_dock_mcp.agent.bundle import agent_argv
 from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, ImageState, Stream
 from pocket_dock_mcp.errors import (
@@ -24,6 +25,7 @@ from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.agent import AgentFaults, FakeAgent
 from pocket_dock_mcp.testing.container import FakeContainer
 from pocket_dock_mcp.testing.images import PROGRAMS, FakeImage, Images, has_label
+from pocket_dock_mcp.testing.keeping import join
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Piece, Process, Program, Programs, Script
 from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 
@@ -177,6 +179,9 @@ class FakeEngine:
         """Open the first program's streams; see the port."""
         await self._called("attach")
         container = self.container(container_id)
+        if container.status == "exited":
+            # As Podman does: what is attached to is what will start.
+            container.begin_again()
         after, clean = self._cuts.popleft() if self._cuts else (None, False)
         stream = FakeStream(container.stdin, cut_after=after, clean=clean)
         container.streams.append(stream)
@@ -191,6 +196,8 @@ class FakeEngine:
             container.end(NOT_FOUND)
             self._forget(container)
             raise ProgramNotFoundError(f"The image cannot start its first program: {container.spec.argv[0]}")
+        if container.status != "created":
+            container.begin_again()
         container.status = "running"
         process = Process(container.spec.argv, container, container.stdin, container.write, env={})
         self._run(container, self._live(container, program, process))
@@ -200,22 +207,39 @@ class FakeEngine:
             return None
         if agent_argv()[-1] in argv:
             return lambda process: FakeAgent(process, self.programs, self.agent).serve()
+        if bridge_argv()[-1] in argv:
+            return join
         return self.programs.find(argv)
 
     async def _live(self, container: FakeContainer, program: Program, process: Process) -> None:
         """Be a container's life, from the start of its first program to the container's removal."""
-        code = -9
+        code, life = -9, container.life
         try:
             code = await program(process)
         finally:
-            container.oom_killed = process.oom
-            container.end(code)
+            if container.life == life:
+                container.oom_killed = process.oom
+                container.end(code)
+        if container.spec.keep:
+            return
         try:
             await self._called("auto_remove")
         except PocketDockError:
             # A test wants it left behind.
             return
         self._forget(container)
+
+    async def stop(self, container_id: str) -> None:
+        """Kill and keep; see the port."""
+        await self._called("stop")
+        try:
+            container = self.container(container_id)
+        except ContainerGoneError:
+            return
+        if container.status == "running":
+            container.end(-9)
+            self._cancel(container)
+        await anyio.lowlevel.checkpoint()
 
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""
@@ -236,6 +260,9 @@ class FakeEngine:
     def _forget(self, container: FakeContainer) -> None:
         del self._containers[container.id]
         container.end(-9)
+        self._cancel(container)
+
+    def _cancel(self, container: FakeContainer) -> None:
         me = asyncio.current_task()
         for task, owner in self._tasks.items():
             if owner == container.id and task is not me:

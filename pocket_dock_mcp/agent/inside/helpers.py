@@ -192,15 +192,23 @@ def _be_helper(
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1):
             os.dup2(null, fd)
-        keep = connection.fileno()
-        os.closerange(FIRST_UNUSED, keep)
-        os.closerange(keep + 1, max(keep, null) + 64)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) >= FIRST_UNUSED and int(name) != connection.fileno():
+                _close(int(name))
         helper(connection, user, ceilings)
     except Exception:
         # A fault of ours; what it was goes to the engine's stderr stream.
         traceback.print_exc()
     finally:
         os._exit(1)
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        # It was the listing's own.
+        pass
 
 
 def serve(connection: socket.socket, starter: Starter) -> NoReturn:

@@ -1,7 +1,8 @@
 """PID 1 of a sandbox: reads requests from standard input, serves them, and ends when the input ends.
 
 The end of the input is the end of the lease: whoever held the stream is gone, so this process exits, the
-kernel kills everything in its PID namespace with it, and the engine removes the container.
+kernel kills everything in its PID namespace with it, and the engine removes the container. Unless it is to
+keep the sandbox; see `keeping`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from . import (
     files,
     helpers,
     identity,
+    keeping,
     killing,
     ports,
     runs,
@@ -31,11 +33,10 @@ from . import (
 from .cgroup import Cgroup
 from .changes import Changes
 from .loop import READ, Loop
+from .receiving import Receiver
 from .sending import Sender
 from .spawner import be_spawner
 from .zygote import be_zygote
-
-READ_SIZE = 256 * 1024
 
 
 class Agent:
@@ -44,12 +45,13 @@ class Agent:
     user: identity.User
     ceilings: children.Ceilings
     changes: Optional[Changes] = None  # where the kernel does not tell
+    keep: Optional[keeping.Keep] = None
     is_warm = True
     """Whether Python runs in children of an interpreter that is there already."""
 
     def __init__(self) -> None:
         self.loop = Loop(self.reap)
-        self._sender = Sender(self.loop)
+        self.sender = Sender(self.loop)
         self.cgroup = Cgroup()
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -58,35 +60,23 @@ class Agent:
         # Python sets it for itself where no locale is given.
         self._environ.pop("LC_CTYPE", None)
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
-        self._decoder = wire.Decoder()
-        self._work: Dict[int, Work] = {}
+        self.work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
         self.sessions = sessions.Sessions(self)
         self._ports = ports.Waiters(self)
-        os.set_blocking(0, False)
-        os.set_blocking(1, False)
-        self.loop.watch(0, READ, self._on_input)
+        self.receiver = Receiver(self.loop, self._serve)
+        self.receiver.use(0)
 
     # -- the stream -------------------------------------------------------------------------------
 
-    def _on_input(self) -> None:
-        try:
-            data = os.read(0, READ_SIZE)
-        except BlockingIOError:
-            return
-        if not data:
-            os._exit(0)
-        try:
-            frames = self._decoder.feed(data)
-        except wire.FrameError:
-            # Whoever holds the lease does not speak with us any more.
-            os._exit(1)
-        for header, payload in frames:
-            self._serve(header, payload)
-
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
         """Send a frame, soon."""
-        self._sender.send(header, payload)
+        if self.keep is None or self.keep.passes(header, payload):
+            self.sender.send(header, payload)
+
+    def kept(self, request_id: int) -> Optional[keeping.Kept]:
+        """Return where a run's output is kept; None where it is not."""
+        return None if self.keep is None else self.keep.shelf.runs.get(request_id)
 
     def fail(
         self,
@@ -104,6 +94,8 @@ class Agent:
 
     def _serve(self, header: wire.Header, payload: bytes) -> None:
         request_id = header["id"]
+        if self.keep is not None:
+            self.keep.saw(request_id)
         try:
             handler = _HANDLERS[header["op"]]
             handler(self, request_id, header, payload)
@@ -130,6 +122,9 @@ class Agent:
         base.update(header["env"])
         self._environ = base
         self.is_warm = header.get("warm", True)
+        if header.get("keep"):
+            self.keep = keeping.Keep(self, header.get("ttl"))
+            self.keep.saw(request_id)
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
@@ -150,7 +145,22 @@ class Agent:
             }
         )
 
+    def _halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        """End everything, as the end of the input does where nothing is kept."""
+        self.send({"kind": "reply", "id": request_id})
+        self.sender.flush()
+        os._exit(0)
+
+    def _on_kept(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        if self.keep is None:
+            self.fail(request_id, "agent", errno.EOPNOTSUPP)
+        else:
+            getattr(self.keep, header["op"])(request_id, header)
+
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        if self.keep is not None and not self.keep.shelf.add(request_id, header.get("meta")):
+            self.fail(request_id, "fork", errno.EAGAIN)
+            return
         start = children.Start(header)
         if start.cwd or start.session is None:
             start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
@@ -161,7 +171,7 @@ class Agent:
         elif len(payload) == start.script_bytes:
             self.start_run(request_id, start, payload)
         else:
-            self._work[request_id] = runs.PartialScript(self, request_id, start, payload)
+            self.work[request_id] = runs.PartialScript(self, request_id, start, payload)
 
     def environment(self, extra: Dict[str, str]) -> Dict[str, str]:
         """Return what programs have in their environment."""
@@ -170,17 +180,17 @@ class Agent:
     def start_run(self, request_id: int, start: children.Start, script: Optional[bytes]) -> None:
         if start.session is not None:
             cell = cells.Cell(self, request_id, start, script or b"")
-            self._work[request_id] = cell
+            self.work[request_id] = cell
             self.sessions.run(cell)
             return
         try:
             run = runs.Run(self, request_id, start, script)
         except OSError as error:
-            self._work.pop(request_id, None)
+            self.work.pop(request_id, None)
             # A broken pipe: the helper was killed just now.
             self.fail(request_id, "helper" if error.errno == errno.EPIPE else "fork", error.errno)
             return
-        self._work[request_id] = run
+        self.work[request_id] = run
 
     def helper_for(self, script: Optional[bytes]) -> helpers.Nursery:
         """Return the helper that starts such a run, starting it first where it is not there."""
@@ -198,37 +208,37 @@ class Agent:
         return {nursery.pid for nursery in self._helpers.values()}
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        work = self._work.get(request_id)
+        work = self.work.get(request_id)
         if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        work = self._work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, files.Reader)):
+        work = self.kept(request_id) or self.work.get(request_id)
+        if isinstance(work, (keeping.Kept, runs.Run, cells.Cell, files.Reader)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
-        work = self._work.get(request_id)
+        work = self.work.get(request_id)
         if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
     def _signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        work = self._work.get(header["run"])
+        work = self.work.get(header["run"])
         if isinstance(work, (runs.Run, cells.Cell)):
             work.signal(header["signal"])
         self.send({"kind": "reply", "id": request_id})
 
     def _resize(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        work = self._work.get(header["run"])
+        work = self.work.get(header["run"])
         if isinstance(work, (runs.Run, cells.Cell)):
             work.resize(header["rows"], header["columns"])
         self.send({"kind": "reply", "id": request_id})
 
     def _kill(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End one run; its own exit frame is the answer to whoever waits for it."""
-        work = self._work.get(header["run"])
+        work = self.work.get(header["run"])
         if isinstance(work, (runs.Run, cells.Cell)):
             work.kill()
         elif isinstance(work, runs.PartialScript):
@@ -237,7 +247,7 @@ class Agent:
         self.send({"kind": "reply", "id": request_id})
 
     def _kill_all(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        for work in list(self._work.values()):
+        for work in list(self.work.values()):
             if isinstance(work, (runs.Run, cells.Cell)):
                 work.kill()
         self.sessions.end(None)
@@ -251,17 +261,17 @@ class Agent:
 
     def _wait_port(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         waiter = ports.Waiter(self, request_id, header)
-        self._work[request_id] = waiter
+        self.work[request_id] = waiter
         self._ports.add(waiter)
 
     def _read(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         reader = files.Reader(self, request_id, header)
-        self._work[request_id] = reader
+        self.work[request_id] = reader
         reader.start()
 
     def _write(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         writer = writing.writer(self, request_id, header)
-        self._work[request_id] = writer
+        self.work[request_id] = writer
         writer.feed(payload, bool(header.get("end")))
 
     def _stat(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
@@ -274,13 +284,13 @@ class Agent:
         self.send({"kind": "reply", "id": request_id, **fields})
 
     def drop(self, request_id: int) -> None:
-        self._work.pop(request_id, None)
+        self.work.pop(request_id, None)
 
     # -- processes --------------------------------------------------------------------------------
 
     def marker_of(self, run_id: int) -> Optional[int]:
         """Return the marker of a run that goes on."""
-        work = self._work.get(run_id)
+        work = self.work.get(run_id)
         return work.marker if isinstance(work, runs.Run) else None
 
     def process_started(self, pid: int, program: Program) -> None:
@@ -291,7 +301,7 @@ class Agent:
             self._programs.pop(pid, None)
 
     def run_ended(self, run: runs.Run) -> None:
-        self._work.pop(run.id, None)
+        self.work.pop(run.id, None)
         self.process_ended(run.pid)
         self.markers.give_back(run.marker)
 
@@ -330,6 +340,11 @@ Program = Union[runs.Run, sessions.Session]
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
     "ping": Agent._ping,
+    "halt": Agent._halt,
+    "rejoin": Agent._on_kept,
+    "list_runs": Agent._on_kept,
+    "replay": Agent._on_kept,
+    "forget": Agent._on_kept,
     "stats": Agent._stats,
     "spawn": Agent._spawn,
     "data": Agent._data,

@@ -40,6 +40,7 @@ class Outputs:
         self._sent = 0
         self._enlarged = False
         self._done: Optional[Callable[[], object]] = None
+        self._kept = agent.kept(request_id)
         for stream in fds:
             self._watch(stream)
 
@@ -47,13 +48,14 @@ class Outputs:
         self._agent.loop.watch(self._fds[stream], READ, lambda: self._on_readable(stream))
 
     def _on_readable(self, stream: int) -> bool:
-        """Send one chunk; stop listening when the window is used up."""
+        """Send one chunk; stop listening when the window is used up, or the room where output is kept."""
         fd = self._fds[stream]
-        if self.credit <= 0:
+        room = self._room(fd)
+        if room <= 0:
             self._agent.loop.unwatch(fd)
             return False
         try:
-            data = os.read(fd, min(CHUNK, self.credit, self._left.get(stream, CHUNK)))
+            data = os.read(fd, min(CHUNK, room, self._left.get(stream, CHUNK)))
         except BlockingIOError:
             return False
         except OSError:
@@ -71,6 +73,14 @@ class Outputs:
         self._agent.send({"kind": "data", "id": self._id, "s": stream}, data)
         self._count(stream, len(data))
         return True
+
+    def _room(self, fd: int) -> int:
+        if self._kept is None:
+            return self.credit
+        room = self._kept.tape.room(min(CHUNK, max(1, _readable(fd))))
+        if room <= 0:
+            self._kept.hold(self._go_on)
+        return room
 
     def _count(self, stream: int, size: int) -> None:
         if stream == REPORT:
@@ -91,6 +101,9 @@ class Outputs:
     def add_credit(self, amount: int) -> None:
         """The host has consumed some."""
         self.credit += amount
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._done is not None:
             self._drain()
         else:

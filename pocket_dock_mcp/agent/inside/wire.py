@@ -21,6 +21,10 @@ MAX_HEADER = 2 * 1024 * 1024
 """Of one JSON header: a command and an environment of full length whose every byte JSON escapes."""
 MAX_PAYLOAD = 256 * 1024
 
+SOCKET = "\0pocket-dock-agent"
+"""Where an agent that is to keep its sandbox listens for its next client. Abstract: no file of it can be
+replaced, and it is bound before any code of the user runs."""
+
 WINDOW = 1024 * 1024
 """Bytes of ``data`` that may be under way from the container on one request."""
 UPLOAD_WINDOW = 1024 * 1024

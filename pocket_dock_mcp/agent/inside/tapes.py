@@ -1,0 +1,212 @@
+"""Output of one run, kept so that a client who comes later gets all of it.
+
+A ring of records in a file without a name, which only this process has open; a little output needs no file.
+A client that takes output and says so lets the oldest of it go when the ring is full. Without one nothing
+is let go: the program is then held back by its pipe, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Callable, Dict, Optional, Tuple, Union
+
+from . import wire
+
+_HEAD = struct.Struct(">BI")
+_RECORD = 64 * 1024
+IN_MEMORY = 4096
+"""Bytes of a tape that need no file."""
+RUN_BYTES = 64 * 1024 * 1024
+_FIRST_STEP, _MOST_STEP = 64 * 1024, 1024 * 1024
+_PLACES = ("/root", "/run", "/var", "/", "/tmp", "/dev/shm")
+"""Where such a file may be, the first that can be written. It has a name for a moment only."""
+
+
+class Tape:
+    """Positions are bytes since the beginning: `_start` <= what is read next <= `_end`."""
+
+    def __init__(self, reserve: Callable[[int], bool]) -> None:
+        self.allotted = 0
+        """Bytes of disk that it may use."""
+        self.missing: Dict[int, int] = {}
+        """Bytes at the beginning of each stream that it has not any more."""
+        self._reserve = reserve
+        self._fd: Optional[int] = None
+        self._memory = bytearray(IN_MEMORY)
+        self._capacity = IN_MEMORY
+        self._can_grow = True
+        self._start = self._end = 0
+        self._last: Optional[Tuple[int, int, int]] = None
+        """Position, stream and length of the newest record."""
+        self._at = self._offset = 0
+        """The record that is being read, and how far."""
+        self._gone = self._taken = 0
+        """Bytes of output that were let go of, and up to which the client has it."""
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def room(self, wanted: int) -> int:
+        """Return how many of `wanted` bytes may be appended now."""
+        most = self._room()
+        while most < wanted and (self._grow() or self._let_go()):
+            most = self._room()
+        return min(wanted, most)
+
+    def _room(self) -> int:
+        free = self._capacity - (self._end - self._start)
+        return free - _HEAD.size * (free // self._longest() + 2)
+
+    def _longest(self) -> int:
+        return min(_RECORD, self._capacity // 4)
+
+    def append(self, stream: int, data: bytes) -> None:
+        """Keep some output, no more than there is room for."""
+        view = memoryview(data)
+        while view:
+            at, last_stream, length = self._last or (0, 0, 0)
+            if last_stream != stream or length >= self._longest():
+                at, length = self._end, 0
+                self._end += _HEAD.size
+            piece = view[: self._longest() - length]
+            view = view[len(piece) :]
+            self._write(self._end, piece)
+            self._end += len(piece)
+            self._last = at, stream, length + len(piece)
+            self._write(at, _HEAD.pack(stream, length + len(piece)))
+
+    def _grow(self) -> bool:
+        """Take more disk, if nothing has been let go of yet: a ring that has turned stays as it is."""
+        if not self._can_grow or self._end > self._capacity:
+            return False
+        step = min(_MOST_STEP, max(_FIRST_STEP, self.allotted), RUN_BYTES - self.allotted)
+        if step <= 0 or not self._reserve(step):
+            return False
+        try:
+            if self._fd is None:
+                self._fd = _nameless()
+            os.posix_fallocate(self._fd, self.allotted, step)
+        except OSError:
+            # No disk. What there is has to do.
+            self._reserve(-step)
+            self._can_grow = False
+            return False
+        if not self.allotted:
+            os.pwrite(self._fd, self._memory, 0)
+            self._memory = bytearray()
+        self.allotted += step
+        self._capacity = self.allotted
+        return True
+
+    def _let_go(self) -> bool:
+        """Let go of the oldest record, if the client has all of it."""
+        if self._at <= self._start:
+            return False
+        stream, length = self._head(self._start)
+        if self._gone + length > self._taken:
+            return False
+        self._start += _HEAD.size + length
+        self._gone += length
+        self.missing[stream] = self.missing.get(stream, 0) + length
+        return True
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def rewind(self) -> None:
+        """Read from the beginning again; the client has nothing yet."""
+        self._at, self._offset = self._start, 0
+        self._taken = self._gone
+
+    def taken(self, amount: int) -> None:
+        """The client has so much more of what was read."""
+        self._taken += amount
+
+    def read(self, most: int) -> Optional[Tuple[int, bytes]]:
+        """Return the next output as (stream, bytes); None if there is no more yet."""
+        while self._at < self._end:
+            stream, length = self._head(self._at)
+            if self._offset < length:
+                size = min(most, length - self._offset, wire.MAX_PAYLOAD)
+                data = self._read(self._at + _HEAD.size + self._offset, size)
+                self._offset += size
+                return stream, data
+            if self._at + _HEAD.size + length == self._end:
+                # It may become longer yet.
+                return None
+            self._at += _HEAD.size + length
+            self._offset = 0
+        return None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that is there by now has been read."""
+        return self._at >= self._end or (
+            self._last is not None and self._at == self._last[0] and self._offset == self._last[2]
+        )
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._at = self._start
+        while self._at < self._end:
+            stream, length = self._head(self._at)
+            self.missing[stream] = self.missing.get(stream, 0) + length
+            self._at += _HEAD.size + length
+        self.close()
+
+    def close(self) -> None:
+        """Give its disk back. Nothing can be appended any more."""
+        self._start = self._at = self._end
+        self._offset = 0
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self._memory = bytearray()
+        self._capacity, self._can_grow = 0, False
+        self._reserve(-self.allotted)
+        self.allotted = 0
+
+    # -- the ring ---------------------------------------------------------------------------------
+
+    def _head(self, position: int) -> Tuple[int, int]:
+        stream, length = _HEAD.unpack(self._read(position, _HEAD.size))
+        return stream, length
+
+    def _write(self, position: int, data: Union[bytes, memoryview]) -> None:
+        view = memoryview(data)
+        while view:
+            at = position % self._capacity
+            piece = view[: self._capacity - at]
+            if self._fd is None:
+                self._memory[at : at + len(piece)] = piece
+                done = len(piece)
+            else:
+                done = os.pwrite(self._fd, piece, at)
+            position += done
+            view = view[done:]
+
+    def _read(self, position: int, size: int) -> bytes:
+        pieces = []
+        while size:
+            at = position % self._capacity
+            most = min(size, self._capacity - at)
+            piece = self._memory[at : at + most] if self._fd is None else os.pread(self._fd, most, at)
+            if not piece:
+                raise OSError("a tape lacks what was written to it")
+            pieces.append(piece)
+            position += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+
+def _nameless() -> int:
+    """Open a file that nobody else can open, and whose space is free again when it is closed."""
+    name = ".pocket-dock-%s.tape" % os.urandom(8).hex()
+    for place in _PLACES:
+        path = os.path.join(place, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            continue
+        os.unlink(path)
+        return fd
+    raise OSError("no place for a file")

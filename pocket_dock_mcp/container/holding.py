@@ -1,0 +1,181 @@
+"""Who holds a container: it is made, taken up, let go of and ended here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+
+import anyio
+from typing_extensions import Self
+
+from pocket_dock_mcp.agent.agent_process import KeptRun
+from pocket_dock_mcp.agent.agent_transport import AgentTransport
+from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.container.launch import Launch, Running, launch, rejoin, resume
+from pocket_dock_mcp.container.life import Life
+from pocket_dock_mcp.container.memory import recalled
+from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import AgentError
+
+
+class HeldContainer:
+    """A container and the hold on it; what can be done with it is `AsyncContainer`."""
+
+    def __init__(
+        self, engine: Engine, wanted: Launch, running: Running, store: OutputStore | None = None
+    ) -> None:
+        self._engine = engine
+        self._wanted = wanted
+        self._life = Life(engine, wanted, running)
+        self._store = store or OutputStore()
+        self._found: list[AsyncRun] = []
+
+    @classmethod
+    async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
+        """Launch a container, whose output goes to `store`; see `launch` for what it raises."""
+        return cls(engine, wanted, await launch(engine, wanted), store)
+
+    @classmethod
+    async def resume(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
+        """Start a kept container that has stopped, by its name; see `launch.resume` for what it raises."""
+        return cls(engine, wanted, await resume(engine, wanted), store)
+
+    @classmethod
+    async def reattach(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
+        """Take up a kept container that runs, by its name; see `rejoin` for what it raises.
+
+        Whoever held it before does not any more. `found_runs` has handles to the runs that it knows of: their
+        output comes again from the beginning, and they end as they have ended, or will.
+        """
+        running, found = await rejoin(engine, wanted)
+        container = cls(engine, wanted, running, store)
+        async with container._handing_back():
+            for known in found:
+                await container._take_up(running, known)
+        return container
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AsyncContainer {self._wanted.name} {self._wanted.image} {self._life.state}>"
+
+    @property
+    def _running(self) -> Running:
+        return self._life.running
+
+    @property
+    def _transport(self) -> Transport:
+        return self._life.running.transport
+
+    def _reaching(self) -> AbstractAsyncContextManager[None]:
+        return self._life.reaching()
+
+    @property
+    def name(self) -> str:
+        """The container's name on the engine."""
+        return self._wanted.name
+
+    @property
+    def home(self) -> str:
+        """The user's home directory: where relative paths start, and programs."""
+        return self._transport.facts.home
+
+    @property
+    def uid(self) -> int:
+        """The user id of everything that runs inside."""
+        return self._transport.facts.uid
+
+    # -- what it is taken up with -----------------------------------------------------------------
+
+    @property
+    def found_runs(self) -> list[AsyncRun]:
+        """Handles to the runs that were there when it was taken up; oldest first."""
+        return list(self._found)
+
+    async def _take_up(self, running: Running, known: KeptRun) -> None:
+        memory = recalled(known.meta)
+        transport = running.transport
+        if memory is None or not isinstance(transport, AgentTransport):
+            return
+        fate = partial(self._life.fate, running)
+        run = AsyncRun(memory.program, self._store.open(), self._wanted.limits, fate, memory)
+        run.missing = known.missing[:2]
+        run.started(await transport.take_up(known, memory.program, run.take))
+        self._found.append(run)
+
+    @asynccontextmanager
+    async def _handing_back(self) -> AsyncIterator[None]:
+        """Leave it as it was if it cannot be taken up."""
+        try:
+            yield
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._transport.aclose()
+            for run in self._found:
+                run.close()
+            if isinstance(error, AgentError):
+                raise self._life.mark_lost(error.message) from error
+            raise
+
+    # -- endings ----------------------------------------------------------------------------------
+
+    async def wait_lost(self) -> None:
+        """Return when the container cannot be reached any more, for whatever reason."""
+        await self._life.wait_lost()
+
+    @property
+    def removed(self) -> bool:
+        """Whether it was closed and the engine has confirmed that it is gone."""
+        return self._life.removed
+
+    async def reboot(self, *, fresh: bool = False) -> None:
+        """End all processes and sessions, and begin again with the files that are there.
+
+        With `fresh` a new container of the same name, image and options takes its place, and the files are
+        gone. Runs that were under way end as ``killed``.
+
+        Raises:
+            SandboxLostError: it could not be begun again.
+            And what `create` and `resume` raise.
+        """
+        await self._life.reboot(fresh=fresh)
+
+    async def detach(self) -> None:
+        """Let go of a kept container and leave it running, for `reattach`.
+
+        Raises:
+            SandboxStateError: it is not one that can run on.
+            SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        await self._life.detach()
+
+    async def stop(self) -> None:
+        """End everything in a kept container, at once, and leave its files, for `resume`.
+
+        Raises:
+            SandboxStateError: it is not one that is kept.
+            EngineError: it does not stop by itself, and the engine did not stop it.
+            SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        await self._life.stop()
+
+    async def aclose(self) -> None:
+        """End and remove it, with everything in it, unless it was detached from or stopped before.
+
+        Idempotent; quiet when it is gone already.
+        """
+        await self._life.aclose()
+
+    async def destroy(self) -> None:
+        """End and remove it, also when it was detached from or stopped. Idempotent and quiet."""
+        await self._life.destroy()
