@@ -26,7 +26,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, NO_GRACE, sweep
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
 from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.settings import Settings
 from tests.engines import LABELS, Target, connect, eventually, unique
@@ -43,7 +43,7 @@ def silent(_line: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(state_dir=tmp_path, max_sandboxes=3, max_snapshots=2)
+    return Settings(state_dir=tmp_path, max_sandboxes=3, max_snapshots=2, pool_mb=0)
 
 
 @pytest.fixture
