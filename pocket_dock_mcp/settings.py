@@ -90,6 +90,13 @@ class Settings(BaseModel):
         description="MiB of output of all runs together that are kept for read_output, on disk; a "
         "quarter of it for one sandbox.",
     )
+    pool_mb: int = Field(
+        default=256,
+        ge=0,
+        le=1_048_576,
+        description="MiB of memory that sandboxes launched ahead of demand may use together, as measured; "
+        "0: none is.",
+    )
     warm_python: bool = Field(
         default=True,
         description="Whether Python runs in children of a warm interpreter; false: in a new one each time.",

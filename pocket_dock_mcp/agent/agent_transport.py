@@ -98,6 +98,10 @@ class AgentTransport:
         """What was found inside."""
         return self._facts
 
+    async def adopt(self, env: Mapping[str, str], deadline: float) -> None:
+        """Add to the environment of programs."""
+        await self._link.call("adopt", deadline=deadline, env=dict(env))
+
     async def start(self, program: Program, on_output: OnOutput) -> AgentProcess:
         """Start a program."""
         return await AgentProcess.start(self._link, program, on_output)

@@ -138,6 +138,12 @@ class Transport(Protocol):
     def facts(self) -> Facts:
         """What was found inside when it was opened."""
 
+    async def adopt(self, env: Mapping[str, str], deadline: float) -> None:
+        """Add to the environment of programs, in a container that has run none: who it is for is known now.
+
+        It is alive when this returns.
+        """
+
     async def start(self, program: Program, on_output: OnOutput) -> Process:
         """Start a program. It runs until it ends or is killed, whatever becomes of the caller."""
 

@@ -92,6 +92,14 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
     return await _with_exec(engine, wanted, uid)
 
 
+async def dispose(engine: Engine, running: Running) -> bool:
+    """End a container that nobody has been given; whether the engine has confirmed that it is gone."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+        await running.transport.aclose()
+        return await _remove(engine, running.id)
+    return False
+
+
 class _NoPythonError(Exception):
     """The image cannot run the agent."""
 
@@ -298,12 +306,14 @@ async def _stop(engine: Engine, container_id: str) -> None:
         logger.warning("could not stop container %s: %s", container_id, error)
 
 
-async def _remove(engine: Engine, container_id: str) -> None:
+async def _remove(engine: Engine, container_id: str) -> bool:
     try:
         await engine.remove(container_id)
     except EngineError as error:
         # Its lease is closed, and the next start's sweep knows its name.
         logger.warning("could not remove container %s: %s", container_id, error)
+        return False
+    return True
 
 
 def _check(wanted: Launch, facts: Facts) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -19,15 +18,10 @@ from anyio.abc import TaskGroup
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
-from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.errors import (
-    EngineConflictError,
-    ImageNotFoundError,
     InvalidArgumentError,
-    LimitsNotEnforcedError,
-    ProgramNotFoundError,
     QuotaError,
     RunNotFoundError,
     SandboxClosedError,
@@ -36,11 +30,12 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
+from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.spool import SpoolBudget
@@ -54,15 +49,6 @@ REMEMBERED = 256
 
 REMEMBERED_RUNS = 4096
 """Their runs, likewise."""
-
-_ANSWERED = (
-    ImageNotFoundError,
-    EngineConflictError,
-    LimitsNotEnforcedError,
-    ProgramNotFoundError,
-    SandboxLostError,
-)
-"""Failures of a launch after which the engine is not at it any more."""
 
 Progress = Callable[[str], None]
 
@@ -85,8 +71,10 @@ class Manager:
         self._ended_one = anyio.Event()
         self._access = EngineAccess(settings, connect)
         self._mender = Mender(self._access)
+        self._maker = Maker(self._access, self._mender)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
+        self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
         self._changed = anyio.Event()
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -95,6 +83,7 @@ class Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks.start_soon(self._reap)
         self._tasks.start_soon(self._mender.run)
+        self._tasks.start_soon(self._pool.run)
         return self
 
     async def __aexit__(
@@ -185,7 +174,9 @@ class Manager:
         """End everything within `CLOSE_DEADLINE` and let go of the engine. Idempotent."""
         self._closing = True
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
-            await self._end_all(list(self._sandboxes.values()))
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._pool.aclose)
+                await self._end_all(list(self._sandboxes.values()))
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
             while self._ending or self._reserved.total():
                 self._ended_one = anyio.Event()
@@ -251,18 +242,16 @@ class Manager:
 
     async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
         access = await self._access.ready()
-        engine, journal = access.engine, access.journal
         uid = None
         if request.snapshot is not None:
-            found = self._keeper.find(owner.principal, engine, request.snapshot)
+            found = self._keeper.find(owner.principal, access.engine, request.snapshot)
             image, uid = found.image_id, found.uid
         else:
             image = (await access.images.ensure(request.image, progress)).id
-        intent = journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
         wanted = Launch(
-            name=intent.name,
+            name="",
             image=image,
-            labels={INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce},
+            labels={},
             limits=request.limits,
             network=request.network,
             env=request.env,
@@ -270,19 +259,10 @@ class Manager:
             enforce=self._settings.limits,
             warm_python=self._settings.warm_python,
         )
-        try:
-            store = OutputStore(
-                self._settings.state_dir / "spool", SpoolBudget(self._spool.total_bytes // 4, self._spool)
-            )
-            container = await AsyncContainer.create(engine, wanted, store)
-        except BaseException as error:
-            self._access.note(error)
-            if isinstance(error, _ANSWERED):
-                journal.made(intent.name)
-            # Launching cleans up after itself; whether nothing is left, or still coming, has to be seen.
-            self._mender.owe(intent.name)
-            raise
-        journal.made(intent.name)
+        store = OutputStore(
+            self._settings.state_dir / "spool", SpoolBudget(self._spool.total_bytes // 4, self._spool)
+        )
+        container = await self._pool.make(wanted, store)
         sandbox = Sandbox(new_id(), owner, request, container)
         self._sandboxes[sandbox.id] = sandbox
         self._wake_reaper()
@@ -305,10 +285,8 @@ class Manager:
             sandbox.ended()
             self._ending -= 1
             self._ended_one.set()
-        if not sandbox.container.removed:
-            self._mender.owe(sandbox.container.name)
-        elif self._access.journal is not None:
-            self._access.journal.settled(sandbox.container.name)
+        self._maker.over(sandbox.container.name, sandbox.container.removed)
+        if sandbox.container.removed and self._access.journal is not None:
             await self._keeper.remove_deleted(self._access.journal)
 
     async def _end_all(self, sandboxes: list[Sandbox]) -> None:

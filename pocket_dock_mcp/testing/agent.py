@@ -175,6 +175,10 @@ class FakeAgent:
             return home
         return home if node.type == "directory" and node.allows(self.uid, 3) else "/tmp"  # noqa: S108
 
+    def _on_adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self._env.update(header["env"])
+        self.reply(request_id)
+
     def _on_ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id)
 

@@ -43,7 +43,7 @@ def silent(_line: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(state_dir=tmp_path, max_sandboxes=3, max_snapshots=2)
+    return Settings(state_dir=tmp_path, max_sandboxes=3, max_snapshots=2, pool_mb=0)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def test_the_defaults() -> None:
         "max_cpus": 8,
         "max_pids": 1024,
         "spool_mb": 2048,
+        "pool_mb": 256,
         "warm_python": True,
         "output_bytes": 8192,
     }
@@ -65,6 +66,7 @@ def test_every_setting_can_be_set() -> None:
         "MAX_CPUS": "2",
         "MAX_PIDS": "256",
         "SPOOL_MB": "100",
+        "POOL_MB": "0",
         "WARM_PYTHON": "false",
         "OUTPUT_BYTES": "4096",
     }
@@ -72,7 +74,7 @@ def test_every_setting_can_be_set() -> None:
     found = settings(**given).model_dump()
     assert [f"{value}" for value in found.values()] == [
         *("docker", "/var/lib/dock", "best-effort", "agent", "3", "0", "2.5", "60.0", "256", "0.5", "64"),
-        *("1024", "2.0", "256", "100", "False", "4096"),
+        *("1024", "2.0", "256", "100", "0", "False", "4096"),
     ]
 
 

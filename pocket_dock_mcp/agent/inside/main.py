@@ -132,6 +132,11 @@ class Agent:
         for script in (None, b"") if self.is_warm else (None,):
             self.helper_for(script)
 
+    def _adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        """It is known now whom this container was launched for, and what its programs have around them."""
+        self._environ.update(header["env"])
+        self.send({"kind": "reply", "id": request_id})
+
     def _ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.send({"kind": "reply", "id": request_id})
 
@@ -339,6 +344,7 @@ Program = Union[runs.Run, sessions.Session]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
+    "adopt": Agent._adopt,
     "ping": Agent._ping,
     "halt": Agent._halt,
     "rejoin": Agent._on_kept,

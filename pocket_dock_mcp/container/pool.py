@@ -1,0 +1,165 @@
+"""`AsyncContainerPool`: containers that are ready before they are asked for, for users of the SDK."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Literal
+
+import anyio
+
+from pocket_dock_mcp.container.arguments import checked_environment
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch, launch
+from pocket_dock_mcp.container.stock import Ready, Stock
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.connect import connect
+from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
+from pocket_dock_mcp.images import ImageStore
+from pocket_dock_mcp.models import MIB, Limits, Network
+
+logger = logging.getLogger(__name__)
+
+POOL_LABEL = "pocket-dock.pool"
+MAX_SIZE = 64
+CLOSE_DEADLINE = 10.0
+"""Seconds for ending all containers when the pool is left; what an engine in trouble does not end by then
+ends with its lease."""
+
+
+class AsyncContainerPool:
+    """Containers of one kind, launched ahead and handed out in a few milliseconds, each to one claimer.
+
+    Use it as an async context manager. A claimed container is never used again: close it, and another takes
+    its place. Leaving the pool ends all of its containers, those that were claimed as well.
+
+        async with AsyncContainerPool("minimal", size=4) as pool:
+            async with await pool.claim(env={"TOKEN": "..."}) as box:
+                print((await box.run("echo hi")).stdout)
+    """
+
+    def __init__(
+        self,
+        image: str = "minimal",
+        *,
+        size: int = 2,
+        engine: Engine | None = None,
+        limits: Limits | None = None,
+        network: Network = "none",
+        enforce: Literal["strict", "best-effort"] = "strict",
+        warm_python: bool = True,
+        memory_mb: int | None = None,
+    ) -> None:
+        """Prepare a pool; nothing is launched before it is entered.
+
+        Args:
+            image: a profile's name, or an image reference; pulled or built where it is missing.
+            size: how many containers are to be ready.
+            engine: where; None for the one that `connect` finds, which is closed with the pool.
+            limits: of each container.
+            network: of each container.
+            enforce: see `Launch.enforce`.
+            warm_python: see `Launch.warm_python`.
+            memory_mb: how much the ready ones may use together, as measured; fewer are ready then.
+
+        Raises:
+            InvalidArgumentError: a size that makes no sense.
+        """
+        if not 0 <= size <= MAX_SIZE:
+            message = f"size is {size}; it must be from 0 to {MAX_SIZE}."
+            raise InvalidArgumentError(message)
+        self._image = image
+        self._size = size
+        self._engine = engine
+        self._kind = Launch("", "", {}, limits or Limits(), network, enforce=enforce, warm_python=warm_python)
+        self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
+        self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
+        self._claimed: set[AsyncContainer] = set()
+        self._closed = False
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> AsyncContainerPool:
+        async with AsyncExitStack() as stack:
+            if self._engine is None:
+                self._engine = await connect(os.environ)
+                stack.push_async_callback(_let_go, self._engine)
+            image = await ImageStore(self._engine).ensure(self._image, logger.info)
+            self._kind = replace(self._kind, image=image.id)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            self._stack = stack.pop_all()
+        self._stock.target = self._size
+        group.start_soon(self._stock.run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.ready} of {self._size} ready"
+        return f"<AsyncContainerPool {self._image} {state}>"
+
+    @property
+    def ready(self) -> int:
+        """How many containers are ready now."""
+        return self._stock.ready
+
+    async def wait_ready(self, count: int | None = None) -> None:
+        """Wait until so many containers are ready; None for all."""
+        await self._stock.wait_ready(self._size if count is None else count)
+
+    async def claim(self, *, env: Mapping[str, str] | None = None) -> AsyncContainer:
+        """Return a container of the caller's own, seen to be alive; a new one when none is ready.
+
+        Args:
+            env: what programs in it have in their environment.
+
+        Raises:
+            InvalidArgumentError: an environment that cannot be.
+            SandboxClosedError: the pool was left, or never entered.
+            And what `launch` raises, when none was ready.
+        """
+        checked = checked_environment(env or {})
+        self._claimed = {one for one in self._claimed if not one.removed}
+        container = await self._stock.take(checked)
+        if container is None:
+            ready = await self._make(checked)
+            container = AsyncContainer(ready.engine, ready.wanted, ready.running)
+        if self._closed:
+            await container.aclose()
+            raise _not_open()
+        self._claimed.add(container)
+        return container
+
+    async def aclose(self) -> None:
+        """End all containers of the pool. Idempotent."""
+        self._closed = True
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._stock.aclose)
+                for container in self._claimed:
+                    group.start_soon(container.aclose)
+        await self._stack.aclose()
+
+    async def _make(self, env: Mapping[str, str] | None = None) -> Ready:
+        if self._closed or self._engine is None or not self._kind.image:
+            raise _not_open()
+        name = f"pocket-dock-{secrets.token_hex(8)}"
+        wanted = replace(self._kind, name=name, labels={POOL_LABEL: name}, env=env or {})
+        return Ready(self._engine, wanted, await launch(self._engine, wanted))
+
+
+async def _let_go(engine: Engine) -> None:
+    with anyio.CancelScope(shield=True):
+        await engine.aclose()
+
+
+def _not_open() -> SandboxClosedError:
+    return SandboxClosedError("The pool is not open.", hint="Use it inside of `async with`.")

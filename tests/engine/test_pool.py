@@ -1,0 +1,379 @@
+"""Containers that are launched ahead: handed out once, alive, and never left behind."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from pocket_dock_mcp import AsyncContainerPool, ContainerPool
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.pool import POOL_LABEL
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import (
+    EngineUnavailableError,
+    InvalidArgumentError,
+    QuotaError,
+    SandboxClosedError,
+)
+from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL
+from pocket_dock_mcp.models import MIB, ContainerSpec, Limits
+from pocket_dock_mcp.settings import Settings
+from pocket_dock_mcp.testing import FakeEngine
+from tests.behaviours import SHOW_GREETING, SHOW_HOME
+from tests.engines import Deadline, Target, connect, eventually
+
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_too]
+
+ALICE = Owner(session="alice's session", principal="alice")
+QUOTA = 8
+
+
+def silent(_line: str) -> None:
+    """Hear progress and say nothing."""
+
+
+@pytest.fixture
+async def pool(engine: Engine, image: str) -> AsyncIterator[AsyncContainerPool]:
+    async with AsyncContainerPool(image, size=2, engine=engine) as pool:
+        yield pool
+
+
+async def alive(engine: Engine, name: str) -> bool:
+    """Whether the engine knows a container of a pool."""
+    return bool(await engine.containers(f"{POOL_LABEL}={name}"))
+
+
+async def gone(engine: Engine, names: list[str], within: float) -> None:
+    """Wait until none of these is on the engine."""
+
+    async def all_gone() -> bool:
+        return not [name for name in names if await alive(engine, name)]
+
+    await eventually(all_gone, within)
+
+
+async def test_a_claimed_container_works_and_another_takes_its_place(
+    pool: AsyncContainerPool, deadline: Deadline
+) -> None:
+    with anyio.fail_after(deadline(30)):
+        await pool.wait_ready()
+        async with await pool.claim(env={"GREETING": "mine"}) as box:
+            assert pool.ready < 2
+            assert (await box.run(SHOW_GREETING)).stdout == "mine\n"
+            assert (await box.run(SHOW_HOME)).stdout == f"{box.home}\n"
+            await pool.wait_ready()
+
+
+async def test_nobody_gets_what_another_has(engine: Engine, pool: AsyncContainerPool) -> None:
+    claimed: list[AsyncContainer] = []
+
+    async def claim() -> None:
+        claimed.append(await pool.claim())
+
+    await pool.wait_ready()
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(claim)
+    assert len({box.name for box in claimed}) == len({box.uid for box in claimed}) == 5
+
+    await claimed[0].write_file("mine", "x")
+    await claimed[0].aclose()
+    async with await pool.claim() as fresh:
+        assert fresh.name != claimed[0].name
+        assert (await fresh.list_files())[0] == []
+
+
+async def test_leaving_the_pool_ends_all_of_it(engine: Engine, image: str, deadline: Deadline) -> None:
+    async with AsyncContainerPool(image, size=2, engine=engine) as pool:
+        box = await pool.claim()
+        await pool.wait_ready()
+        names = [box.name, *(one.wanted.name for one in pool._stock._ready)]
+        assert len(names) == 3
+
+    await gone(engine, names, deadline(5))
+    with pytest.raises(SandboxClosedError):
+        await pool.claim()
+    with pytest.raises(SandboxClosedError):
+        await box.run("true")
+
+
+class Noted:
+    """An engine that notes the names of what is created."""
+
+    def __init__(self, engine: Engine, names: list[str]) -> None:
+        self._engine = engine
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def create(self, spec: ContainerSpec) -> str:
+        self._names.append(spec.name)
+        return await self._engine.create(spec)
+
+
+async def test_leaving_while_it_is_being_filled_leaves_nothing(
+    engine: Engine, image: str, deadline: Deadline
+) -> None:
+    names: list[str] = []
+    for steps in range(4):
+        pool = AsyncContainerPool(image, size=4, engine=cast("Engine", Noted(engine, names)))
+        async with pool:
+            await anyio.sleep(0.03 * steps)  # the moment is what is varied
+    assert names
+    await gone(engine, names, deadline(5))
+
+
+async def test_what_died_meanwhile_is_not_handed_out(
+    engine: Engine, pool: AsyncContainerPool, deadline: Deadline
+) -> None:
+    await pool.wait_ready()
+    dead = [one.wanted.name for one in pool._stock._ready]
+    for found in [one for name in dead for one in await engine.containers(f"{POOL_LABEL}={name}")]:
+        await engine.remove(found.id)
+
+    async with await pool.claim() as box:
+        assert box.name not in dead
+        assert (await box.run("echo hi")).stdout == "hi\n"
+
+
+async def test_what_does_not_answer_is_not_handed_out(
+    target: Target, engine: Engine, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(engine, FakeEngine):
+        pytest.skip("an agent is made to be silent")
+    monkeypatch.setattr("pocket_dock_mcp.container.stock.ADOPT_DEADLINE", 0.05)
+    async with AsyncContainerPool(image, size=1, engine=engine) as pool:
+        await pool.wait_ready()
+        stuck = pool._stock._ready[0].wanted.name
+        engine.agent.silent.add("adopt")
+        box = await pool.claim()
+        engine.agent.silent.clear()
+        assert box.name != stuck
+        await gone(engine, [stuck], 2)
+
+
+async def test_without_a_ready_one_a_claim_launches_its_own(engine: Engine, image: str) -> None:
+    async with AsyncContainerPool(image, size=0, engine=engine, limits=Limits(pids=64)) as pool:
+        async with await pool.claim(env={"GREETING": "b"}) as box:
+            assert (await box.run(SHOW_GREETING)).stdout == "b\n"
+            assert (await box.info()).limits.pids == 64
+        assert pool.ready == 0
+
+
+async def test_the_ready_ones_stay_within_their_memory(engine: Engine, image: str) -> None:
+    async with AsyncContainerPool(image, size=4, engine=engine, memory_mb=17) as pool:
+        await pool.wait_ready(1)
+        # Until the next look: that there is no second is seen when another one was wanted in vain.
+        await pool._stock._measure()
+        assert pool._stock.memory_bytes + pool._stock._coming * MIB <= 2 * 17 * MIB
+        assert pool.ready <= 2
+
+
+async def test_an_engine_that_is_away_is_not_bothered(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeEngine()
+    monkeypatch.setattr("pocket_dock_mcp.container.stock.FIRST_PAUSE", 0.02)
+    async with AsyncContainerPool(FakeEngine.IMAGE, size=2, engine=fake) as pool:
+        await pool.wait_ready()
+        fake.go_down()
+        while pool.ready:
+            await pool._stock.take({})
+        with pytest.raises(EngineUnavailableError):
+            await pool.claim()
+        before = len(fake.calls)
+        await anyio.sleep(0.3)  # a time in which a loop without a pause would make thousands of calls
+        assert len(fake.calls) - before < 40
+        fake.come_up()
+        await pool.wait_ready()
+        assert (await (await pool.claim()).run("echo hi")).stdout == "hi\n"
+    warnings = [record for record in caplog.records if "launched ahead" in record.getMessage()]
+    assert 1 <= len(warnings) <= 3
+    await fake.aclose()
+
+
+@pytest.mark.parametrize("size", [-1, 65])
+async def test_absurd_sizes_are_refused(size: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="size"):
+        AsyncContainerPool(size=size)
+
+
+async def test_an_impossible_environment_costs_no_container(pool: AsyncContainerPool) -> None:
+    await pool.wait_ready()
+    with pytest.raises(InvalidArgumentError):
+        await pool.claim(env={"A=B": "x"})
+    assert pool.ready == 2
+
+
+# -- the server's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path, max_sandboxes=QUOTA)
+
+
+@pytest.fixture
+async def manager(target: Target, settings: Settings) -> AsyncIterator[Manager]:
+    async with Manager(settings, lambda: connect(target)) as manager:
+        yield manager
+
+
+@pytest.fixture
+def request_(image: str) -> SandboxRequest:
+    return SandboxRequest(image=image, env={"GREETING": "hello"})
+
+
+def journal_of(manager: Manager) -> Journal:
+    assert manager._access.journal is not None
+    return manager._access.journal
+
+
+async def filled(manager: Manager, count: int) -> None:
+    """Wait until so many are ready."""
+
+    async def enough() -> bool:
+        return manager._pool.ready >= count
+
+    await eventually(enough, within=30)
+
+
+async def test_the_server_has_the_next_one_ready(
+    engine: Engine, manager: Manager, request_: SandboxRequest
+) -> None:
+    first = await manager.create(ALICE, request_, silent)
+    assert manager._access._access is not None
+    await filled(manager, 1)
+    ahead = {one.wanted.name for stock in manager._pool._stocks.values() for one in stock._ready}
+
+    second = await manager.create(ALICE, request_, silent)
+
+    assert second.container.name in ahead
+    assert (await second.container.run(SHOW_GREETING)).stdout == "hello\n"
+    assert {first.id, second.id} == {one.id for one in manager.list_sandboxes(ALICE)}
+    await filled(manager, 2)
+    # What is ready counts against nobody's quota.
+    for _ in range(QUOTA - 2):
+        await manager.create(ALICE, request_, silent)
+    with pytest.raises(QuotaError):
+        await manager.create(ALICE, request_, silent)
+
+
+async def test_another_class_gets_none_of_it(manager: Manager, request_: SandboxRequest) -> None:
+    await manager.create(ALICE, request_, silent)
+    await filled(manager, 1)
+
+    other = SandboxRequest(image=request_.image, limits=Limits(pids=100))
+    made = await manager.create(ALICE, other, silent)
+
+    assert (await made.container.info()).limits.pids == 100
+    assert len(manager._pool._stocks) in (1, 2)
+
+
+async def test_what_is_ready_is_in_the_journal_and_ends_with_the_manager(
+    target: Target, engine: Engine, settings: Settings, request_: SandboxRequest
+) -> None:
+    async with Manager(settings, lambda: connect(target)) as manager:
+        await manager.create(ALICE, request_, silent)
+        await manager.create(ALICE, request_, silent)
+        await filled(manager, 1)
+        journal = journal_of(manager)
+        ahead = {one.wanted.name for stock in manager._pool._stocks.values() for one in stock._ready}
+        assert ahead <= set(journal._live)
+
+    assert [one.name for one in await engine.containers(f"{INSTANCE_LABEL}={journal.instance}")] == []
+    assert list((settings.state_dir / "instances").iterdir()) == []
+
+
+async def test_no_pool_where_none_is_wanted(
+    target: Target, settings: Settings, request_: SandboxRequest
+) -> None:
+    async with Manager(settings.model_copy(update={"pool_mb": 0}), lambda: connect(target)) as manager:
+        await manager.create(ALICE, request_, silent)
+        await anyio.sleep(0.05)  # nothing is to happen
+        assert set(journal_of(manager)._live) == {one.container.name for one in manager.list_sandboxes(ALICE)}
+
+
+@pytest.mark.parametrize("count", [60])
+async def test_many_creates_at_once_never_exceed_the_quota(
+    target: Target, engine: Engine, settings: Settings, request_: SandboxRequest, count: int
+) -> None:
+    """The trial of issue 4 is this with a thousand."""
+    made: list[Sandbox] = []
+    refused: list[QuotaError] = []
+    most = 0
+
+    async with Manager(settings.model_copy(update={"pool_mb": 0}), lambda: connect(target)) as manager:
+
+        async def create() -> None:
+            try:
+                made.append(await manager.create(ALICE, request_, silent))
+            except QuotaError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(create)
+            while len(made) + len(refused) < count:
+                await anyio.sleep(0.02)
+                if manager._access.journal is not None and manager._access._access is not None:
+                    label = f"{INSTANCE_LABEL}={journal_of(manager).instance}"
+                    most = max(most, len(await manager._access._access.engine.containers(label)))
+        assert (len(made), len(refused)) == (QUOTA, count - QUOTA)
+        assert most <= QUOTA
+        label = f"{INSTANCE_LABEL}={journal_of(manager).instance}"
+    assert "kill one" in str(refused[0])
+    assert await engine.containers(label) == []
+
+
+# -- without an event loop ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocking(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine that is found be the one under test."""
+
+    async def found(_environ: object) -> Engine:
+        return await connect(target)
+
+    monkeypatch.setattr("pocket_dock_mcp.container.pool.connect", found)
+
+
+def test_a_blocking_pool_does_the_same(blocking: None, image: str) -> None:
+    with ContainerPool(image, size=1) as pool:
+        pool.wait_ready()
+        with pool.claim(env={"GREETING": "hi"}) as box:
+            assert box.run(SHOW_GREETING).stdout == "hi\n"
+            assert box.write_file("a.txt", "text").size == 4
+            assert box.read_file("a.txt").data == b"text"
+            assert [entry.name for entry in box.list_files()[0]] == ["a.txt"]
+            assert box.info().name == box.name
+            assert "ContainerPool" in repr(pool)
+        with pytest.raises(SandboxClosedError):
+            box.run("true")
+    with pytest.raises(SandboxClosedError):
+        pool.claim()
+
+
+def test_ctrl_c_kills_the_run_and_not_the_container(blocking: None, image: str) -> None:
+    with ContainerPool(image, size=0) as pool, pool.claim() as box:
+        main = threading.main_thread().ident
+        assert main is not None
+        timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            box.run("sleep 600", timeout_s=60)
+        timer.join()
+        assert box.info().processes == 0
+        assert box.run("true").ok
