@@ -20,11 +20,10 @@ from anyio.abc import TaskGroup
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
-from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
-    EngineError,
     InvalidArgumentError,
     QuotaError,
     RunNotFoundError,
@@ -33,12 +32,12 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
-from pocket_dock_mcp.manager.journal import Intent, Journal
+from pocket_dock_mcp.manager.comparing import Comparer
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, settle_if_gone
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.spool import SpoolBudget
@@ -74,6 +73,7 @@ class Manager:
         self._ended_one = anyio.Event()
         self._access = EngineAccess(settings, connect)
         self._keeper = SnapshotKeeper(settings, self._access)
+        self._comparer = Comparer(self._access, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._changed = anyio.Event()
         self._stack = AsyncExitStack()
@@ -204,6 +204,18 @@ class Manager:
         """
         return await self._keeper.delete(owner.principal, snapshot_id)
 
+    async def diff(
+        self, owner: Owner, sandbox_id: str | None, *, since: str = "start", path: str | None = None
+    ) -> tuple[Sandbox, TreeDiff]:
+        """Compare a sandbox's files with those that it began with, or with a snapshot's.
+
+        Raises:
+            SnapshotNotFoundError: `since` is neither ``start`` nor one of the principal's snapshots.
+            And what `get` and `diffing.compare` raise.
+        """
+        sandbox = self.get(owner, sandbox_id)
+        return sandbox, await self._comparer.diff(sandbox, owner.principal, since, path)
+
     # -- making and ending ------------------------------------------------------------------------
 
     def _check(self, request: SandboxRequest) -> None:
@@ -261,8 +273,7 @@ class Manager:
             container = await AsyncContainer.create(engine, wanted, store)
         except BaseException as error:
             self._access.note(error)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
-                await self._settle_if_gone(engine, journal, intent)
+            await settle_if_gone(engine, journal, intent)
             raise
         sandbox = Sandbox(new_id(), owner, request, container)
         self._sandboxes[sandbox.id] = sandbox
@@ -290,15 +301,6 @@ class Manager:
         if self._access.journal is not None and sandbox.container.removed:
             self._access.journal.settled(sandbox.container.name)
             await self._keeper.remove_deleted(self._access.journal)
-
-    async def _settle_if_gone(self, engine: Engine, journal: Journal, intent: Intent) -> None:
-        """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""
-        try:
-            left = await engine.containers(f"{NONCE_LABEL}={intent.nonce}")
-        except EngineError:
-            return
-        if not left:
-            journal.settled(intent.name)
 
     async def _end_all(self, sandboxes: list[Sandbox]) -> None:
         async with anyio.create_task_group() as group:

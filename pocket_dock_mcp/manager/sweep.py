@@ -10,14 +10,18 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import anyio
+
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import ImageNotFoundError
-from pocket_dock_mcp.manager.journal import Intent, Record, dead_records
+from pocket_dock_mcp.errors import EngineError, ImageNotFoundError
+from pocket_dock_mcp.manager.journal import Intent, Journal, Record, dead_records
 
 logger = logging.getLogger(__name__)
 
 INSTANCE_LABEL = "pocket-dock.instance"
 NONCE_LABEL = "pocket-dock.nonce"
+SETTLE_DEADLINE = 1.5
+"""Seconds in which an engine has to say whether something is left."""
 
 
 async def sweep(engine: Engine, directory: Path) -> list[str]:
@@ -62,3 +66,14 @@ async def _is_ours(engine: Engine, intent: Intent) -> bool:
     except ImageNotFoundError:
         return False
     return image.labels.get(NONCE_LABEL) == intent.nonce
+
+
+async def settle_if_gone(engine: Engine, journal: Journal, intent: Intent) -> None:
+    """Launching cleans up after itself, unless the engine fails at that too; then a sweep has to."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_DEADLINE):
+        try:
+            left = await engine.containers(f"{NONCE_LABEL}={intent.nonce}")
+        except EngineError:
+            return
+        if not left:
+            journal.settled(intent.name)

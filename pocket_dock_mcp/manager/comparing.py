@@ -1,0 +1,80 @@
+"""The files of a sandbox against an earlier state, which is looked at in a container of its own for the moment."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.diffing import TreeDiff, compare
+from pocket_dock_mcp.container.inventory import where
+from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.keeping import SnapshotKeeper
+from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, settle_if_gone
+from pocket_dock_mcp.models import ContainerInfo
+
+START = "start"
+MAX_PATHS = 1000
+MAX_DIFF = 64 * 1024
+_AT_ONCE = 2
+"""Containers of earlier states: they are in no owner's quota."""
+
+
+class Comparer:
+    """Compares, for all owners."""
+
+    def __init__(self, access: EngineAccess, keeper: SnapshotKeeper) -> None:
+        self._access = access
+        self._keeper = keeper
+        self._slots = anyio.Semaphore(_AT_ONCE)
+
+    async def diff(
+        self,
+        sandbox: Sandbox,
+        principal: str,
+        since: str,
+        path: str | None,
+        *,
+        max_paths: int = MAX_PATHS,
+        max_diff: int = MAX_DIFF,
+    ) -> TreeDiff:
+        """Compare a sandbox's files; see `Manager.diff`."""
+        with sandbox.use() as container:
+            root = where(container, path)
+            info = await container.info()
+            if info.python is None:
+                message = "A comparison needs python3, which this sandbox's image has not."
+                raise InvalidArgumentError(message, hint="Use run_command with find -newer.")
+            async with self._slots, self._earlier(info, principal, since) as earlier:
+                return await compare(earlier, container, root, max_paths=max_paths, max_diff=max_diff)
+
+    @asynccontextmanager
+    async def _earlier(self, now: ContainerInfo, principal: str, since: str) -> AsyncIterator[AsyncContainer]:
+        """Hold a container with the files of another time, as nobody's sandbox."""
+        access = await self._access.ready()
+        engine, journal = access.engine, access.journal
+        image, uid = now.image, now.uid
+        if since != START:
+            found = self._keeper.find(principal, engine, since)
+            image, uid = found.image_id, found.uid
+        intent = journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
+        labels = {INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce}
+        wanted = Launch(intent.name, image, labels, uid=uid, enforce="best-effort", warm_python=False)
+        try:
+            earlier = await AsyncContainer.create(engine, wanted)
+        except BaseException as error:
+            self._access.note(error)
+            await settle_if_gone(engine, journal, intent)
+            raise
+        try:
+            yield earlier
+        finally:
+            await earlier.aclose()
+            if earlier.removed:
+                journal.settled(intent.name)
