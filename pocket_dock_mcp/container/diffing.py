@@ -7,7 +7,7 @@ not looked into, and what another user than the sandbox's owns cannot have been 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,6 +23,8 @@ MAX_TEXT_BYTES = 512 * 1024
 """Of a file that is compared line by line."""
 MAX_FILE_DIFF = 8 * 1024
 """Characters of one file's diff."""
+MAX_NAMES = 64 * 1024
+"""Characters of all paths that are told."""
 _OTHERS_MAY_WRITE = 0o022
 _OURS = frozenset({"/etc/passwd", "/etc/group"})
 """The agent puts the user's uid into them."""
@@ -120,13 +122,22 @@ async def compare(
     if before.missing and after.missing:
         message = f"{root!r} does not exist, and did not."
         raise SandboxFileNotFoundError(message, hint="Leave path out to compare all files.")
-    same_user = old.uid == new.uid
-    found = await anyio.to_thread.run_sync(candidates, before, after, same_user, {old.uid, new.uid})
+    for tree, home in ((before, old.home), (after, new.home)):
+        if home in tree.entries:
+            # We make it, in the one container of a directory and in the other perhaps of a mount.
+            tree.entries[home] = tree.entries[home]._replace(mode=0)
+    found = await anyio.to_thread.run_sync(candidates, before, after, {old.uid, new.uid})
     changed, unreadable, unchecked = await _settle(old, new, found)
     pairs = sorted(_without_full_directories(changed), key=_rank)
     texts = _Texts(old, new, max_diff)
-    told = [await texts.tell(pair) for pair in pairs[:max_paths]]
-    texts.truncated |= any(pair.shown.type == "file" for pair in pairs[max_paths:])
+    told: list[FileChange] = []
+    room = MAX_NAMES
+    for pair in pairs[:max_paths]:
+        room -= len(pair.path) + len(pair.shown.target or "")
+        if room < 0 and told:
+            break
+        told.append(await texts.tell(pair))
+    texts.truncated |= any(pair.shown.type == "file" for pair in pairs[len(told) :])
     kinds = [pair.change for pair in pairs]
     return TreeDiff(
         changes=tuple(told),
@@ -138,14 +149,14 @@ async def compare(
     )
 
 
-def candidates(before: Tree, after: Tree, same_user: bool, uids: set[int]) -> Candidates:
+def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
     """Pure: compare what ``lstat`` says."""
     found = Candidates([], [], 0)
     skipped = before.skipped | after.skipped
     closed = before.closed | after.closed
     for path in before.entries.keys() | after.entries.keys():
         old, new = before.entries.get(path), after.entries.get(path)
-        if _is_ours(path, old, new, same_user) or path in skipped:
+        if _is_ours(path, old, new, uids) or path in skipped:
             continue
         pair = _Pair(path, old, new)
         if old is None or new is None:
@@ -161,9 +172,9 @@ def candidates(before: Tree, after: Tree, same_user: bool, uids: set[int]) -> Ca
     return found
 
 
-def _is_ours(path: str, old: Entry | None, new: Entry | None, same_user: bool) -> bool:
+def _is_ours(path: str, old: Entry | None, new: Entry | None, uids: set[int]) -> bool:
     """Whether we, and not the user's programs, have made the difference."""
-    if path.startswith(PARKED) or (path in _OURS and not same_user):
+    if path.startswith(PARKED) or (path in _OURS and len(uids) > 1):
         return True
     # PID 1 is root, and its interpreter caches what it imports; programs cannot make a file of root's.
     only = new if old is None else old if new is None else None
@@ -184,9 +195,8 @@ def _is_same(old: Entry, new: Entry) -> bool:
 
 def _differs(old: Entry, new: Entry) -> bool:
     """Whether they differ without a look at contents."""
-    if old.type != new.type or old.mode != new.mode or old.target != new.target:
-        # A mount point's mode is the mount's, and the home directory may be one.
-        return not (old.type == new.type == "directory" and old.mode | 0o1022 == new.mode | 0o1022)
+    if (old.type, old.mode, old.target) != (new.type, new.mode, new.target):
+        return True
     return old.type == "file" and old.size != new.size
 
 
@@ -269,7 +279,9 @@ class _Texts:
         old, new = _text(before), _text(after)
         if old is None or new is None:
             return ["binary"]
-        hunks, cut = await anyio.to_thread.run_sync(linediff.unified, old, new, min(self._room, MAX_FILE_DIFF))
+        hunks, cut = await anyio.to_thread.run_sync(
+            linediff.unified, old, new, min(self._room, MAX_FILE_DIFF)
+        )
         if hunks:
             name = pair.path.replace("\n", "\\n")
             head = f"--- {_name(name, pair.old)}\n+++ {_name(name, pair.new)}\n"
@@ -314,10 +326,3 @@ def _text(data: bytes) -> str | None:
 
 def _name(path: str, entry: Entry | None) -> str:
     return "/dev/null" if entry is None or entry.type != "file" else path
-
-
-def by_kind(diff: TreeDiff) -> Mapping[ChangeKind, list[FileChange]]:
-    """Return the changes of each kind."""
-    return {
-        kind: [change for change in diff.changes if change.change == kind] for kind in get_args(ChangeKind)
-    }

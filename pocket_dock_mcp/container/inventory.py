@@ -25,6 +25,8 @@ HASH_TIMEOUT_S = 30.0
 _GRACE_S = 10.0
 _MAX_INT = 1 << 64
 _HASH_DIGITS = 64
+_NUMBERS = 6
+"""In an entry, between its type and what a link points to."""
 _TYPES: dict[object, FileType] = {
     "f": "file", "d": "directory", "l": "symlink", "p": "fifo", "s": "socket", "o": "device",
 }  # fmt: skip
@@ -61,7 +63,9 @@ class Tree:
 
 @functools.cache
 def _program() -> str:
-    return resources.files("pocket_dock_mcp.agent.inside").joinpath("inventory.py").read_text(encoding="utf-8")
+    return (
+        resources.files("pocket_dock_mcp.agent.inside").joinpath("inventory.py").read_text(encoding="utf-8")
+    )
 
 
 async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()) -> Tree:
@@ -79,7 +83,7 @@ async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()
         match line:
             case ["in", str(path), list(items)]:
                 _add(tree, root, path, items)
-            case ["end", {**fields}]:
+            case ["end", dict(fields)]:
                 end = fields
             case _:
                 raise _nonsense()
@@ -153,13 +157,15 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def _entry(kind: str, numbers: Sequence[object]) -> Entry:
-    target = None
-    if kind == "l" and numbers and isinstance(numbers[-1], str):
-        numbers, target = numbers[:-1], numbers[-1]
+    target: str | None = None
+    match numbers:
+        case [*first, str(last)] if kind == "l":
+            numbers, target = first, last
     values = [n for n in numbers if type(n) is int and -_MAX_INT < n < _MAX_INT]
-    if kind not in _TYPES or len(values) != len(numbers) or len(values) != len(Entry._fields) - 2:
+    if kind not in _TYPES or len(values) != len(numbers) or len(values) != _NUMBERS:
         raise _nonsense()
-    return Entry(_TYPES[kind], *values, target)
+    mode, uid, size, mtime_ns, inode, ctime_ns = values
+    return Entry(_TYPES[kind], mode, uid, size, mtime_ns, inode, ctime_ns, target)
 
 
 def _hash(line: object) -> str | None:
@@ -191,4 +197,6 @@ def where(container: AsyncContainer, path: str | None) -> str:
 
 
 def _nonsense() -> CompareError:
-    return CompareError("What was said of the files makes no sense: something in the sandbox tampered with it.")
+    return CompareError(
+        "What was said of the files makes no sense: something in the sandbox tampered with it."
+    )

@@ -121,7 +121,11 @@ def _anchors(
     """Return the longest ascending row of lines that are in both texts exactly once."""
     counts_old, counts_new = Counter(old[start:old_end]), Counter(new[start:new_end])
     places = {new[at]: at for at in range(start, new_end) if counts_new[new[at]] == 1}
-    pairs = [(at, places[old[at]]) for at in range(start, old_end) if counts_old[old[at]] == 1 and old[at] in places]
+    pairs = [
+        (at, places[old[at]])
+        for at in range(start, old_end)
+        if counts_old[old[at]] == 1 and old[at] in places
+    ]
     # Patience sorting: the top of each pile, and for each pair what lies on the pile before it.
     tops: list[int] = []
     top_pairs: list[int] = []

@@ -1,12 +1,14 @@
-"""The files of a sandbox against an earlier state, which is looked at in a container of its own for the moment."""
+"""The files of a sandbox against an earlier state, which is looked at in a container that is made for it."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypedDict
 
 import anyio
+from typing_extensions import Unpack
 
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.diffing import TreeDiff, compare
@@ -20,10 +22,24 @@ from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL, settle_if
 from pocket_dock_mcp.models import ContainerInfo
 
 START = "start"
-MAX_PATHS = 1000
-MAX_DIFF = 64 * 1024
 _AT_ONCE = 2
 """Containers of earlier states: they are in no owner's quota."""
+
+
+class DiffOptions(TypedDict, total=False):
+    """What to compare; all may be left out."""
+
+    since: str
+    """``start``, or a snapshot of the principal."""
+    path: str | None
+    """A file or directory; None for all files."""
+    max_paths: int
+    """Changed paths to return; 1000 unless given."""
+    max_diff: int
+    """Characters of diffs to return; 64 Ki unless given."""
+
+
+_DEFAULTS: DiffOptions = {"since": START, "path": None, "max_paths": 1000, "max_diff": 64 * 1024}
 
 
 class Comparer:
@@ -34,25 +50,19 @@ class Comparer:
         self._keeper = keeper
         self._slots = anyio.Semaphore(_AT_ONCE)
 
-    async def diff(
-        self,
-        sandbox: Sandbox,
-        principal: str,
-        since: str,
-        path: str | None,
-        *,
-        max_paths: int = MAX_PATHS,
-        max_diff: int = MAX_DIFF,
-    ) -> TreeDiff:
+    async def diff(self, sandbox: Sandbox, principal: str, **options: Unpack[DiffOptions]) -> TreeDiff:
         """Compare a sandbox's files; see `Manager.diff`."""
+        wanted: DiffOptions = {**_DEFAULTS, **options}
         with sandbox.use() as container:
-            root = where(container, path)
+            root = where(container, wanted["path"])
             info = await container.info()
             if info.python is None:
                 message = "A comparison needs python3, which this sandbox's image has not."
                 raise InvalidArgumentError(message, hint="Use run_command with find -newer.")
-            async with self._slots, self._earlier(info, principal, since) as earlier:
-                return await compare(earlier, container, root, max_paths=max_paths, max_diff=max_diff)
+            async with self._slots, self._earlier(info, principal, wanted["since"]) as earlier:
+                return await compare(
+                    earlier, container, root, max_paths=wanted["max_paths"], max_diff=wanted["max_diff"]
+                )
 
     @asynccontextmanager
     async def _earlier(self, now: ContainerInfo, principal: str, since: str) -> AsyncIterator[AsyncContainer]:

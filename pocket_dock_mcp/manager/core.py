@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from typing_extensions import Unpack
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
@@ -32,7 +33,7 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
-from pocket_dock_mcp.manager.comparing import Comparer
+from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
@@ -205,16 +206,16 @@ class Manager:
         return await self._keeper.delete(owner.principal, snapshot_id)
 
     async def diff(
-        self, owner: Owner, sandbox_id: str | None, *, since: str = "start", path: str | None = None
+        self, owner: Owner, sandbox_id: str | None, **options: Unpack[DiffOptions]
     ) -> tuple[Sandbox, TreeDiff]:
-        """Compare a sandbox's files with those that it began with, or with a snapshot's.
+        """Compare a sandbox's files with those that it began with, or with a snapshot's; see `DiffOptions`.
 
         Raises:
-            SnapshotNotFoundError: `since` is neither ``start`` nor one of the principal's snapshots.
+            SnapshotNotFoundError: ``since`` is neither ``start`` nor one of the principal's snapshots.
             And what `get` and `diffing.compare` raise.
         """
         sandbox = self.get(owner, sandbox_id)
-        return sandbox, await self._comparer.diff(sandbox, owner.principal, since, path)
+        return sandbox, await self._comparer.diff(sandbox, owner.principal, **options)
 
     # -- making and ending ------------------------------------------------------------------------
 

@@ -32,9 +32,9 @@ _TYPES = {
 
 
 def foreign(mounts: bytes) -> Set[str]:
-    """Return where other file systems are mounted, but for whole ones in memory: the user's files may be there.
+    """Return where other file systems are mounted: what the engine mounts over single files, say.
 
-    What the engine mounts over single files of a container (hosts, resolv.conf) is no part of its files.
+    Whole ones in memory do not count: the user's files may be there.
     """
     found = set(PSEUDO)
     for line in mounts.splitlines():
@@ -78,7 +78,8 @@ class Walk:
         except OSError as error:
             yield ["end", {"missing": error.errno}]
             return
-        if root not in self._skipped:
+        parts = root.split("/")
+        if not any("/".join(parts[:count]) in self._skipped for count in range(2, len(parts) + 1)):
             yield ["in", "", [described(root, status, lambda: os.readlink(root))]]
             if stat.S_ISDIR(status.st_mode):
                 self._queue.append((root, 0))
