@@ -31,7 +31,9 @@
     |  |  +- SessionDiedError          it is gone, with what it held
     |  |  +- SessionBusyError          it was never free
     |  +- SearchError                  a search for files failed
-    |     +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
+    |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
+    |  +- CompareError                 two states of files could not be compared
+    |     +- CompareTooLargeError      there are too many files, or it takes too long
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -292,6 +294,19 @@ class SearchTimeoutError(SearchError, TimeoutError):
     """A search was ended for its time: its regular expression backtracks for ever, or nothing moves."""
 
     code = "search_timeout"
+
+
+class CompareError(SandboxError):
+    """Two states of a sandbox's files could not be compared."""
+
+    code = "compare_failed"
+
+
+class CompareTooLargeError(CompareError):
+    """There are more files than can be compared at once, or it takes too long."""
+
+    code = "compare_too_large"
+    default_hint = "Give the path of the directory that matters."
 
 
 class AgentError(PocketDockError):

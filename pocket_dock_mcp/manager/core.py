@@ -15,9 +15,11 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from typing_extensions import Unpack
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
+from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.errors import (
@@ -29,6 +31,7 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
+from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
@@ -73,6 +76,7 @@ class Manager:
         self._mender = Mender(self._access)
         self._maker = Maker(self._access, self._mender)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
+        self._comparer = Comparer(self._maker, self._access, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
         self._changed = anyio.Event()
@@ -210,6 +214,18 @@ class Manager:
             SnapshotNotFoundError: unknown, or somebody else's.
         """
         return await self._keeper.delete(owner.principal, snapshot_id)
+
+    async def diff(
+        self, owner: Owner, sandbox_id: str | None, **options: Unpack[DiffOptions]
+    ) -> tuple[Sandbox, TreeDiff]:
+        """Compare a sandbox's files with those that it began with, or with a snapshot's; see `DiffOptions`.
+
+        Raises:
+            SnapshotNotFoundError: ``since`` is neither ``start`` nor one of the principal's snapshots.
+            And what `get` and `diffing.compare` raise.
+        """
+        sandbox = self.get(owner, sandbox_id)
+        return sandbox, await self._comparer.diff(sandbox, owner.principal, **options)
 
     # -- making and ending ------------------------------------------------------------------------
 

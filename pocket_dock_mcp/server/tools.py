@@ -12,6 +12,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.types import CallToolResult, ToolAnnotations
 
 from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.server.diff_tools import DiffTools
 from pocket_dock_mcp.server.file_tools import FileTools
 from pocket_dock_mcp.server.output_tools import OutputTools
 from pocket_dock_mcp.server.run_tools import RunTools
@@ -68,5 +69,6 @@ def register(server: MCPServer[Any], manager: Manager, settings: Settings) -> No
         destructive_hint=False,
         idempotent_hint=False,
     )
+    add(DiffTools(manager).diff, "Show what has changed", read_only_hint=True, idempotent_hint=True)
     add(sandboxes.list_sandboxes, "List sandboxes and snapshots", read_only_hint=True, idempotent_hint=True)
     add(sandboxes.kill, "Kill a sandbox", read_only_hint=False, destructive_hint=True, idempotent_hint=True)
