@@ -101,7 +101,7 @@ async def test_one_changed_one_deleted_one_added_and_nothing_else(
     assert told(since_start) == [("c", f"{HOME}/{name}") for name in new]
     await nothing_of_it_is_left(engine, manager, sandbox)
     assert manager._access.journal is not None
-    assert manager._access.journal._live == {sandbox.container.name}
+    assert set(manager._access.journal._live) == {sandbox.container.name}
 
 
 async def test_a_fresh_sandbox_has_not_changed_and_neither_has_one_of_a_snapshot(
