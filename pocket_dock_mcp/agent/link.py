@@ -226,8 +226,8 @@ class AgentLink:
     def _dispatch(self, header: Header, payload: bytes) -> None:
         kind, request_id = header.get("kind"), header.get("id")
         if kind == "replaced":
-            self._break(StreamLostError("Another client has attached to the sandbox."))
-            return
+            message = "Another client has attached to the sandbox."
+            raise StreamLostError(message)
         request = self._requests.get(request_id) if type(request_id) is int else None
         if request is None:
             reason = "an answer that nobody asked for"
