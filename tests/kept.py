@@ -1,4 +1,4 @@
-"""Kept containers for tests: made, found again by nothing but what a caller would have written down, removed."""
+"""Kept containers for tests: made, found again by what a caller would have written down, and removed."""
 
 from __future__ import annotations
 

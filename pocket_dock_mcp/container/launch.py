@@ -38,6 +38,7 @@ READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
 PAUSE = 0.02
+RETRY_PAUSE = 0.3
 KEPT_LABEL = "pocket-dock.kept"
 """On a kept container: how it is spoken to when it is resumed."""
 
@@ -230,8 +231,17 @@ async def resume(engine: Engine, wanted: Launch) -> Running:
         message = "A container can be resumed only with the uid that it had: its files belong to it."
         raise InvalidArgumentError(message)
     start = _start_exec if state.labels[KEPT_LABEL] == "exec" else _start_agent
+    deadline = anyio.current_time() + REMOVE_DEADLINE
     try:
-        return await start(engine, state.id, wanted, wanted.uid)
+        while True:
+            try:
+                return await start(engine, state.id, wanted, wanted.uid)
+            except (EngineConflictError, SandboxLostError):
+                # Podman may still tidy up after its last end, with the new beginning in its way.
+                if anyio.current_time() > deadline:
+                    raise
+            await anyio.sleep(RETRY_PAUSE)
+            await engine.stop(state.id)
     except BaseException as error:
         with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
             await _stop(engine, state.id)

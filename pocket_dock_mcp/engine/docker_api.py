@@ -45,6 +45,7 @@ from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
+    EngineTimeoutError,
     EngineUnavailableError,
     ImageBuildError,
     ImageNotFoundError,
@@ -52,6 +53,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.models import ContainerSpec
 
 PING_DEADLINE = 2.0
+STOP_PAUSE = 0.02
 IMAGE_DEADLINE = 600.0
 """Seconds for moving or building an image; progress is shown meanwhile."""
 LAST_LINES = 10
@@ -144,10 +146,20 @@ class DockerApiEngine:
     async def stop(self, container_id: str) -> None:
         """Kill and keep; see the port."""
         try:
+            # Not "stop": Podman then tidies up itself, and its monitor once more at any time after that.
             async with engine_call("container", container_id, CALL_DEADLINE):
-                await self._client.containers.container(container_id).stop(t=0)
+                await self._client.containers.container(container_id).kill(signal="SIGKILL")
+        except (ContainerGoneError, EngineConflictError):
+            pass
+        try:
+            with anyio.fail_after(CALL_DEADLINE):
+                while (await self.inspect(container_id)).status in ("running", "paused", "stopping"):
+                    await anyio.sleep(STOP_PAUSE)
         except ContainerGoneError:
             pass
+        except TimeoutError as error:
+            message = f"The container engine did not stop {container_id!r} within {CALL_DEADLINE:g} s."
+            raise EngineTimeoutError(message) from error
 
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -16,7 +17,7 @@ from pocket_dock_mcp.errors import (
     StreamLostError,
 )
 from tests import behaviours
-from tests.engines import LABEL, LABELS, RUN, Target, is_gone, unique
+from tests.engines import LABEL, LABELS, RUN, Target, eventually, is_gone, unique
 from tests.lab import KEEPALIVE, NOBODY_IS_THERE, Lab
 
 pytestmark = [pytest.mark.anyio, pytest.mark.contract]
@@ -167,6 +168,43 @@ async def test_closing_a_stream_wakes_who_waits_for_it(lab: Lab) -> None:
             await anyio.wait_all_tasks_blocked()
             await stream.aclose()
             await woken.wait()
+
+
+async def test_a_kept_container_is_stopped_and_starts_again(lab: Lab) -> None:
+    """At once, whatever its program thinks of it, and attached to before it starts as the first time."""
+    spec = replace(lab.spec("/bin/sh", "-c", behaviours.EARLY_THEN_HANG), keep=True)
+    container_id = await lab.create(spec)
+
+    async def exited() -> bool:
+        return (await lab.engine.inspect(container_id)).status == "exited"
+
+    for _ in range(2):
+        stream = await lab.attach(container_id)
+        await lab.engine.start(container_id)
+        with anyio.fail_after(lab.deadline(15)):
+            assert await stream.receive() == (STDOUT, b"early\n")
+        await lab.engine.stop(container_id)
+        assert await eventually(exited, lab.deadline(15))
+    await lab.engine.stop(container_id)
+    assert await exited()
+
+    await lab.engine.remove(container_id)
+    await lab.engine.stop(container_id)
+
+
+async def test_a_kept_container_stays_when_its_program_ends(lab: Lab) -> None:
+    """It still ends with its lease, if that is what its program does."""
+    container_id = await lab.create(replace(lab.spec(), keep=True))
+    stream = await lab.attach(container_id)
+    await lab.engine.start(container_id)
+
+    await stream.aclose()
+
+    async def exited() -> bool:
+        state = await lab.engine.inspect(container_id)
+        return (state.status, state.exit_code) == ("exited", 0)
+
+    assert await eventually(exited, lab.deadline(15))
 
 
 async def test_removing_kills_what_runs_and_ends_its_stream(lab: Lab) -> None:
