@@ -13,6 +13,7 @@ from typing import Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.exec_answers import parse_entry, parse_facts
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Process, Program, RunEnd
@@ -25,7 +26,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     StreamLostError,
 )
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage, SessionInfo
+from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileWritten, RunUsage, SessionInfo
 
 CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
@@ -163,7 +164,7 @@ class ExecTransport:
         transport = cls(engine, container_id, lease, Facts(uid=uid, home=home), base)
         await transport._script(_MAKE_HOME, home, user="0:0")
         found = await transport._script(_FACTS, home)
-        transport._facts = _parse_facts(found.stdout.decode("utf-8", "replace"), uid)
+        transport._facts = parse_facts(found.stdout.decode("utf-8", "replace"), uid)
         transport._env = {**base, "HOME": transport._facts.home}
         return transport
 
@@ -243,7 +244,7 @@ class ExecTransport:
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """List a directory."""
         done = await self._file_script(_LIST, path, str(limit + 1))
-        entries = [_parse_entry(record) for record in done.stdout.split(b"\0") if record]
+        entries = [parse_entry(record) for record in done.stdout.split(b"\0") if record]
         return entries[:limit], len(entries) > limit
 
     async def stats(self) -> tuple[int | None, int | None]:
@@ -345,58 +346,3 @@ async def _send(stream: ExecStream, data: bytes) -> None:
     except StreamLostError:
         # The program ended without reading it all. The reading side tells how.
         pass
-
-
-_TYPES: dict[int, FileType] = {
-    0x8000: "file", 0x4000: "directory", 0xA000: "symlink", 0x1000: "fifo", 0xC000: "socket",
-}  # fmt: skip
-
-
-def _parse_entry(record: bytes) -> FileEntry:
-    head, _, name = record.partition(b"\n")
-    raw, size, mtime = head.split()
-    mode = int(raw, 16)
-    return FileEntry(
-        name=name.decode("utf-8", "surrogateescape"),
-        type=_TYPES.get(mode & 0xF000, "device"),
-        size=int(size),
-        mode=mode & 0o7777,
-        mtime=float(mtime),
-    )
-
-
-def _parse_facts(text: str, uid: int) -> Facts:
-    found: dict[str, str] = {}
-    interfaces = []
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "net":
-            interface, _, flags = value.partition(" ")
-            if int(flags, 16) & 1:
-                interfaces.append(interface)
-        else:
-            found[name.rstrip(":")] = value.strip()
-    return Facts(
-        uid=uid,
-        home=found.get("home", "/tmp"),  # noqa: S108  # inside the container
-        capabilities={name: found[name] for name in found if name.startswith("Cap")},
-        no_new_privs=found.get("NoNewPrivs") == "1",
-        seccomp=found.get("Seccomp") == "2",
-        memory_limit=_number(found.get("memory.max") or found.get("memory/memory.limit_in_bytes")),
-        pids_limit=_number(found.get("pids.max") or found.get("pids/pids.max")),
-        cpus=_cpus(found),
-        interfaces=tuple(sorted(interfaces)),
-    )
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
-
-
-def _cpus(found: Mapping[str, str]) -> float | None:
-    quota, _, period = found.get("cpu.max", "").partition(" ")
-    quota = quota or found.get("cpu/cpu.cfs_quota_us", "")
-    period = period or found.get("cpu/cpu.cfs_period_us", "")
-    if not quota.isdigit() or not period.isdigit() or not int(period):
-        return None
-    return int(quota) / int(period)

@@ -16,8 +16,10 @@ from pocket_dock_mcp.errors import InvalidArgumentError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]*")
-_STATUSES = frozenset({"created", "running", "paused", "exited", "removing"})
-_STATUS_NAMES = {"configured": "created", "stopped": "exited", "dead": "exited", "stopping": "removing"}
+_STATUSES = frozenset({"created", "running", "paused", "stopping", "exited", "removing"})
+# Podman's "stopped" is what has ended and is still to be tidied up, by a process of its own: a container
+# that was started again meanwhile would be tidied up with it.
+_STATUS_NAMES = {"configured": "created", "stopped": "stopping", "dead": "exited"}
 
 
 def container(data: Mapping[str, Any]) -> ContainerState:

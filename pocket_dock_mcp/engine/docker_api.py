@@ -151,15 +151,15 @@ class DockerApiEngine:
                 await self._client.containers.container(container_id).kill(signal="SIGKILL")
         except (ContainerGoneError, EngineConflictError):
             pass
+        deadline = anyio.current_time() + CALL_DEADLINE
         try:
-            with anyio.fail_after(CALL_DEADLINE):
-                while (await self.inspect(container_id)).status in ("running", "paused", "stopping"):
-                    await anyio.sleep(STOP_PAUSE)
+            while (await self.inspect(container_id)).status in ("running", "paused", "stopping"):
+                if anyio.current_time() > deadline:
+                    message = f"The engine did not stop {container_id!r} within {CALL_DEADLINE:g} s."
+                    raise EngineTimeoutError(message)
+                await anyio.sleep(STOP_PAUSE)
         except ContainerGoneError:
             pass
-        except TimeoutError as error:
-            message = f"The container engine did not stop {container_id!r} within {CALL_DEADLINE:g} s."
-            raise EngineTimeoutError(message) from error
 
     async def inspect(self, container_id: str) -> ContainerState:
         """Say how a container is; see the port."""
