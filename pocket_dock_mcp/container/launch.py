@@ -155,7 +155,7 @@ async def _start_agent(
             link,
             uid=uid,
             home=policy.HOME,
-            processes=policy.user_processes(wanted.limits),
+            processes=policy.user_processes(wanted.limits, shares_uid=wanted.uid is not None),
             limits=wanted.limits,
             env=wanted.env,
             warm=wanted.warm_python,
