@@ -24,6 +24,12 @@ _UID_COUNT = 1_000_000
 _AGENT_RESERVE = 8
 """Processes below the pids limit that user code may not use, so that the agent can always fork."""
 
+_SHARERS = 16
+"""Sandboxes that may have the same uid at once, each with all processes that it may have."""
+
+MAX_PROCESSES = 4096
+"""Of a uid: what every container is created with; see `pocket_dock_mcp.engine.hardening`."""
+
 MIN_MEMORY_BYTES = 32 * MIB
 MIN_PIDS = 16
 
@@ -41,9 +47,14 @@ def is_sandbox_uid(uid: int) -> bool:
     return 1000 <= uid < _UID_FIRST + _UID_COUNT
 
 
-def user_processes(limits: Limits) -> int:
-    """Return how many processes the user may have at once."""
-    return limits.pids - _AGENT_RESERVE
+def user_processes(limits: Limits, *, shares_uid: bool = False) -> int:
+    """Return how many processes the user may have at once.
+
+    The kernel counts a uid's processes on the whole host. Where other sandboxes have the same uid, the
+    limit is one for all of them, so that none can use up another's; each has its own limit on pids as well.
+    """
+    most = limits.pids - _AGENT_RESERVE
+    return min(most * _SHARERS, MAX_PROCESSES) if shares_uid else most
 
 
 def check_limits(limits: Limits, *, max_memory_bytes: int, max_cpus: float, max_pids: int) -> None:

@@ -127,16 +127,24 @@ class AgentLink:
             AgentTimeoutError: no reply within `deadline` seconds. The link is dead then.
             StreamLostError, AgentProtocolError: the link is dead.
         """
+        header, _ = await self._called(op, deadline, fields)
+        return header
+
+    async def fetch(self, op: str, /, *, deadline: float) -> bytes:
+        """Send a request whose reply is one piece of data, and return that; see `call`."""
+        _, payload = await self._called(op, deadline, {})
+        return payload
+
+    async def _called(self, op: str, deadline: float, fields: Header) -> tuple[Header, bytes]:
         request_id, request = self.open(None)
         try:
             with anyio.fail_after(deadline):
                 await self.send(request_id, {"op": op, **fields})
-                header, _ = await self.finish(request_id, request, None)
+                return await self.finish(request_id, request, None)
         except TimeoutError as error:
             if isinstance(error, AgentError):
                 raise
             raise self._given_up(request_id, deadline) from None
-        return header
 
     def open(self, on_data: OnData | None) -> tuple[int, Request]:
         """Begin a request of several frames; go on with `send` and `finish`."""

@@ -13,9 +13,10 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.agent_process import KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport, Keep
 from pocket_dock_mcp.agent.bridge import bridge
-from pocket_dock_mcp.agent.bundle import agent_argv
+from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv, quick_input
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
+from pocket_dock_mcp.agent.quick import CompiledAgents
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.engine.base import ContainerState, Engine, Stream
 from pocket_dock_mcp.errors import (
@@ -41,6 +42,8 @@ PAUSE = 0.02
 RETRY_PAUSE = 0.3
 KEPT_LABEL = "pocket-dock.kept"
 """On a kept container: how it is spoken to when it is resumed."""
+COMPILED = CompiledAgents()
+"""Of this process: what is worth keeping of an image is worth it whoever launches the next container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,23 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
         EngineError: the engine refused.
     """
     uid = wanted.uid or policy.random_uid()
+    compiled = COMPILED.of(engine.info.identity, wanted.image) if _can_be_quick(wanted) else None
+    if compiled is not None:
+        try:
+            return await _with_agent(engine, wanted, uid, compiled)
+        except _NoPythonError as error:
+            logger.info("the agent has to be compiled again for %s: %s", wanted.image, error)
+            COMPILED.forget(engine.info.identity, wanted.image)
     try:
         return await _with_agent(engine, wanted, uid)
     except _NoPythonError as error:
         logger.info("no agent in %s (%s); using plain execs", wanted.image, error)
     return await _with_exec(engine, wanted, uid)
+
+
+def _can_be_quick(wanted: Launch) -> bool:
+    """Whether its agent need not have its own source: to start again, or to start interpreters with."""
+    return wanted.warm_python and not wanted.keep
 
 
 async def dispose(engine: Engine, running: Running) -> bool:
@@ -105,14 +120,15 @@ class _NoPythonError(Exception):
     """The image cannot run the agent."""
 
 
-async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
+async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes | None = None) -> Running:
     labels = _labels(wanted, "agent")
+    argv = agent_argv() if compiled is None else quick_argv()
     spec = policy.agent_spec(
-        wanted.name, wanted.image, agent_argv(), labels, wanted.limits, wanted.network, keep=wanted.keep
+        wanted.name, wanted.image, argv, labels, wanted.limits, wanted.network, keep=wanted.keep
     )
-    container_id = await engine.create(spec)
+    container_id = await _create_again(engine, spec)
     try:
-        return await _start_agent(engine, container_id, wanted, uid)
+        return await _start_agent(engine, container_id, wanted, uid, compiled)
     except BaseException as error:
         with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
             await _remove(engine, container_id)
@@ -121,19 +137,26 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int) -> Running:
         raise
 
 
-async def _start_agent(engine: Engine, container_id: str, wanted: Launch, uid: int) -> Running:
+async def _start_agent(
+    engine: Engine, container_id: str, wanted: Launch, uid: int, compiled: bytes | None = None
+) -> Running:
     """Start a created container, or one that has exited. Without success its stream is closed again."""
     link: AgentLink | None = None
     try:
         # Attached before it starts: from its first moment on the container's life hangs on this stream.
-        link = AgentLink(await engine.attach(container_id))
+        stream = await engine.attach(container_id)
+        link = AgentLink(stream)
+        if compiled is not None:
+            stream.send_nowait(quick_input(compiled))
         await engine.start(container_id)
         await _await_ready(link)
+        if compiled is None and _can_be_quick(wanted):
+            await COMPILED.learn(engine.info.identity, wanted.image, link)
         transport = await AgentTransport.open(
             link,
             uid=uid,
             home=policy.HOME,
-            processes=policy.user_processes(wanted.limits),
+            processes=policy.user_processes(wanted.limits, shares_uid=wanted.uid is not None),
             limits=wanted.limits,
             env=wanted.env,
             warm=wanted.warm_python,

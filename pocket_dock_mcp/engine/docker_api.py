@@ -35,6 +35,7 @@ from pocket_dock_mcp.engine.base import (
 from pocket_dock_mcp.engine.docker_connection import (
     CALL_DEADLINE,
     AttachedStream,
+    DeclaredVolumes,
     ExecutedStream,
     connector,
     engine_call,
@@ -74,6 +75,7 @@ class DockerApiEngine:
         self._connector = connector
         self._info = info
         self._on_close = on_close
+        self._volumes = DeclaredVolumes(client)
 
     @classmethod
     async def connect(
@@ -122,10 +124,7 @@ class DockerApiEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a hardened container; see the port."""
-        async with engine_call("image", spec.image, CALL_DEADLINE):
-            image = await self._client.images.inspect(spec.image)
-            volumes = (image["Config"] or {}).get("Volumes") or {}
-        config = create_config(spec, image_volumes=tuple(volumes))
+        config = create_config(spec, image_volumes=await self._volumes.of(spec.image))
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
         return container.id

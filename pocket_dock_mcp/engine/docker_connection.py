@@ -37,6 +37,8 @@ HIGH_WATER = 64 * 1024
 """Bytes in a connection's write buffer from which on a sender waits: asyncio's own mark."""
 LISTINGS = 3
 """How often a list is asked for."""
+MOST_IMAGES = 1000
+"""Whose volumes are remembered."""
 CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 
@@ -132,6 +134,27 @@ class _Checked:
             self._parser._buf.clear()  # noqa: SLF001
             self.set_exception(ConnectionResetError("what came makes no sense"))
         return result
+
+
+class DeclaredVolumes:
+    """The volumes that images declare, asked for once: what has a certain id never declares others."""
+
+    def __init__(self, client: aiodocker.Docker) -> None:
+        self._client = client
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    async def of(self, image: str) -> tuple[str, ...]:
+        """Return the paths of an image's volumes. Raises `ImageNotFoundError`."""
+        if (known := self._known.get(image)) is not None:
+            return known
+        async with engine_call("image", image, CALL_DEADLINE):
+            data = await self._client.images.inspect(image)
+            volumes = tuple((data["Config"] or {}).get("Volumes") or ())
+        if image.startswith("sha256:"):
+            if len(self._known) >= MOST_IMAGES:
+                self._known.clear()
+            self._known[image] = volumes
+        return volumes
 
 
 class AttachedStream:

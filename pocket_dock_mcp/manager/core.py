@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
+from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
@@ -32,6 +33,7 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.manager.access import Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
+from pocket_dock_mcp.manager.forking import Forker, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
@@ -77,6 +79,7 @@ class Manager:
         self._maker = Maker(self._access, self._mender)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
         self._comparer = Comparer(self._maker, self._access, self._keeper)
+        self._forker = Forker(self._access, self._maker, self._mender, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
         self._changed = anyio.Event()
@@ -113,17 +116,29 @@ class Manager:
             SnapshotNotFoundError, ImageError, EngineError, LimitsNotEnforcedError, SandboxLostError.
         """
         self._check(request)
-        self._reserve(owner)
-        try:
+        with self._reserved_for(owner, 1):
             sandbox = await self._make(owner, request, progress)
-        finally:
-            self._reserved[owner.session] -= 1
-            self._ended_one.set()
-        if self._closing or owner.session in self._gone_sessions:
-            # The owner left while it was being made.
-            await self._end(sandbox, "its session ended")
-            raise SandboxClosedError("The session ended while the sandbox was being made.")
+        await self._require_owner(owner, [sandbox])
         return sandbox
+
+    async def fork(self, owner: Owner, sandbox_id: str | None, count: int) -> tuple[Sandbox, list[Sandbox]]:
+        """Make sandboxes with the files of one of the owner's, each for itself from then on: all, or none.
+
+        Processes and variables are not part of it. Limits, network and environment are the same.
+
+        Raises:
+            InvalidArgumentError: a count that makes no sense.
+            QuotaError: there would be more than allowed.
+            And what `get`, `AsyncContainer.commit` and `create` raise.
+        """
+        check_count(count)
+        source = self.get(owner, sandbox_id)
+        with self._reserved_for(owner, count), source.use() as container:
+            wanted = self._wanted(source.request, (await container.info()).image, container.uid)
+            forks = await self._forker.fork(container, wanted, count, self._store)
+            made = [self._take_in(owner, source.request, fork) for fork in forks]
+        await self._require_owner(owner, made)
+        return source, made
 
     def get(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
         """Return the owner's sandbox; without an id, the only one that there is.
@@ -185,6 +200,8 @@ class Manager:
             while self._ending or self._reserved.total():
                 self._ended_one = anyio.Event()
                 await self._ended_one.wait()
+            if self._access.journal is not None:
+                await self._keeper.remove_deleted(self._access.journal)
             if self._mender.owes:
                 await self._mender.settle()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
@@ -244,17 +261,35 @@ class Manager:
                     f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."
                 )
 
-    def _reserve(self, owner: Owner) -> None:
-        """Take a place in the owner's quota. Nothing is awaited between the check and the taking."""
+    @contextmanager
+    def _reserved_for(self, owner: Owner, count: int) -> Iterator[None]:
+        """Hold places in the owner's quota. Nothing is awaited between the look and the taking."""
         if self._closing:
             raise SandboxClosedError("The server is shutting down.")
-        count = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
-        if count >= self._settings.max_sandboxes:
+        there = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
+        if there + count > self._settings.max_sandboxes:
+            more = (
+                "as many as"
+                if count == 1
+                else f"and {count} more would be over the {self._settings.max_sandboxes}"
+            )
             raise QuotaError(
-                f"You have {count} sandboxes, as many as allowed.",
+                f"You have {there} sandboxes, {more} allowed.",
                 hint="Use one of them (list_sandboxes), or kill one first.",
             )
-        self._reserved[owner.session] += 1
+        self._reserved[owner.session] += count
+        try:
+            yield
+        finally:
+            self._reserved[owner.session] -= count
+            self._ended_one.set()
+
+    async def _require_owner(self, owner: Owner, made: list[Sandbox]) -> None:
+        """End what was made for an owner who left meanwhile."""
+        if self._closing or owner.session in self._gone_sessions:
+            for sandbox in made:
+                await self._end(sandbox, "its session ended")
+            raise SandboxClosedError("The session ended while the sandbox was being made.")
 
     async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
         access = await self._access.ready()
@@ -264,7 +299,11 @@ class Manager:
             image, uid = found.image_id, found.uid
         else:
             image = (await access.images.ensure(request.image, progress)).id
-        wanted = Launch(
+        container = await self._pool.make(self._wanted(request, image, uid), self._store())
+        return self._take_in(owner, request, container)
+
+    def _wanted(self, request: SandboxRequest, image: str, uid: int | None) -> Launch:
+        return Launch(
             name="",
             image=image,
             labels={},
@@ -275,10 +314,12 @@ class Manager:
             enforce=self._settings.limits,
             warm_python=self._settings.warm_python,
         )
-        store = OutputStore(
-            self._settings.state_dir / "spool", SpoolBudget(self._spool.total_bytes // 4, self._spool)
-        )
-        container = await self._pool.make(wanted, store)
+
+    def _store(self) -> OutputStore:
+        share = SpoolBudget(self._spool.total_bytes // 4, self._spool)
+        return OutputStore(self._settings.state_dir / "spool", share)
+
+    def _take_in(self, owner: Owner, request: SandboxRequest, container: AsyncContainer) -> Sandbox:
         sandbox = Sandbox(new_id(), owner, request, container)
         self._sandboxes[sandbox.id] = sandbox
         self._wake_reaper()

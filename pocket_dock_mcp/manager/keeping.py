@@ -102,6 +102,10 @@ class SnapshotKeeper:
         await self.remove_deleted(access.journal)
         return found
 
+    def leave(self, tag: str, engine: Engine) -> None:
+        """Have an image that is in the journal removed as soon as no sandbox is made of it any more."""
+        self._deleted[tag] = engine
+
     async def remove_deleted(self, journal: Journal) -> None:
         """Remove the images of deleted snapshots, as far as no sandbox is made of them any more."""
         for tag, engine in tuple(self._deleted.items()):

@@ -82,8 +82,8 @@ class WarmPool:
 
     async def make(self, wanted: Launch, store: OutputStore) -> AsyncContainer:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
-        if not self._budget_bytes or wanted.uid is not None:
-            # A uid that is given is a snapshot's: nobody else will want that.
+        if not self._budget_bytes or wanted.uid is not None or wanted.keep:
+            # A uid that is given is a snapshot's, and a kept container has its owner's name: for nobody else.
             return await self._new(wanted, store)
         kind = replace(wanted, env={})
         name = repr(kind)

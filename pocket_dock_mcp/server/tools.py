@@ -14,6 +14,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server.diff_tools import DiffTools
 from pocket_dock_mcp.server.file_tools import FileTools
+from pocket_dock_mcp.server.fork_tools import ForkTools
 from pocket_dock_mcp.server.output_tools import OutputTools
 from pocket_dock_mcp.server.run_tools import RunTools
 from pocket_dock_mcp.server.sandbox_tools import SandboxTools
@@ -65,6 +66,13 @@ def register(server: MCPServer[Any], manager: Manager, settings: Settings) -> No
     add(
         sandboxes.snapshot,
         "Snapshot a sandbox's files",
+        read_only_hint=False,
+        destructive_hint=False,
+        idempotent_hint=False,
+    )
+    add(
+        ForkTools(manager).fork_sandbox,
+        "Fork a sandbox",
         read_only_hint=False,
         destructive_hint=False,
         idempotent_hint=False,

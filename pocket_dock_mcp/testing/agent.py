@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from pocket_dock_mcp.agent.bundle import quick_argv
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.models import MIB, ContainerSpec
@@ -27,6 +28,8 @@ from pocket_dock_mcp.testing.transfers import (
 )
 
 PYTHON = "3.11.2"
+PREFIX = 4
+"""Bytes of the length of what was compiled elsewhere."""
 _HARMLESS = frozenset({0, 17, 18, 23, 28})
 """Signals that do not end a program that does nothing about them: none, CHLD, CONT, URG, WINCH."""
 
@@ -65,6 +68,8 @@ class FakeAgent:
 
     async def serve(self) -> int:
         """Answer requests until the input ends; then everything in the container ends, unless it is kept."""
+        if self._process.argv[-1] == quick_argv()[-1]:
+            await self._take_compiled()
         self._greet()
         async with self._tasks:
             exit_code = await self.read(self._process)
@@ -73,6 +78,13 @@ class FakeAgent:
                 exit_code = 0
             self._tasks.cancel_scope.cancel()
         return exit_code
+
+    async def _take_compiled(self) -> None:
+        data = b""
+        while len(data) < PREFIX or len(data) < PREFIX + int.from_bytes(data[:PREFIX], "big"):
+            if not (piece := await self._process.read()):
+                return
+            data += piece
 
     async def read(self, process: Process) -> int:
         """Serve a client until its input ends."""
@@ -174,6 +186,9 @@ class FakeAgent:
             self.container.files.make(home, "directory", mode=0o755, uid=self.uid)
             return home
         return home if node.type == "directory" and node.allows(self.uid, 3) else "/tmp"  # noqa: S108
+
+    def _on_compiled(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id, b"opaque")
 
     def _on_adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self._env.update(header["env"])

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from pocket_dock_mcp.agent.bridge import bridge_argv
-from pocket_dock_mcp.agent.bundle import agent_argv
+from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv
 from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, ImageState, Stream
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
@@ -205,7 +205,7 @@ class FakeEngine:
     def _find(self, container: FakeContainer, argv: Sequence[str]) -> Program | None:
         if not container.has_program(argv[0]):
             return None
-        if agent_argv()[-1] in argv:
+        if argv[-1] in (agent_argv()[-1], quick_argv()[-1]):
             return lambda process: FakeAgent(process, self.programs, self.agent).serve()
         if bridge_argv()[-1] in argv:
             return join

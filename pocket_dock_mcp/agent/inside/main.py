@@ -8,11 +8,14 @@ keep the sandbox; see `keeping`.
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import signal
 import sys
 import traceback
-from typing import Callable, Dict, Optional, Set, Union
+import zlib
+from types import CodeType
+from typing import Callable, Dict, List, Optional, Set, Tuple, Union
 
 from . import (
     cells,
@@ -49,7 +52,8 @@ class Agent:
     is_warm = True
     """Whether Python runs in children of an interpreter that is there already."""
 
-    def __init__(self) -> None:
+    def __init__(self, compiled: List[Tuple[str, CodeType]]) -> None:
+        self._code = compiled
         self.loop = Loop(self.reap)
         self.sender = Sender(self.loop)
         self.cgroup = Cgroup()
@@ -108,7 +112,16 @@ class Agent:
             traceback.print_exc()
             self.fail(request_id, "agent", 0, "internal")
 
+    def _compiled(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        """Give the host what was compiled here, for the next agent in a container of the very same image.
+
+        Only before the user is known: so no program of the user has run yet.
+        """
+        packed = zlib.compress(marshal.dumps(self._code), 1) if self._code else b""
+        self.send({"kind": "reply", "id": request_id}, sys.version.encode() + b"\0" + packed)
+
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self._code = []
         self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
         self.ceilings = children.Ceilings(header)
         base = {
@@ -129,6 +142,8 @@ class Agent:
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **facts.collect(self)})
+        # Whoever waits for the answer need not wait for the helpers.
+        self.sender.flush()
         for script in (None, b"") if self.is_warm else (None,):
             self.helper_for(script)
 
@@ -344,6 +359,7 @@ Program = Union[runs.Run, sessions.Session]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
+    "compiled": Agent._compiled,
     "adopt": Agent._adopt,
     "ping": Agent._ping,
     "halt": Agent._halt,
@@ -370,7 +386,7 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
 }
 
 
-def main() -> None:
+def main(compiled: List[Tuple[str, CodeType]]) -> None:
     if len(sys.argv) > 1:
         # Not the agent, but a program that it started this way; see `cold`.
         cold.main(sys.argv[1])
@@ -379,6 +395,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     identity.shed_privileges()
-    agent = Agent()
+    agent = Agent(compiled)
     agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
     agent.loop.run()
