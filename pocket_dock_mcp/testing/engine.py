@@ -13,7 +13,15 @@ import anyio.lowlevel
 
 from pocket_dock_mcp.agent.bridge import bridge_argv
 from pocket_dock_mcp.agent.bundle import agent_argv
-from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, ImageState, Stream
+from pocket_dock_mcp.engine.base import (
+    STDERR,
+    ContainerState,
+    EngineDetails,
+    EngineInfo,
+    ExecStream,
+    ImageState,
+    Stream,
+)
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -44,6 +52,19 @@ class FakeEngine:
         self.calls: list[str] = []
         """The verbs that were called, in order."""
         self.programs = Programs()
+        self.details_told = EngineDetails(
+            api_version="0",
+            storage_driver="overlay",
+            storage_dir="/fake",
+            backing_filesystem="fake",
+            runtime="runc",
+            runtime_version="1.4.0",
+            security_options=("name=seccomp,profile=default",),
+            cgroup_driver="fake",
+            kernel="0",
+            system="fake",
+        )
+        """How it says that it is set up; may be replaced."""
         self._info = EngineInfo(
             "fake", version="0", url="fake:", rootless=False, cgroup_version=2, identity="fake"
         )
@@ -163,6 +184,11 @@ class FakeEngine:
     async def ping(self) -> None:
         """Raise unless the engine answers."""
         await self._called("ping")
+
+    async def details(self) -> EngineDetails:
+        """Say how it is set up; see the port."""
+        await self._called("details")
+        return self.details_told
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container; see the port."""
