@@ -9,6 +9,7 @@ from typing import Literal
 from pocket_dock_mcp.errors import RunFailedError
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 Language = Literal["python", "shell", "javascript"]
 Network = Literal["none", "open"]

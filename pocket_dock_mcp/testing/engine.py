@@ -32,6 +32,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.agent import AgentFaults, FakeAgent
 from pocket_dock_mcp.testing.container import FakeContainer
+from pocket_dock_mcp.testing.details import DETAILS
 from pocket_dock_mcp.testing.images import PROGRAMS, FakeImage, Images, has_label
 from pocket_dock_mcp.testing.keeping import join
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Piece, Process, Program, Programs, Script
@@ -52,18 +53,7 @@ class FakeEngine:
         self.calls: list[str] = []
         """The verbs that were called, in order."""
         self.programs = Programs()
-        self.details_told = EngineDetails(
-            api_version="0",
-            storage_driver="overlay",
-            storage_dir="/fake",
-            backing_filesystem="fake",
-            runtime="runc",
-            runtime_version="1.4.0",
-            security_options=("name=seccomp,profile=default",),
-            cgroup_driver="fake",
-            kernel="0",
-            system="fake",
-        )
+        self.details_told = DETAILS
         """How it says that it is set up; may be replaced."""
         self._info = EngineInfo(
             "fake", version="0", url="fake:", rootless=False, cgroup_version=2, identity="fake"
