@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console
@@ -22,7 +22,7 @@ _MARKS: dict[Severity, tuple[str, Colour]] = {
 }
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "doctor",
@@ -36,6 +36,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--build", action="store_true", help="build the image of the default profile if it is missing"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="make no sandbox, so try no limits; takes a moment"
+    )
     parser.set_defaults(run=run)
 
 
@@ -43,7 +46,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     """Examine the machine and show what was found."""
     from pocket_dock_mcp.doctor.examine import Orders, examine
 
-    orders = Orders(fix=arguments.fix, build=arguments.build)
+    orders = Orders(fix=arguments.fix, build=arguments.build, quick=arguments.quick)
     report = await examine(os.environ, console.progress, orders)
     if console.as_json:
         findings = [asdict(finding) for finding in report.findings]

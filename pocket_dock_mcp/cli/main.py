@@ -1,7 +1,7 @@
 """The entry point of `pocket-dock`.
 
-`--version`, `--help` and wrong usage are answered before anything heavy is imported: a command's module imports
-what it works with when it runs, and not before.
+`--version`, `--help` and wrong usage are answered before anything heavy is imported: a command's module
+imports what it works with when it runs, and not before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from pocket_dock_mcp import __version__
 from pocket_dock_mcp.cli import doctor, exits
@@ -22,7 +22,7 @@ PROGRAM = "pocket-dock"
 class Command(Protocol):
     """The module of one command."""
 
-    def register(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def register(self, commands: argparse._SubParsersAction[Any]) -> None:
         """Add its parser, with ``run`` as a default: ``async def run(arguments, console) -> int``.
 
         What `run` returns is the exit status; of the errors that it raises, those of ours become one line.

@@ -17,8 +17,8 @@ _EXEC_MARKS = (b"--exec-process-spec", b"-e", b"--exec")
 _NO_DISK, _LITTLE_DISK = 64 * MIB, GIB
 
 _DELAY = (
-    "Podman keeps one for 300 s after each exec has ended. In containers.conf, under [engine], "
-    "exit_command_delay = 10 shortens that."
+    "Podman keeps one for 300 s after each exec has ended. In containers.conf, "
+    "exit_command_delay shortens that."
 )
 
 
@@ -67,16 +67,18 @@ def monitors(proc: Path = Path("/proc")) -> Finding:
         of_execs += any(mark in arguments for mark in _EXEC_MARKS)
     title = f"{every} conmon processes, {of_execs} of them of execs"
     if of_execs > MANY_MONITORS:
-        remedy = "printf '[engine]\\nexit_command_delay = 10\\n' >> /etc/containers/containers.conf"
+        place = "/etc/containers/containers.conf.d"
+        write = f"printf '[engine]\\nexit_command_delay = 10\\n' > {place}/exit-delay.conf"
+        remedy = f"mkdir -p {place} && {write}   # as root; then restart Podman's service"
         return Finding("host.conmon", "warning", title, _DELAY, remedy)
     return Finding("host.conmon", "ok", title, _DELAY if of_execs else "")
 
 
 def state_directory(directory: Path) -> Iterator[Finding]:
     """See whether our records can be written, and are ours alone."""
-    existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        detail = f"{existing} belongs to uid {existing.stat().st_uid}, and we are {os.getuid()}."
+    existing = _nearest(directory)
+    if existing is None or not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        detail = f"The user {os.geteuid()} may not write there."
         remedy = "Set POCKET_DOCK_STATE_DIR to a directory of your own."
         yield Finding("state.directory", "problem", f"{directory} cannot be written", detail, remedy)
         return
@@ -103,3 +105,16 @@ def state_directory(directory: Path) -> Iterator[Finding]:
         yield Finding("disk.state", "warning", title, detail, remedy)
     else:
         yield Finding("disk.state", "ok", title)
+
+
+def _nearest(directory: Path) -> Path | None:
+    """Return the directory, or the nearest one above that is there; None if we may not even look."""
+    for folder in (directory, *directory.parents):
+        try:
+            folder.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return folder
+    return None

@@ -45,11 +45,10 @@ async def _profile(engine: Engine, profile: Profile, *, is_default: bool) -> tup
     try:
         image = await engine.image(profile.tag)
     except ImageNotFoundError:
-        severity, remedy = (
-            ("warning", BUILD) if is_default else ("info", "It is built when it is first asked for.")
-        )
-        detail = "The first sandbox waits for it: about a minute." if is_default else ""
-        return Finding(name, severity, f"The image of {profile.name} is not built yet", detail, remedy), None
+        title = f"The image of {profile.name} is not built yet"
+        if not is_default:
+            return Finding(name, "info", title, "It is built when it is first asked for."), None
+        return Finding(name, "warning", title, "The first sandbox waits for it: about a minute.", BUILD), None
     recipe = await anyio.to_thread.run_sync(read_recipe, *profile.folders)
     if image.labels.get(RECIPE_LABEL) != recipe.hash:
         detail = "It was built by another version. The next sandbox of it builds it anew: about a minute."
