@@ -14,6 +14,7 @@ from typing import Literal
 import anyio
 
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
+from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Process, Program, RunEnd
 from pocket_dock_mcp.beside import beside
@@ -26,6 +27,7 @@ from pocket_dock_mcp.errors import (
     StreamLostError,
 )
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, RunUsage, SessionInfo
+from pocket_dock_mcp.readings import Readings
 
 CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
@@ -153,6 +155,7 @@ class ExecTransport:
         self._lease = lease
         self._facts = facts
         self._env = env
+        self._meter = Meter()
 
     @classmethod
     async def open(
@@ -246,9 +249,10 @@ class ExecTransport:
         entries = [_parse_entry(record) for record in done.stdout.split(b"\0") if record]
         return entries[:limit], len(entries) > limit
 
-    async def stats(self) -> tuple[int | None, int | None]:
-        """Unknown this way."""
-        return None, None
+    async def stats(self) -> Readings:
+        """Return what a shell finds out."""
+        done = await self._script(METER)
+        return self._meter.read(parse_meter(done.stdout))
 
     async def halt(self) -> None:
         """End the lease: the first program ends with its input."""
