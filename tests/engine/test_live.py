@@ -131,6 +131,11 @@ async def test_without_python_a_shell_reads_what_it_can(engine: Engine, image: s
             engine, container_id, stream, uid=random_uid(), home="/home/sandbox", env={}
         )
         first = await transport.stats()
+
+        async def is_told_a_share() -> bool:
+            return (await transport.stats()).cpu_share is not None
+
+        await eventually(is_told_a_share, within=20)
         second = await transport.stats()
     finally:
         await stream.aclose()
