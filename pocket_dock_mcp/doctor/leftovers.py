@@ -20,25 +20,31 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
 from pocket_dock_mcp.images import PROFILES
 from pocket_dock_mcp.images.ensure import PROFILE_LABEL
-from pocket_dock_mcp.manager.journal import dead_records
+from pocket_dock_mcp.manager.journal import Intent, Record, dead_records
+from pocket_dock_mcp.manager.locking import remove_torn
+from pocket_dock_mcp.manager.records import KeptStore
 from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
-from pocket_dock_mcp.manager.sweep import Leftover, left_by, sweep
+from pocket_dock_mcp.manager.sweep import GRACE_S, IsKept, sweep, there
 
 SNAPSHOT_LABEL = "pocket-dock.snapshot"
 SETTLED_S = 60.0
 """Seconds after which a half-written file is nobody's any more: writing one takes a millisecond."""
 _SERVICE = re.compile(r"pocket-dock-[0-9a-f]{16}")
 """The directory of a Podman service of ours; see `pocket_dock_mcp.engine.service`."""
-_TEMPORARY = (("instances", ".*.new"), ("snapshots", "snap-*.new"))
+RECORDS = ("instances", "snapshots", "sandboxes")
+"""Where records are, below our state directory."""
 
 
 @dataclass(slots=True)
 class Left:
     """All that was found of dead processes."""
 
-    objects: list[Leftover] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    """Names of containers and images."""
     journals: list[Path] = field(default_factory=list)
     """Of dead processes that have nothing on this engine or any other."""
+    pending: int = 0
+    """How many dead processes had asked for what the engine may still make."""
     elsewhere: list[str] = field(default_factory=list)
     """Engines that other dead processes have something on, perhaps."""
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -57,14 +63,18 @@ async def look(engine: Engine, state_dir: Path) -> Left:
     """
     left = Left()
     here = engine.info.identity
+    is_kept = _kept(state_dir)
     with dead_records(state_dir / "instances") as records:
         for path, record in records:
             if record.intents and record.engine != here:
                 left.elsewhere.append(record.engine or "unknown")
                 continue
-            objects = await left_by(engine, record)
+            intents = [intent for intent in record.intents.values() if not is_kept(intent)]
+            objects = await there(engine, record.instance, intents)
             left.objects += objects
-            if not objects:
+            if not objects and _may_come(record, intents):
+                left.pending += 1
+            elif not objects:
                 left.journals.append(path)
     recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
@@ -80,6 +90,23 @@ async def look(engine: Engine, state_dir: Path) -> Left:
     return left
 
 
+def _kept(state_dir: Path) -> IsKept:
+    """Return what tells whether something is on record as kept on purpose."""
+    snapshots, sandboxes = SnapshotStore(state_dir / "snapshots"), KeptStore(state_dir / "sandboxes")
+
+    def is_kept(intent: Intent) -> bool:
+        if intent.kind == "image":
+            return snapshots.has_tag(intent.name)
+        return sandboxes.has_container(intent.name, intent.nonce)
+
+    return is_kept
+
+
+def _may_come(record: Record, intents: list[Intent]) -> bool:
+    """Whether the engine may still make what a process had asked for when it died."""
+    return any(not intent.is_made and record.age_s < GRACE_S[intent.kind] for intent in intents)
+
+
 async def _has(engine: Engine, snapshot: Snapshot) -> bool:
     try:
         await engine.image(snapshot.tag)
@@ -92,14 +119,19 @@ def told(left: Left, engine: Engine) -> Iterator[Finding]:
     """Say what is left on the engine and in our records."""
     program = engine.info.kind if engine.info.kind != "fake" else "podman"
     if left.objects:
-        names = some(leftover.name for leftover in left.objects)
         title = f"{len(left.objects)} containers or images of dead processes are left"
-        yield Finding("leftovers.objects", "problem", title, names, FIX)
+        yield Finding("leftovers.objects", "problem", title, some(left.objects), FIX)
     else:
         yield Finding("leftovers.objects", "ok", "No containers or images of dead processes are left")
     if left.journals:
         title = f"{len(left.journals)} journals of dead processes are left"
         yield Finding("leftovers.journals", "warning", title, some(p.name for p in left.journals), FIX)
+    if left.pending:
+        title = f"{left.pending} processes died while the engine made something for them"
+        detail = (
+            "It may still come, and is removed then, by whatever of ours runs; after ten minutes it will not."
+        )
+        yield Finding("leftovers.pending", "info", title, detail, f"{FIX}   # in ten minutes")
     if left.elsewhere:
         title = f"{len(left.elsewhere)} dead processes may have left something on another engine"
         remedy = f"POCKET_DOCK_ENGINE=ADDRESS {FIX}   # with the address of that engine"
@@ -126,8 +158,8 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
         EngineError: the engine failed.
     """
     left = await look(engine, state_dir)
-    removed = await sweep(engine, state_dir / "instances")
-    done = [f"removed {name}" for name in removed]
+    swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
+    done = [f"removed {name}" for name in swept.removed]
     done += [f"removed the journal {path.name}" for path in left.journals if not path.exists()]
     store = SnapshotStore(state_dir / "snapshots")
     for snapshot in left.snapshots:
@@ -142,7 +174,7 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
 
 def half_written(state_dir: Path) -> list[Path]:
     """Return files that their writers have not finished, and will not."""
-    paths = [path for folder, pattern in _TEMPORARY for path in (state_dir / folder).glob(pattern)]
+    paths = [path for folder in RECORDS for path in (state_dir / folder).glob(".*.new")]
     return [path for path in paths if _age(path) > SETTLED_S]
 
 
@@ -204,8 +236,8 @@ def told_of_disk(files: list[Path], services: list[Path]) -> Iterator[Finding]:
 
 def mend_disk(files: list[Path], services: list[Path]) -> list[str]:
     """Remove what is left on disk; say what was done."""
-    for path in files:
-        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        remove_torn(folder)
     for folder in services:
         shutil.rmtree(folder, ignore_errors=True)
     return [f"removed {path}" for path in (*files, *services) if not path.exists()]

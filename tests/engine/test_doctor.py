@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.doctor import leftovers
 from pocket_dock_mcp.doctor.examine import Orders, examine
 from pocket_dock_mcp.doctor.findings import Finding, Report
 from pocket_dock_mcp.doctor.trial import program
@@ -187,6 +188,12 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
     elsewhere.use_engine("another engine")
     elsewhere.intend("container", "is there")
     elsewhere.close()
+    for journal in (empty, elsewhere):
+        os.utime(state / "instances" / f"{journal.instance}.jsonl", (0, 0))
+    recent = Journal(state / "instances")
+    recent.use_engine(engine.info.identity)
+    recent.intend("container", "may still be made")
+    recent.close()
     alive = Journal(state / "instances")
     half = state / "instances" / ".0123.new"
     half.write_text("")
@@ -197,20 +204,28 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
     store.add(other)
 
     found = by_id(await examined())
-    names = {"leftovers.journals", "leftovers.snapshots", "leftovers.files", "leftovers.elsewhere"}
+    names = {
+        "leftovers.journals",
+        "leftovers.snapshots",
+        "leftovers.files",
+        "leftovers.elsewhere",
+        "leftovers.pending",
+    }
     assert {name: found[name].severity for name in names} == {
         **dict.fromkeys(names, "warning"),
         "leftovers.elsewhere": "info",
+        "leftovers.pending": "info",
     }
 
     assert len((await examined(fix=True)).done) == 3
 
     again = by_id(await examined())
-    assert (names & again.keys()) == {"leftovers.elsewhere", "leftovers.files"}
+    assert (names & again.keys()) == {"leftovers.elsewhere", "leftovers.files", "leftovers.pending"}
     assert again["leftovers.files"].severity == "ok"
     assert [kept.id for kept in store.everybodys("another engine")] == [other.id]
     assert {path.stem for path in (state / "instances").glob("*.jsonl")} == {
         elsewhere.instance,
+        recent.instance,
         alive.instance,
     }
     alive.close()
@@ -233,7 +248,7 @@ def snapshot(engine: str) -> Snapshot:
 
 @pytest.mark.fake_too
 async def test_an_image_that_no_record_names_is_shown_and_never_removed(
-    engine: Engine, examined: Examine, image: str
+    engine: Engine, examined: Examine, image: str, state: Path
 ) -> None:
     name = f"snap-{secrets.token_hex(16)}"
     tag = f"localhost/pocket-dock/snapshot:{name}"
@@ -241,9 +256,10 @@ async def test_an_image_that_no_record_names_is_shown_and_never_removed(
     await engine.commit(container, tag, labels={**LABELS, "pocket-dock.snapshot": name})
     await engine.remove(container)
     try:
-        finding = by_id(await examined(fix=True))
-        assert name in finding["leftovers.unrecorded"].detail + finding["leftovers.unrecorded"].title
-        assert finding["leftovers.unrecorded"].severity == "info"
+        finding = by_id(await examined(fix=True))["leftovers.unrecorded"]
+        assert finding.severity == "info"
+        assert "rmi localhost/pocket-dock/snapshot:" in finding.remedy
+        assert tag in (await leftovers.look(engine, state)).unrecorded
         assert (await engine.image(tag)).tags
     finally:
         await engine.remove_image(tag)

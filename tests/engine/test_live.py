@@ -57,7 +57,8 @@ async def test_a_program_that_computes_is_seen_at_it(box: AsyncContainer) -> Non
     run = await box.start(SPIN, language="python")
 
     async def is_busy() -> bool:
-        return ((await live(box)).cpu_share or 0) > 0.05
+        now = await live(box)
+        return now.processes == 1 and (now.cpu_share or 0) > 0.05
 
     await eventually(is_busy, within=20)
     busy = await live(box)
