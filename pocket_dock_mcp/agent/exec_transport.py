@@ -13,6 +13,7 @@ from typing import Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
@@ -120,17 +121,6 @@ done
 exit 0
 """
 )
-_FACTS = """
-echo "uid $(id -u)"
-[ -w "$1" ] && echo "home $1"
-while read -r k v; do case $k in Cap*|NoNewPrivs:|Seccomp:) echo "$k $v";; esac; done < /proc/self/status
-cd /sys/fs/cgroup && for f in memory.max memory/memory.limit_in_bytes pids.max pids/pids.max cpu.max \\
-  cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; do
-  [ -r "$f" ] && read -r v < "$f" && echo "$f $v"
-done
-for i in /sys/class/net/*; do [ -r "$i/flags" ] && read -r v < "$i/flags" && echo "net ${i##*/} $v"; done
-exit 0
-"""
 _MAKE_HOME = '[ -d "$1" ] || mkdir -p "$1"; chmod 1777 "$1"'
 _KILL_ALL = 'i=0; while [ "$i" -lt 200 ] && kill -9 -1 2>/dev/null; do i=$((i+1)); done'
 _WITH_INPUT = f'head -c "$2" | {_SHELL} -c "$1"'
@@ -165,8 +155,8 @@ class ExecTransport:
         base = {"HOME": home, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8", **env}
         transport = cls(engine, container_id, lease, Facts(uid=uid, home=home), base)
         await transport._script(_MAKE_HOME, home, user="0:0")
-        found = await transport._script(_FACTS, home)
-        transport._facts = _parse_facts(found.stdout.decode("utf-8", "replace"), uid)
+        found = await transport._script(FACTS, home)
+        transport._facts = parse_facts(found.stdout.decode("utf-8", "replace"), uid)
         transport._env = {**base, "HOME": transport._facts.home}
         return transport
 
@@ -367,40 +357,3 @@ def _parse_entry(record: bytes) -> FileEntry:
         mode=mode & 0o7777,
         mtime=float(mtime),
     )
-
-
-def _parse_facts(text: str, uid: int) -> Facts:
-    found: dict[str, str] = {}
-    interfaces = []
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "net":
-            interface, _, flags = value.partition(" ")
-            if int(flags, 16) & 1:
-                interfaces.append(interface)
-        else:
-            found[name.rstrip(":")] = value.strip()
-    return Facts(
-        uid=uid,
-        home=found.get("home", "/tmp"),  # noqa: S108  # inside the container
-        capabilities={name: found[name] for name in found if name.startswith("Cap")},
-        no_new_privs=found.get("NoNewPrivs") == "1",
-        seccomp=found.get("Seccomp") == "2",
-        memory_limit=_number(found.get("memory.max") or found.get("memory/memory.limit_in_bytes")),
-        pids_limit=_number(found.get("pids.max") or found.get("pids/pids.max")),
-        cpus=_cpus(found),
-        interfaces=tuple(sorted(interfaces)),
-    )
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
-
-
-def _cpus(found: Mapping[str, str]) -> float | None:
-    quota, _, period = found.get("cpu.max", "").partition(" ")
-    quota = quota or found.get("cpu/cpu.cfs_quota_us", "")
-    period = period or found.get("cpu/cpu.cfs_period_us", "")
-    if not quota.isdigit() or not period.isdigit() or not int(period):
-        return None
-    return int(quota) / int(period)

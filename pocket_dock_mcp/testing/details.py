@@ -16,3 +16,18 @@ DETAILS = EngineDetails(
     kernel="0",
     system="fake",
 )
+
+
+class Described:
+    """The part of a fake engine that is described, and describes itself."""
+
+    details_told = DETAILS
+    """How it says that it is set up; may be replaced."""
+
+    async def details(self) -> EngineDetails:
+        """Say how it is set up; see the port."""
+        await self._called("details")
+        return self.details_told
+
+    async def _called(self, verb: str) -> None:
+        raise NotImplementedError(verb)

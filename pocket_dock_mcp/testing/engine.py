@@ -13,15 +13,7 @@ import anyio.lowlevel
 
 from pocket_dock_mcp.agent.bridge import bridge_argv
 from pocket_dock_mcp.agent.bundle import agent_argv
-from pocket_dock_mcp.engine.base import (
-    STDERR,
-    ContainerState,
-    EngineDetails,
-    EngineInfo,
-    ExecStream,
-    ImageState,
-    Stream,
-)
+from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, ImageState, Stream
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -32,7 +24,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.agent import AgentFaults, FakeAgent
 from pocket_dock_mcp.testing.container import FakeContainer
-from pocket_dock_mcp.testing.details import DETAILS
+from pocket_dock_mcp.testing.details import Described
 from pocket_dock_mcp.testing.images import PROGRAMS, FakeImage, Images, has_label
 from pocket_dock_mcp.testing.keeping import join
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Piece, Process, Program, Programs, Script
@@ -41,7 +33,7 @@ from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 KILLED = 137
 
 
-class FakeEngine:
+class FakeEngine(Described):
     """An `Engine` in memory; see `pocket_dock_mcp.testing` for how to use it."""
 
     IMAGE = "localhost/pocket-dock-fake:latest"
@@ -53,8 +45,6 @@ class FakeEngine:
         self.calls: list[str] = []
         """The verbs that were called, in order."""
         self.programs = Programs()
-        self.details_told = DETAILS
-        """How it says that it is set up; may be replaced."""
         self._info = EngineInfo(
             "fake", version="0", url="fake:", rootless=False, cgroup_version=2, identity="fake"
         )
@@ -174,11 +164,6 @@ class FakeEngine:
     async def ping(self) -> None:
         """Raise unless the engine answers."""
         await self._called("ping")
-
-    async def details(self) -> EngineDetails:
-        """Say how it is set up; see the port."""
-        await self._called("details")
-        return self.details_told
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container; see the port."""

@@ -143,7 +143,7 @@ class Agent:
         self.send({"kind": "reply", "id": request_id})
 
     def _stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        running = sum(isinstance(work, (runs.Run, cells.Cell)) for work in self._work.values())
+        running = sum(isinstance(work, (runs.Run, cells.Cell)) for work in self.work.values())
         self.send({"kind": "reply", "id": request_id, **readings.collect(self, self._began, running)})
 
     def _halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
