@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pocket_dock_mcp.errors import RunFailedError
+from pocket_dock_mcp.readings import Readings
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 Language = Literal["python", "shell", "javascript"]
 Network = Literal["none", "open"]
@@ -389,3 +391,5 @@ class ContainerInfo:
     """Version of the image's python3."""
     kept: Literal["nothing", "files", "processes"] = "nothing"
     """What outlives who uses it: ``files`` when it can only be resumed, ``processes`` when it runs on."""
+    live: Readings = field(default_factory=Readings)
+    """All that is known of what it uses now."""

@@ -18,10 +18,12 @@ from pocket_dock_mcp.agent.agent_process import (
 )
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, parse_lines
+from pocket_dock_mcp.agent.meter import Meter
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, SessionInfo
+from pocket_dock_mcp.readings import Readings
 
 DATA_DEADLINE = 300.0
 """Seconds for moving one file."""
@@ -49,6 +51,7 @@ class AgentTransport:
     def __init__(self, link: AgentLink, facts: Facts) -> None:
         self._link = link
         self._facts = facts
+        self._meter = Meter()
 
     @classmethod
     async def open(
@@ -202,10 +205,9 @@ class AgentTransport:
             # The link is dead, and the temporary file with the container.
             pass
 
-    async def stats(self) -> tuple[int | None, int | None]:
-        """Return memory in use and the number of user processes."""
-        reply = await self._link.call("stats", deadline=CALL_DEADLINE)
-        return optional_int(reply, "memory"), optional_int(reply, "processes")
+    async def stats(self) -> Readings:
+        """Return what is used now."""
+        return self._meter.read(await self._link.call("stats", deadline=CALL_DEADLINE))
 
     async def halt(self) -> None:
         """Have the agent exit, and everything with it."""

@@ -37,6 +37,7 @@ _MODULES = (
     "sessions",
     "ports",
     "facts",
+    "readings",
     "files",
     "writing",
     "keeping",

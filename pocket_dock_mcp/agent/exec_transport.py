@@ -13,8 +13,10 @@ from typing import Literal
 
 import anyio
 
-from pocket_dock_mcp.agent.exec_answers import parse_entry, parse_facts
+from pocket_dock_mcp.agent.exec_answers import parse_entry
+from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
+from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import OnOutput, Process, Program, RunEnd
 from pocket_dock_mcp.beside import beside
@@ -27,6 +29,7 @@ from pocket_dock_mcp.errors import (
     StreamLostError,
 )
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileWritten, RunUsage, SessionInfo
+from pocket_dock_mcp.readings import Readings
 
 CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
@@ -119,17 +122,6 @@ done
 exit 0
 """
 )
-_FACTS = """
-echo "uid $(id -u)"
-[ -w "$1" ] && echo "home $1"
-while read -r k v; do case $k in Cap*|NoNewPrivs:|Seccomp:) echo "$k $v";; esac; done < /proc/self/status
-cd /sys/fs/cgroup && for f in memory.max memory/memory.limit_in_bytes pids.max pids/pids.max cpu.max \\
-  cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; do
-  [ -r "$f" ] && read -r v < "$f" && echo "$f $v"
-done
-for i in /sys/class/net/*; do [ -r "$i/flags" ] && read -r v < "$i/flags" && echo "net ${i##*/} $v"; done
-exit 0
-"""
 _MAKE_HOME = '[ -d "$1" ] || mkdir -p "$1"; chmod 1777 "$1"'
 _KILL_ALL = 'i=0; while [ "$i" -lt 200 ] && kill -9 -1 2>/dev/null; do i=$((i+1)); done'
 _WITH_INPUT = f'head -c "$2" | {_SHELL} -c "$1"'
@@ -154,6 +146,7 @@ class ExecTransport:
         self._lease = lease
         self._facts = facts
         self._env = env
+        self._meter = Meter()
 
     @classmethod
     async def open(
@@ -163,7 +156,7 @@ class ExecTransport:
         base = {"HOME": home, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8", **env}
         transport = cls(engine, container_id, lease, Facts(uid=uid, home=home), base)
         await transport._script(_MAKE_HOME, home, user="0:0")
-        found = await transport._script(_FACTS, home)
+        found = await transport._script(FACTS, home)
         transport._facts = parse_facts(found.stdout.decode("utf-8", "replace"), uid)
         transport._env = {**base, "HOME": transport._facts.home}
         return transport
@@ -247,9 +240,10 @@ class ExecTransport:
         entries = [parse_entry(record) for record in done.stdout.split(b"\0") if record]
         return entries[:limit], len(entries) > limit
 
-    async def stats(self) -> tuple[int | None, int | None]:
-        """Unknown this way."""
-        return None, None
+    async def stats(self) -> Readings:
+        """Return what a shell finds out."""
+        done = await self._script(METER)
+        return self._meter.read(parse_meter(done.stdout))
 
     async def halt(self) -> None:
         """End the lease: the first program ends with its input."""

@@ -24,6 +24,7 @@ from pocket_dock_mcp.models import (
     SessionInfo,
     SessionState,
 )
+from pocket_dock_mcp.readings import Readings
 
 OnOutput = Callable[[int, bytes], None]
 """Called with (1 for stdout or 2 for stderr, data) as output arrives. Must not block."""
@@ -187,8 +188,8 @@ class Transport(Protocol):
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """Return up to `limit` entries in no order, and whether there are more. Raises `FileError`."""
 
-    async def stats(self) -> tuple[int | None, int | None]:
-        """Return memory in use in bytes and the number of user processes; None where unknown."""
+    async def stats(self) -> Readings:
+        """Return what is used now, as far as it is known."""
 
     async def halt(self) -> None:
         """Have everything in the container end, as far as this is possible from inside."""

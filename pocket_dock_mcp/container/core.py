@@ -245,7 +245,7 @@ class AsyncContainer(HeldContainer):
             SandboxLostError, SandboxClosedError: it is not there any more.
         """
         async with self._reaching():
-            memory, processes = await self._transport.stats()
+            live = await self._transport.stats()
         facts = self._transport.facts
         return ContainerInfo(
             name=self.name,
@@ -255,11 +255,12 @@ class AsyncContainer(HeldContainer):
             home=facts.home,
             limits=self._wanted.limits,
             unenforced=self._running.unenforced,
-            memory_bytes=memory,
-            processes=processes,
+            memory_bytes=live.memory_bytes,
+            processes=live.processes,
             network=self._wanted.network,
             python=facts.python,
             kept=self._kept(),
+            live=live,
         )
 
     def _kept(self) -> Literal["nothing", "files", "processes"]:

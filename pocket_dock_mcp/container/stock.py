@@ -229,7 +229,7 @@ class Stock:
     async def _measure(self) -> None:
         for ready in tuple(self._ready):
             try:
-                memory, _ = await ready.running.transport.stats()
+                memory = (await ready.running.transport.stats()).memory_bytes
             except (AgentError, RemoteError):
                 # Whoever watches it throws it away.
                 continue

@@ -32,6 +32,25 @@ class EngineInfo:
     """Of the store behind the address: the same engine is recognised when it is reached another way."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineDetails:
+    """How an engine is set up, for people. What it does not tell is empty; nothing is decided by it."""
+
+    api_version: str
+    storage_driver: str
+    storage_dir: str
+    """On the engine's machine."""
+    backing_filesystem: str
+    runtime: str
+    """What starts containers: ``runc``, ``crun`` and the like."""
+    runtime_version: str
+    security_options: tuple[str, ...]
+    cgroup_driver: str
+    kernel: str
+    system: str
+    """The operating system of the engine's machine."""
+
+
 ContainerStatus = Literal["created", "running", "paused", "stopping", "exited", "removing", "unknown"]
 """``stopping``: its first program has ended, and the engine is not done with that; it cannot start yet."""
 
@@ -116,6 +135,9 @@ class Engine(Protocol):
 
     async def ping(self) -> None:
         """Raise `EngineUnavailableError` or `EngineTimeoutError` unless the engine answers now."""
+
+    async def details(self) -> EngineDetails:
+        """Say how it is set up. May take a second."""
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, hardened and not started, and return its id.

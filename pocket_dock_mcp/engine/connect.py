@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Silence:
+class Silence:
     """Why an endpoint is no use."""
 
     endpoint: Endpoint
@@ -70,7 +70,7 @@ async def follow(plan: Plan, environ: Mapping[str, str]) -> Engine:
     """Try a plan's endpoints in order; see `connect`."""
     if plan.variable is not None:
         return await _connect_named(plan.endpoints[0], plan.brand)
-    failed: list[_Silence] = []
+    failed: list[Silence] = []
     end = anyio.current_time() + SEARCH_DEADLINE
     for endpoint in plan.endpoints:
         left = max(end - anyio.current_time(), 0.0)
@@ -86,6 +86,20 @@ async def follow(plan: Plan, environ: Mapping[str, str]) -> Engine:
         if program is not None:
             return await _open_own(program, environ, failed)
     raise _nobody(plan, failed)
+
+
+async def survey(plan: Plan) -> list[tuple[Endpoint, Silence | None]]:
+    """Ask all of a plan's endpoints, also those behind the first that answers; None is an engine."""
+    deadline = NAMED_DEADLINE if plan.variable is not None else SEARCH_DEADLINE
+    answers: dict[Endpoint, Silence | None] = {}
+
+    async def ask(endpoint: Endpoint) -> None:
+        answers[endpoint] = await _ask(endpoint, plan.brand, deadline=deadline)
+
+    async with anyio.create_task_group() as group:
+        for endpoint in plan.endpoints:
+            group.start_soon(ask, endpoint)
+    return [(endpoint, answers[endpoint]) for endpoint in plan.endpoints]
 
 
 async def _connect_named(endpoint: Endpoint, brand: Brand | None) -> Engine:
@@ -106,7 +120,7 @@ async def _open(url: str) -> Engine:
     return await DockerApiEngine.connect(url)
 
 
-async def _open_own(program: str, environ: Mapping[str, str], failed: list[_Silence]) -> Engine:
+async def _open_own(program: str, environ: Mapping[str, str], failed: list[Silence]) -> Engine:
     from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 
     async def answers(url: str) -> bool:
@@ -123,7 +137,7 @@ async def _open_own(program: str, environ: Mapping[str, str], failed: list[_Sile
         raise
 
 
-def _nobody(plan: Plan, failed: list[_Silence]) -> EngineUnavailableError:
+def _nobody(plan: Plan, failed: list[Silence]) -> EngineUnavailableError:
     name = {"podman": "Podman", "docker": "Docker", None: "container engine"}[plan.brand]
     message = f"No {name} answers. {_listing(failed)}".strip()
     if plan.own_service:
@@ -140,25 +154,25 @@ def _nobody(plan: Plan, failed: list[_Silence]) -> EngineUnavailableError:
     return EngineUnavailableError(message, hint=f"{hint} Or set {ENGINE_VARIABLE} to an engine's address.")
 
 
-def _listing(failed: list[_Silence]) -> str:
+def _listing(failed: list[Silence]) -> str:
     return f"Tried: {'; '.join(map(str, failed))}." if failed else ""
 
 
-async def _ask(endpoint: Endpoint, brand: Brand | None, *, deadline: float) -> _Silence | None:
+async def _ask(endpoint: Endpoint, brand: Brand | None, *, deadline: float) -> Silence | None:
     """Ask an endpoint whether it is an engine (of that brand), and return None if it is."""
     try:
         with anyio.fail_after(deadline):
             answer = await _ping(endpoint.url)
     except TimeoutError:
-        return _Silence(endpoint, "timeout", f"no answer within {deadline:.1f} s (timeout)")
+        return Silence(endpoint, "timeout", f"no answer within {deadline:.1f} s (timeout)")
     except FileNotFoundError:
-        return _Silence(endpoint, "missing", "no such socket (missing)")
+        return Silence(endpoint, "missing", "no such socket (missing)")
     except ConnectionRefusedError:
-        return _Silence(endpoint, "refused", "nobody listens (connection refused)")
+        return Silence(endpoint, "refused", "nobody listens (connection refused)")
     except PermissionError:
-        return _Silence(endpoint, "denied", "permission denied")
+        return Silence(endpoint, "denied", "permission denied")
     except OSError as error:
-        return _Silence(endpoint, "other", f"cannot connect ({error})")
+        return Silence(endpoint, "other", f"cannot connect ({error})")
     return _judge(endpoint, brand, answer)
 
 
@@ -198,16 +212,16 @@ async def _connect_unix(raw: socket.socket, path: str) -> None:
         raise OSError(failure, os.strerror(failure))
 
 
-def _judge(endpoint: Endpoint, brand: Brand | None, head: bytes) -> _Silence | None:
+def _judge(endpoint: Endpoint, brand: Brand | None, head: bytes) -> Silence | None:
     """Tell from an answer whether this is the engine that is wanted."""
     first, _, rest = head.decode("latin-1").partition("\r\n")
     headers = {line.partition(":")[0].lower() for line in rest.splitlines()}
     status = first.split()[1:2]
     if not first.startswith("HTTP/1.") or "api-version" not in headers:
-        return _Silence(endpoint, "other", "what answers there is no container engine")
+        return Silence(endpoint, "other", "what answers there is no container engine")
     if status != ["200"]:
-        return _Silence(endpoint, "other", f"the engine is not well (it answers {first[:80]!r} to a ping)")
+        return Silence(endpoint, "other", f"the engine is not well (it answers {first[:80]!r} to a ping)")
     found: Brand = "podman" if "libpod-api-version" in headers else "docker"
     if brand not in (None, found):
-        return _Silence(endpoint, "other", f"{found} answers there, not {brand}")
+        return Silence(endpoint, "other", f"{found} answers there, not {brand}")
     return None

@@ -27,6 +27,7 @@ import anyio
 from pocket_dock_mcp.engine import docker_answers as answers
 from pocket_dock_mcp.engine.base import (
     ContainerState,
+    EngineDetails,
     EngineInfo,
     ExecStream,
     ImageState,
@@ -41,6 +42,7 @@ from pocket_dock_mcp.engine.docker_connection import (
     engine_call,
     listed,
 )
+from pocket_dock_mcp.engine.docker_details import engine_details
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import (
@@ -119,6 +121,11 @@ class DockerApiEngine:
         """Raise unless the engine answers now."""
         async with engine_call("ping", self._info.url, PING_DEADLINE):
             await _ping(self._client)
+
+    async def details(self) -> EngineDetails:
+        """Say how it is set up; see the port."""
+        async with engine_call("ping", self._info.url, CALL_DEADLINE):
+            return engine_details(await self._client.system.info(), await self._client.version())
 
     # -- containers -------------------------------------------------------------------------------
 

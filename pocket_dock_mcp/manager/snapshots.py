@@ -75,6 +75,11 @@ class SnapshotStore:
         found = self._read(self._path(snapshot_id)) if _ID.fullmatch(snapshot_id) else None
         return found is not None and found.tag == tag
 
+    def everybodys(self, engine: str) -> list[Snapshot]:
+        """Return all snapshots on this engine, whoever they belong to."""
+        found = (self._read(path) for path in self._directory.glob("snap-*.json"))
+        return [snapshot for snapshot in found if snapshot is not None and snapshot.engine == engine]
+
     def remove(self, snapshot_id: str) -> None:
         """Take a snapshot off the record. Quiet when it is not on it."""
         self._path(snapshot_id).unlink(missing_ok=True)

@@ -132,6 +132,18 @@ async def clear(
     )
 
 
+async def there(engine: Engine, instance: str, intents: Collection[Intent]) -> list[str]:
+    """Return the names of those of a process's intents that are there.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    containers = {intent.name: intent for intent in intents if intent.kind == "container"}
+    images = [intent for intent in intents if intent.kind == "image"]
+    found = await _containers(engine, instance, containers)
+    return [*found, *[intent.name for intent in images if await _is_there(engine, intent)]]
+
+
 async def _containers(engine: Engine, instance: str, intents: Mapping[str, Intent]) -> dict[str, str]:
     """Return the ids of those containers that are there, by name."""
     if not intents:

@@ -17,6 +17,7 @@ from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.models import MIB, ContainerInfo
 from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.server import render_live
 from pocket_dock_mcp.server.schemas import (
     KillReply,
     ListReply,
@@ -56,6 +57,7 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
         network=info.network,
         expires_in_s=round(sandbox.remaining_s()),
         unenforced=list(info.unenforced),
+        live=render_live.live_reply(info.live),
     )
 
 
@@ -88,6 +90,7 @@ def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> Ca
         name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
         lines.append(
             f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, ends in {sandbox.expires_in_s} s unused"
+            f"{render_live.summary(sandbox.live, sandbox.memory_mb, sandbox.pids)}"
         )
     for snapshot in snapshots:
         name = f" {plain(snapshot.name)!r}" if snapshot.name else ""

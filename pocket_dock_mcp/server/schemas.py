@@ -125,6 +125,23 @@ class OutputReply(BaseModel):
     control_chars_removed: bool
 
 
+class Live(BaseModel):
+    """What a sandbox uses now; null where it is not known."""
+
+    cpu: float | None = Field(description="Cores, since the last look.")
+    cpu_s: float | None
+    memory_mb: float | None
+    peak_memory_mb: float | None
+    processes: int | None
+    pids: int | None = Field(description="Processes and threads that count against the limit.")
+    runs: int | None
+    sessions: int | None
+    uptime_s: float | None
+    received_kb: float | None
+    sent_kb: float | None
+    addresses: list[str]
+
+
 class SandboxReply(BaseModel):
     """A sandbox and what it may use."""
 
@@ -139,6 +156,7 @@ class SandboxReply(BaseModel):
     network: str
     expires_in_s: int = Field(description="Unless it is used; each call starts the time anew.")
     unenforced: list[str] = Field(description="Limits that this engine does not apply.")
+    live: Live
 
 
 class SnapshotReply(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import posixpath
 from collections.abc import Callable
@@ -65,6 +66,7 @@ class FakeAgent:
         self._keep: FakeKeep | None = None
         self.emit: Callable[[bytes], None] = lambda data: self.container.emit(STDOUT, data)
         """Gives bytes to the host."""
+        self._began = asyncio.get_running_loop().time()
 
     async def serve(self) -> int:
         """Answer requests until the input ends; then everything in the container ends, unless it is kept."""
@@ -198,7 +200,24 @@ class FakeAgent:
         self.reply(request_id)
 
     def _on_stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        self.reply(request_id, memory=8 * MIB, processes=len(self._runs))
+        limits, loop = self.container.spec.limits, asyncio.get_running_loop()
+        now = loop.time()
+        self.reply(
+            request_id,
+            now=now,
+            uptime=now - self._began,
+            cpu_s=0.125,
+            memory=8 * MIB,
+            memory_peak=9 * MIB,
+            memory_limit=limits.memory_bytes,
+            pids=3 + len(self._runs),
+            pids_limit=limits.pids,
+            processes=len(self._runs),
+            network=[],
+            disk_free=1 << 30,
+            runs=len(self._runs),
+            sessions=0,
+        )
 
     def _on_spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         run = self._runs[request_id] = FakeRun(self, request_id, header)

@@ -24,6 +24,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.agent import AgentFaults, FakeAgent
 from pocket_dock_mcp.testing.container import FakeContainer
+from pocket_dock_mcp.testing.details import Described
 from pocket_dock_mcp.testing.images import PROGRAMS, FakeImage, Images, has_label
 from pocket_dock_mcp.testing.keeping import join
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Piece, Process, Program, Programs, Script
@@ -32,7 +33,7 @@ from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 KILLED = 137
 
 
-class FakeEngine:
+class FakeEngine(Described):
     """An `Engine` in memory; see `pocket_dock_mcp.testing` for how to use it."""
 
     IMAGE = "localhost/pocket-dock-fake:latest"

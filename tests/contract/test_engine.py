@@ -36,6 +36,18 @@ async def test_an_engine_says_who_it_is_and_answers_pings(engine: Engine, target
     assert engine.info.rootless == target.name.endswith("-rootless")
 
 
+async def test_an_engine_says_how_it_is_set_up(engine: Engine) -> None:
+    """What a person has to know who looks for the cause of something."""
+    details = await engine.details()
+
+    assert details.api_version
+    assert details.storage_driver
+    assert details.storage_dir.startswith("/")
+    assert details.runtime
+    assert details.runtime_version
+    assert any("seccomp" in option for option in details.security_options)
+
+
 # -- a container's life ---------------------------------------------------------------------------
 
 

@@ -8,9 +8,12 @@ from typing import Dict, Optional
 _FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
     "memory_now": ("memory.current", "memory/memory.usage_in_bytes"),
+    "memory_peak": ("memory.peak", "memory/memory.max_usage_in_bytes"),
     "pids_limit": ("pids.max", "pids/pids.max"),
     "pids_now": ("pids.current", "pids/pids.current"),
     "oom": ("memory.events", "memory/memory.oom_control"),
+    "cpu_stat": ("cpu.stat",),
+    "cpu_nanoseconds": ("cpuacct/cpuacct.usage", "cpu,cpuacct/cpuacct.usage"),
     "cpu_max": ("cpu.max",),
     "cpu_quota": ("cpu/cpu.cfs_quota_us",),
     "cpu_period": ("cpu/cpu.cfs_period_us",),
@@ -53,6 +56,17 @@ class Cgroup:
             if name == "oom_kill" and value.isdigit():
                 return int(value)
         return 0
+
+    def cpu_seconds(self) -> Optional[float]:
+        """CPU time of everything that ever ran in this container."""
+        nanoseconds = self.number("cpu_nanoseconds")
+        if nanoseconds is not None:
+            return nanoseconds / 1e9
+        for line in (self.read("cpu_stat") or "").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "usage_usec" and value.isdigit():
+                return int(value) / 1e6
+        return None
 
     def cpus(self) -> Optional[float]:
         """CPU seconds per second, or None when unlimited."""

@@ -28,6 +28,7 @@ from . import (
     keeping,
     killing,
     ports,
+    readings,
     runs,
     sessions,
     wire,
@@ -57,6 +58,7 @@ class Agent:
         self.loop = Loop(self.reap)
         self.sender = Sender(self.loop)
         self.cgroup = Cgroup()
+        self._began = readings.Beginning(self.cgroup)
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.procfs = os.stat("/proc").st_dev
@@ -156,14 +158,8 @@ class Agent:
         self.send({"kind": "reply", "id": request_id})
 
     def _stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        self.send(
-            {
-                "kind": "reply",
-                "id": request_id,
-                "memory": self.cgroup.number("memory_now"),
-                "processes": sum(1 for _ in killing.owned(self.user.uid)),
-            }
-        )
+        running = sum(isinstance(work, (runs.Run, cells.Cell)) for work in self.work.values())
+        self.send({"kind": "reply", "id": request_id, **readings.collect(self, self._began, running)})
 
     def _halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """End everything, as the end of the input does where nothing is kept."""

@@ -1,0 +1,90 @@
+"""What this container uses now: the kernel's counters, read when somebody asks and not before."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Dict, List, Optional
+
+from . import killing, wire
+
+if TYPE_CHECKING:
+    from .cgroup import Cgroup
+    from .main import Agent
+
+MAX_INTERFACES = 16
+_SIOCGIFADDR = 0x8915
+
+
+class Beginning:
+    """When this container began, and what its cgroup had used by then: the engine's own work in it."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self.at = time.monotonic()
+        self.cpu_s = cgroup.cpu_seconds()
+
+
+def collect(agent: Agent, began: Beginning, runs: int) -> wire.Header:
+    """Return the numbers of now."""
+    cgroup = agent.cgroup
+    now = time.monotonic()
+    return {
+        "now": now,
+        "uptime": now - began.at,
+        "cpu_before": began.cpu_s,
+        "cpu_s": cgroup.cpu_seconds(),
+        "memory": cgroup.number("memory_now"),
+        "memory_peak": cgroup.number("memory_peak"),
+        "memory_limit": cgroup.number("memory_limit"),
+        "pids": cgroup.number("pids_now"),
+        "pids_limit": cgroup.number("pids_limit"),
+        "processes": sum(1 for _ in killing.owned(agent.user.uid)),
+        "network": interfaces(),
+        "disk_free": disk_free(agent.user.home),
+        "runs": runs,
+        "sessions": len(agent.sessions.describe()),
+    }
+
+
+def disk_free(path: str) -> Optional[int]:
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def interfaces() -> List[Dict[str, object]]:
+    """The network interfaces besides loopback, with what has gone through them."""
+    try:
+        with open("/proc/net/dev", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()[2:]
+    except OSError:
+        return []
+    found: List[Dict[str, object]] = []
+    for line in lines:
+        name, _, numbers = line.partition(":")
+        fields = numbers.split()
+        if name.strip() != "lo" and len(fields) >= 9 and len(found) < MAX_INTERFACES:
+            found.append(
+                {
+                    "name": name.strip(),
+                    "received": int(fields[0]),
+                    "sent": int(fields[8]),
+                    "address": _address(name.strip()),
+                }
+            )
+    return found
+
+
+def _address(interface: str) -> Optional[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+        except OSError:
+            # It has none.
+            return None
+    return socket.inet_ntoa(answer[20:24])

@@ -1,0 +1,86 @@
+"""Settings and versions: what can be said before any engine is asked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pocket_dock_mcp import __version__
+from pocket_dock_mcp.doctor.findings import Finding
+from pocket_dock_mcp.engine.endpoint import Plan, candidates
+from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.settings import PREFIX, Settings
+
+OLDEST_PYTHON = (3, 10)
+OLDEST_SDK = (2, 2)
+
+
+def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
+    """Return the settings, or the defaults where they are not valid, and what was found."""
+    try:
+        settings = Settings.from_environ(environ)
+    except ConfigError as error:
+        plain = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        finding = Finding(
+            "configuration.settings",
+            "problem",
+            "Settings are not valid; the server does not start with them",
+            error.message,
+            "Correct or unset these variables where the server is configured (in an MCP client: under env).",
+        )
+        return Settings.from_environ(plain), [finding]
+    given = sorted(name for name in environ if name.startswith(PREFIX) and environ[name].strip())
+    detail = ", ".join(f"{name}={environ[name]}" for name in given) or "all at their defaults"
+    return settings, [Finding("configuration.settings", "ok", "Settings are valid", detail)]
+
+
+def read_plan(environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:
+    """Return where an engine is to be looked for, unless a variable makes that impossible."""
+    home = Path(environ.get("HOME") or Path.home())
+    try:
+        return candidates(environ, uid=os.getuid(), home=home, platform=sys.platform), []
+    except ConfigError as error:
+        return None, [
+            Finding(
+                "engine.address", "problem", "The engine's address is not valid", error.message, error.hint
+            )
+        ]
+
+
+def versions() -> Iterator[Finding]:
+    """Look at the Python and the SDK that we run on."""
+    ours = f"pocket-dock-mcp {__version__}"
+    python = platform.python_version()
+    if sys.version_info >= OLDEST_PYTHON:
+        yield Finding("configuration.python", "ok", f"Python {python}, {ours}", sys.executable)
+    else:
+        yield Finding(
+            "configuration.python",
+            "problem",
+            f"Python {python} is too old",
+            f"{ours} needs 3.10 or later.",
+            "uv tool install --python 3.12 pocket-dock-mcp",
+        )
+    try:
+        sdk = importlib.metadata.version("mcp")
+    except importlib.metadata.PackageNotFoundError:
+        sdk = "0"
+    if _numbers(sdk) >= OLDEST_SDK and _numbers(sdk) < (3,):
+        yield Finding("configuration.sdk", "ok", f"MCP SDK {sdk}")
+    else:
+        yield Finding(
+            "configuration.sdk",
+            "problem",
+            f"MCP SDK {sdk} does not fit" if sdk != "0" else "The MCP SDK is missing",
+            "The server needs mcp>=2.2,<3.",
+            "python -m pip install 'mcp>=2.2,<3'",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:2]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)

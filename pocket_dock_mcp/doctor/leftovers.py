@@ -1,0 +1,243 @@
+"""What dead processes of ours have left: on the engine, by their journals, and on disk.
+
+What is mended here is what can be proved to be ours. A label proves nothing, so images that carry one and
+that no record names are shown, with the command that removes them, and never removed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pocket_dock_mcp.doctor.findings import Finding, some
+from pocket_dock_mcp.doctor.remedies import FIX
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import ImageNotFoundError
+from pocket_dock_mcp.images import PROFILES
+from pocket_dock_mcp.images.ensure import PROFILE_LABEL
+from pocket_dock_mcp.manager.journal import Intent, Record, dead_records
+from pocket_dock_mcp.manager.locking import remove_torn
+from pocket_dock_mcp.manager.records import KeptStore
+from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
+from pocket_dock_mcp.manager.sweep import GRACE_S, IsKept, sweep, there
+
+SNAPSHOT_LABEL = "pocket-dock.snapshot"
+SETTLED_S = 60.0
+"""Seconds after which a half-written file is nobody's any more: writing one takes a millisecond."""
+_SERVICE = re.compile(r"pocket-dock-[0-9a-f]{16}")
+"""The directory of a Podman service of ours; see `pocket_dock_mcp.engine.service`."""
+RECORDS = ("instances", "snapshots", "sandboxes")
+"""Where records are, below our state directory."""
+
+
+@dataclass(slots=True)
+class Left:
+    """All that was found of dead processes."""
+
+    objects: list[str] = field(default_factory=list)
+    """Names of containers and images."""
+    journals: list[Path] = field(default_factory=list)
+    """Of dead processes that have nothing on this engine or any other."""
+    pending: int = 0
+    """How many dead processes had asked for what the engine may still make."""
+    elsewhere: list[str] = field(default_factory=list)
+    """Engines that other dead processes have something on, perhaps."""
+    snapshots: list[Snapshot] = field(default_factory=list)
+    """On record, and without an image."""
+    unrecorded: list[str] = field(default_factory=list)
+    """Images that say that they are a snapshot, and that no record of ours names."""
+    nameless: list[str] = field(default_factory=list)
+    """Images of profiles that newer ones have replaced."""
+
+
+async def look(engine: Engine, state_dir: Path) -> Left:
+    """Look for what is left, and change nothing.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    left = Left()
+    here = engine.info.identity
+    is_kept = _kept(state_dir)
+    with dead_records(state_dir / "instances") as records:
+        for path, record in records:
+            if record.intents and record.engine != here:
+                left.elsewhere.append(record.engine or "unknown")
+                continue
+            intents = [intent for intent in record.intents.values() if not is_kept(intent)]
+            objects = await there(engine, record.instance, intents)
+            left.objects += objects
+            if not objects and _may_come(record, intents):
+                left.pending += 1
+            elif not objects:
+                left.journals.append(path)
+    recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
+    left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
+    known = {snapshot.id for snapshot in recorded}
+    left.unrecorded = [
+        " ".join(image.tags) or image.id
+        for image in await engine.images(SNAPSHOT_LABEL)
+        if image.labels.get(SNAPSHOT_LABEL) and image.labels[SNAPSHOT_LABEL] not in known
+    ]
+    for profile in PROFILES:
+        images = await engine.images(f"{PROFILE_LABEL}={profile.name}")
+        left.nameless += [image.id for image in images if all("<none>" in tag for tag in image.tags)]
+    return left
+
+
+def _kept(state_dir: Path) -> IsKept:
+    """Return what tells whether something is on record as kept on purpose."""
+    snapshots, sandboxes = SnapshotStore(state_dir / "snapshots"), KeptStore(state_dir / "sandboxes")
+
+    def is_kept(intent: Intent) -> bool:
+        if intent.kind == "image":
+            return snapshots.has_tag(intent.name)
+        return sandboxes.has_container(intent.name, intent.nonce)
+
+    return is_kept
+
+
+def _may_come(record: Record, intents: list[Intent]) -> bool:
+    """Whether the engine may still make what a process had asked for when it died."""
+    return any(not intent.is_made and record.age_s < GRACE_S[intent.kind] for intent in intents)
+
+
+async def _has(engine: Engine, snapshot: Snapshot) -> bool:
+    try:
+        await engine.image(snapshot.tag)
+    except ImageNotFoundError:
+        return False
+    return True
+
+
+def told(left: Left, engine: Engine) -> Iterator[Finding]:
+    """Say what is left on the engine and in our records."""
+    program = engine.info.kind if engine.info.kind != "fake" else "podman"
+    if left.objects:
+        title = f"{len(left.objects)} containers or images of dead processes are left"
+        yield Finding("leftovers.objects", "problem", title, some(left.objects), FIX)
+    else:
+        yield Finding("leftovers.objects", "ok", "No containers or images of dead processes are left")
+    if left.journals:
+        title = f"{len(left.journals)} journals of dead processes are left"
+        yield Finding("leftovers.journals", "warning", title, some(p.name for p in left.journals), FIX)
+    if left.pending:
+        title = f"{left.pending} processes died while the engine made something for them"
+        detail = (
+            "It may still come, and is removed then, by whatever of ours runs; after ten minutes it will not."
+        )
+        yield Finding("leftovers.pending", "info", title, detail, f"{FIX}   # in ten minutes")
+    if left.elsewhere:
+        title = f"{len(left.elsewhere)} dead processes may have left something on another engine"
+        remedy = f"POCKET_DOCK_ENGINE=ADDRESS {FIX}   # with the address of that engine"
+        yield Finding("leftovers.elsewhere", "info", title, some(sorted(set(left.elsewhere))), remedy)
+    if left.snapshots:
+        title = f"The images of {len(left.snapshots)} snapshots are gone from the engine"
+        names = some(snapshot.name or snapshot.id for snapshot in left.snapshots)
+        yield Finding("leftovers.snapshots", "warning", title, names, FIX)
+    if left.unrecorded:
+        title = f"{len(left.unrecorded)} images of snapshots are on no record here"
+        detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
+        remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them"
+        yield Finding("leftovers.unrecorded", "info", title, detail, remedy)
+    if left.nameless:
+        title = f"{len(left.nameless)} replaced images of profiles take up room"
+        remedy = f"{program} image prune --filter label={PROFILE_LABEL}"
+        yield Finding("leftovers.nameless", "info", title, some(i[:19] for i in left.nameless), remedy)
+
+
+async def mend(engine: Engine, state_dir: Path) -> list[str]:
+    """Remove what is left of dead processes, and the records of snapshots that are gone; say what was done.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    left = await look(engine, state_dir)
+    swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
+    done = [f"removed {name}" for name in swept.removed]
+    done += [f"removed the journal {path.name}" for path in left.journals if not path.exists()]
+    store = SnapshotStore(state_dir / "snapshots")
+    for snapshot in left.snapshots:
+        if not await _has(engine, snapshot):
+            store.remove(snapshot.id)
+            done.append(f"removed the record of the snapshot {snapshot.id}, whose image is gone")
+    return done
+
+
+# -- on disk, whatever the engine says ----------------------------------------------------------------
+
+
+def half_written(state_dir: Path) -> list[Path]:
+    """Return files that their writers have not finished, and will not."""
+    paths = [path for folder in RECORDS for path in (state_dir / folder).glob(".*.new")]
+    return [path for path in paths if _age(path) > SETTLED_S]
+
+
+def dead_services(places: Sequence[Path], uid: int) -> list[Path]:
+    """Return the directories of Podman services of ours that do not run any more."""
+    found = []
+    for place in places:
+        try:
+            folders = [folder for folder in place.iterdir() if _SERVICE.fullmatch(folder.name)]
+        except OSError:
+            continue
+        found += [folder for folder in folders if _is_dead(folder, uid)]
+    return found
+
+
+def _is_dead(folder: Path, uid: int) -> bool:
+    try:
+        status = folder.lstat()
+        if status.st_uid != uid or not folder.is_dir() or folder.is_symlink() or _age(folder) < SETTLED_S:
+            return False
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return False
+    # With anything else in it, it is not what we have made.
+    return not names or (names == ["podman.sock"] and not _is_served(folder / "podman.sock"))
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            # A full queue, say: whatever it is, somebody may be there.
+            return True
+    return True
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def told_of_disk(files: list[Path], services: list[Path]) -> Iterator[Finding]:
+    """Say what is left on disk."""
+    if files:
+        title = f"{len(files)} half-written files are left"
+        yield Finding("leftovers.files", "warning", title, some(map(str, files)), FIX)
+    if services:
+        title = f"{len(services)} directories of Podman services that ended are left"
+        yield Finding("leftovers.services", "warning", title, some(map(str, services)), FIX)
+    if not files and not services:
+        yield Finding("leftovers.files", "ok", "No files of dead processes are left")
+
+
+def mend_disk(files: list[Path], services: list[Path]) -> list[str]:
+    """Remove what is left on disk; say what was done."""
+    for folder in {path.parent for path in files}:
+        remove_torn(folder)
+    for folder in services:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [f"removed {path}" for path in (*files, *services) if not path.exists()]

@@ -1,0 +1,79 @@
+"""The images that sandboxes are made of: which there are, and whether they are what we would build now."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import anyio
+
+from pocket_dock_mcp.doctor.findings import Finding
+from pocket_dock_mcp.doctor.remedies import BUILD, Machine
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import ImageNotFoundError
+from pocket_dock_mcp.images import PROFILES, Profile
+from pocket_dock_mcp.images.ensure import RECIPE_LABEL
+from pocket_dock_mcp.images.recipe import read_recipe
+from pocket_dock_mcp.settings import Settings
+
+
+async def images(engine: Engine, settings: Settings, machine: Machine) -> tuple[str | None, list[Finding]]:
+    """Return an image to try things in, if there is one, and what was found.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    found, usable = [], {}
+    for profile in PROFILES:
+        finding, image_id = await _profile(engine, profile, is_default=profile.name == settings.profile)
+        found.append(finding)
+        if image_id is not None:
+            usable[profile.name] = image_id
+    if settings.profile not in {profile.name for profile in PROFILES}:
+        finding, image_id = await _reference(engine, settings.profile)
+        found.append(finding)
+        if image_id is not None:
+            usable[settings.profile] = image_id
+    if len(usable) < len(found):
+        found += _tools(machine)
+    names = (settings.profile, *usable)
+    return next((usable[name] for name in names if name in usable), None), found
+
+
+async def _profile(engine: Engine, profile: Profile, *, is_default: bool) -> tuple[Finding, str | None]:
+    name = f"images.{profile.name}"
+    try:
+        image = await engine.image(profile.tag)
+    except ImageNotFoundError:
+        title = f"The image of {profile.name} is not built yet"
+        if not is_default:
+            return Finding(name, "info", title, "It is built when it is first asked for."), None
+        return Finding(name, "warning", title, "The first sandbox waits for it: about a minute.", BUILD), None
+    recipe = await anyio.to_thread.run_sync(read_recipe, *profile.folders)
+    if image.labels.get(RECIPE_LABEL) != recipe.hash:
+        detail = "It was built by another version. The next sandbox of it builds it anew: about a minute."
+        finding = Finding(name, "warning", f"The image of {profile.name} is outdated", detail, BUILD)
+        # What holds does not depend on what is in it.
+        return finding, image.id
+    return Finding(name, "ok", f"The image of {profile.name} is there and current"), image.id
+
+
+async def _reference(engine: Engine, reference: str) -> tuple[Finding, str | None]:
+    try:
+        image = await engine.image(reference)
+    except ImageNotFoundError:
+        detail = "The first sandbox waits for its pull."
+        title = f"The image {reference} is not there yet"
+        return Finding("images.default", "warning", title, detail, f"podman pull {reference}"), None
+    return Finding("images.default", "ok", f"The image {reference} is there"), image.id
+
+
+def _tools(machine: Machine) -> list[Finding]:
+    """Say what a build without a registry lacks."""
+    if shutil.which("mmdebstrap", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))):
+        return []
+    detail = (
+        "Where no container registry can be reached, images are made from this machine's package sources."
+    )
+    remedy = machine.install("mmdebstrap")
+    return [Finding("images.mmdebstrap", "info", "There is no mmdebstrap", detail, remedy)]
