@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.agent_checkpoints import AgentCheckpoints
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
     AgentProcess,
@@ -49,6 +50,7 @@ class AgentTransport:
     def __init__(self, link: AgentLink, facts: Facts) -> None:
         self._link = link
         self._facts = facts
+        self.checkpoints = AgentCheckpoints(link)
 
     @classmethod
     async def open(

@@ -45,7 +45,8 @@ class Meter:
     def _look(self) -> None:
         memory, cpu = 0, 0.0
         for pid in killing.marked(self._marker):
-            used = _usage(pid)
+            # Most of what a checkpoint has is its session's, and would be counted again.
+            used = None if pid in self._agent.checkpoints.pids else _usage(pid)
             if used is not None:
                 cpu += used[0]
                 memory += used[1]
