@@ -16,8 +16,10 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.models import CheckpointInfo
 
+PREFIX = "cp-"
+"""What ids begin with."""
 DEADLINE = 40.0
-"""Seconds: the agent gives user code ten, and then ends what does not end by itself."""
+"""Seconds: the agent gives user code six, and then ends what does not end by itself."""
 MAX_LISTED = 32
 _MAX_ID = 100
 _MAX_THREADS = 100_000
@@ -50,7 +52,7 @@ _WHY: dict[str, tuple[type[PocketDockError], str, str]] = {
     ),
     "late": (
         CheckpointError,
-        "The session {session!r} did not fork within ten seconds.",
+        "The session {session!r} did not fork within six seconds.",
         "Functions of its own that run at a fork may hang; or the sandbox is overloaded.",
     ),
     "tampered": (
@@ -69,7 +71,7 @@ class AgentCheckpoints:
 
     async def make(self, session: str) -> str:
         """Copy a session."""
-        checkpoint_id = f"cp-{secrets.token_hex(8)}"
+        checkpoint_id = PREFIX + secrets.token_hex(8)
         await self._ask("make", session, checkpoint_id)
         return checkpoint_id
 

@@ -6,26 +6,26 @@ nor connections. What is outside of the process is not part of it: files, and me
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
-from pocket_dock_mcp.agent.transport import Checkpoints, Transport
+from pocket_dock_mcp.agent.agent_checkpoints import PREFIX
+from pocket_dock_mcp.agent.transport import Checkpoints, Program, Transport
 from pocket_dock_mcp.container.arguments import checked_session
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.models import CheckpointInfo
 
 
-class _Reached(Protocol):
-    _transport: Transport
-
-    def _reaching(self) -> AbstractAsyncContextManager[None]:
-        """Turn the failures of a transport into those of a container."""
-
-
-class Checkpointing:
+class Checkpointing(ABC):
     """The part of `AsyncContainer` that copies interpreters."""
 
-    async def checkpoint(self: _Reached, session: str) -> str:
+    _transport: Transport
+
+    @abstractmethod
+    def _reaching(self) -> AbstractAsyncContextManager[None]:
+        """Turn the failures of the transport into those of a container."""
+
+    async def checkpoint(self, session: str) -> str:
         """Copy a Python session as it is between two runs, and return the copy's id for `restore`.
 
         It costs a process, and the memory that the session or the copy changes afterwards. It outlives the
@@ -42,7 +42,7 @@ class Checkpointing:
         async with self._reaching():
             return await _of(self._transport).make(checked_session(session) or "")
 
-    async def restore(self: _Reached, session: str, checkpoint_id: str) -> None:
+    async def restore(self, session: str, checkpoint_id: str) -> None:
         """Have a session go on from a checkpoint of it; what it is now ends. Any number of times.
 
         When this fails the session is as it was.
@@ -55,16 +55,17 @@ class Checkpointing:
         async with self._reaching():
             await _of(self._transport).restore(checked_session(session) or "", checkpoint_id)
 
-    async def drop_checkpoint(self: _Reached, checkpoint_id: str) -> bool:
+    async def drop_checkpoint(self, checkpoint_id: str) -> bool:
         """End a checkpoint; False if there is none of this id.
 
         Raises:
             SandboxLostError, SandboxClosedError: the container is not there any more.
         """
         async with self._reaching():
-            return await _of(self._transport).drop(checkpoint_id)
+            found = self._transport.checkpoints
+            return found is not None and await found.drop(checkpoint_id)
 
-    async def list_checkpoints(self: _Reached) -> list[CheckpointInfo]:
+    async def list_checkpoints(self) -> list[CheckpointInfo]:
         """Return the checkpoints of all sessions, in the order in which they were made.
 
         Raises:
@@ -73,6 +74,31 @@ class Checkpointing:
         async with self._reaching():
             found = self._transport.checkpoints
             return [] if found is None else await found.list()
+
+
+def is_checkpoint(some_id: str) -> bool:
+    """Whether an id is one of a checkpoint, if it is one at all."""
+    return some_id.startswith(PREFIX)
+
+
+SAVE = "save"
+"""Instead of a checkpoint's id: make one."""
+
+
+async def prepare(container: Checkpointing, checkpoint: str, program: Program) -> str:
+    """Copy a program's session before it runs there, or have it go back to a copy; return the copy's id.
+
+    Raises:
+        InvalidArgumentError: it is not to run in a Python session.
+        SessionError, ProcessLimitError, SandboxLostError, SandboxClosedError: as for `Checkpointing`.
+    """
+    if program.session is None or program.language != "python":
+        message = "A checkpoint is one of a Python session, and this run has none."
+        raise InvalidArgumentError(message, hint="Name the session, or leave checkpoint out.")
+    if checkpoint == SAVE:
+        return await container.checkpoint(program.session)
+    await container.restore(program.session, checkpoint)
+    return checkpoint
 
 
 def _of(transport: Transport) -> Checkpoints:

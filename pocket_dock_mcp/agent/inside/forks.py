@@ -14,7 +14,7 @@ from .loop import READ, Timer
 if TYPE_CHECKING:
     from .main import Agent
 
-DEADLINE = 10.0
+DEADLINE = 6.0
 """Seconds for a fork: the user's functions that are called for it are part of it."""
 _CREDENTIALS = struct.Struct("iii")
 

@@ -2,7 +2,7 @@
 
 Nobody here is the parent of such a fork: the container's first process adopts it, so that a program that
 waits for its children does not meet it, and the agent has its end from the kernel. User code has been at work
-in this process: what it may have replaced was taken from its modules before.
+in this process, and may have replaced what is in `os`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import _signal  # type: ignore[import-not-found]  # without the enums of `signal
 import _thread
 import array
 import errno
-import os
+import posix
 import socket
-import stat
 import sys
-import time
-from typing import Any, Callable, List, NoReturn
+from stat import S_ISCHR, S_ISDIR, S_ISREG
+from time import monotonic, sleep
+from typing import Any, Callable, List, NoReturn, Optional
 
 READY, FORKED, THREADS, FAILED = b"ready", b"forked", b"threads %d", b"failed %d"
 """What is said to the agent: by the fork, and by whoever has forked it, or could not."""
@@ -25,7 +25,6 @@ _GIVEN = 4
 """Descriptors that a restored session gets: standard output and error, its report, its control socket."""
 _PATIENCE = 0.05
 """Seconds in which threads that were told to end before a fork are gone."""
-_fork, _waitpid, _exit, _dup2, _close = os.fork, os.waitpid, os._exit, os.dup2, os.close
 
 Adopt = Callable[[List[int]], None]
 
@@ -36,51 +35,66 @@ def keep(channel: socket.socket, adopt: Adopt) -> None:
     Returns in this process, and in every process that is restored: there, `adopt` has been called with the
     new descriptors.
     """
-    numbers = _random_numbers()
-    # A handler of the user's could do anything, the copy could not be told apart, and it is not to be woken.
+    # A handler of the user's could do anything here, and nobody is to wake the copy.
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
-        said = THREADS % _thread._count()
-        if not _thread._count():
-            if _fork_off():
-                _be_kept(channel, adopt)
-                _restore_random_numbers(numbers)
-                return
-            said = _verdict()
-    except OSError as error:
-        said = FAILED % (error.errno or errno.EAGAIN)
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    try:
-        channel.send(said)
+        said = _keep(channel, adopt)
+        if said is not None:
+            channel.send(said)
     except OSError:
         # The agent does not wait any longer.
         pass
-    channel.close()
+    finally:
+        channel.close()
+        _unblock(mask)
+
+
+def _keep(channel: socket.socket, adopt: Adopt) -> Optional[bytes]:
+    """Return what is to be said of it; nothing in a process that is restored."""
+    threads = _thread._count()
+    if threads:
+        return THREADS % threads
+    numbers = _random_numbers()
+    try:
+        if not _fork_off():
+            return _verdict()
+    except OSError as error:
+        return FAILED % (error.errno or errno.EAGAIN)
+    _be_kept(channel, adopt)
+    _restore_random_numbers(numbers)
+    return None
+
+
+def _unblock(mask: Any) -> None:
+    try:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    except BaseException:
+        # Out of a handler of the user's.
+        pass
 
 
 def _fork_off() -> bool:
     """Fork a process that is not this one's child; say whether this is it. Raises OSError."""
-    pid = _fork()
+    pid = posix.fork()
     if pid == 0:
         status = errno.EAGAIN
         try:
-            if _fork() == 0:
+            if posix.fork() == 0:
                 return True
             status = 0
         except OSError as error:
             status = error.errno or status
         except BaseException:
             pass
-        _exit(status & 0xFF)
+        posix._exit(status & 0xFF)
     status = 0
     try:
-        _, status = _waitpid(pid, 0)
+        _, status = posix.waitpid(pid, 0)
     except ChildProcessError:
         # The program ignores SIGCHLD; the kernel has waited until the end all the same.
         pass
     if status:
-        raise OSError(os.WEXITSTATUS(status) if os.WIFEXITED(status) else errno.ECHILD, "fork")
+        raise OSError(posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else errno.ECHILD, "fork")
     return False
 
 
@@ -90,12 +104,12 @@ def _verdict() -> bytes:
     Those of libraries that know of forks (OpenBLAS) have ended themselves for it, and begin again when they
     are needed. So they are counted after it.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = monotonic() + _PATIENCE
     while True:
-        others = len(os.listdir("/proc/self/task")) - 1
-        if not others or time.monotonic() > deadline:
+        others = len(posix.listdir("/proc/self/task")) - 1
+        if not others or monotonic() > deadline:
             return THREADS % others if others else FORKED
-        time.sleep(0.001)
+        sleep(0.001)
 
 
 # -- in the copy --------------------------------------------------------------------------------------
@@ -104,7 +118,7 @@ def _verdict() -> bytes:
 def _be_kept(channel: socket.socket, adopt: Adopt) -> None:
     """Wait, and fork for each order that comes. Returns in what was forked; the copy itself never does."""
     try:
-        os.setsid()
+        posix.setsid()
         _cut_off(channel.fileno())
         channel.send(READY)
         while True:
@@ -112,22 +126,21 @@ def _be_kept(channel: socket.socket, adopt: Adopt) -> None:
             try:
                 fds = _order(channel)
                 if _fork_off():
-                    os.setsid()
+                    posix.setsid()
                     adopt(fds)
                     channel.send(READY)
-                    channel.close()
                     return
                 channel.send(FORKED)
             except OSError as error:
                 channel.send(FAILED % (error.errno or errno.EAGAIN))
             for fd in fds:
-                _close(fd)
+                posix.close(fd)
     except BaseException:
         _leave()
 
 
 def _leave() -> NoReturn:
-    _exit(1)
+    posix._exit(1)
 
 
 def _order(channel: socket.socket) -> List[int]:
@@ -136,7 +149,7 @@ def _order(channel: socket.socket) -> List[int]:
     space = socket.CMSG_SPACE(_GIVEN * fds.itemsize)
     message, ancillary, _, _ = channel.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC)
     if not message:
-        _exit(0)
+        posix._exit(0)
     for _, _, data in ancillary:
         fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     if len(fds) != _GIVEN:
@@ -149,17 +162,17 @@ def _cut_off(channel: int) -> None:
 
     Whoever is at the other end would wait for an end that never comes. Files stay, and share their position.
     """
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for name in os.listdir("/proc/self/fd"):
+    null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+    for name in posix.listdir("/proc/self/fd"):
         fd = int(name)
         try:
-            mode = os.fstat(fd).st_mode
-            if fd != channel and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode)):
-                _dup2(null, fd, os.get_inheritable(fd))
+            mode = posix.fstat(fd).st_mode
+            if fd != channel and not (S_ISREG(mode) or S_ISDIR(mode) or S_ISCHR(mode)):
+                posix.dup2(null, fd, posix.get_inheritable(fd))
         except OSError:
             # The one that the list was read through.
             pass
-    _close(null)
+    posix.close(null)
 
 
 # -- what a fork changes ------------------------------------------------------------------------------
@@ -170,7 +183,7 @@ def reseed() -> None:
     random: Any = sys.modules.get("numpy.random")
     if random is not None:
         try:
-            random.seed(memoryview(os.urandom(32)).cast("I").tolist())
+            random.seed(memoryview(posix.urandom(32)).cast("I").tolist())
         except Exception:
             # Half imported.
             pass
