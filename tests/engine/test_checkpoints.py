@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.anyio
 
 OF_SESSION = 8
 IN_SANDBOX = 32
+RESTORES = int(os.environ.get("POCKET_DOCK_TEST_RESTORES", "30"))
 HANG = "import time; time.sleep(4244)"
 
 
@@ -92,6 +95,17 @@ async def test_everything_in_memory_is_as_it_was(session: Session) -> None:
         "([1], 1, '/tmp', 'old', {97}, 'collections')"
     )
     assert await session.says("random.random()") == drawn
+
+
+async def test_an_interpreter_that_was_started_anew_can_be_copied_too(engine: Engine, image: str) -> None:
+    wanted = Launch(unique("cold"), image, LABELS, Limits(memory_bytes=128 * MIB), warm_python=False)
+    async with await AsyncContainer.create(engine, wanted) as cold:
+        session = Session(cold)
+        copy = await _with(session, "x = 'old'")
+        for _ in range(2):
+            await session.run("x = 'new'")
+            await session.restore(copy)
+            assert await session.says("x") == "'old'"
 
 
 async def test_a_copy_is_restored_again_and_again_and_each_time_alone(session: Session) -> None:
@@ -337,13 +351,13 @@ async def test_a_checkpoint_that_was_killed_is_missed(session: Session) -> None:
     assert await session.says("x") == "'live'"
 
 
-async def test_one_that_was_woken_does_nothing_and_one_that_was_stopped_is_woken(session: Session) -> None:
+async def test_one_that_was_woken_does_nothing(session: Session) -> None:
     copy = await _with(session, "x = 'old'")
-    await session.container.run("kill -CONT -1; kill -TERM $(pgrep -x none) 2>/dev/null")
+    await session.container.run("kill -CONT -1")
     await session.restore(copy)
     await session.restore(copy)
-
     assert await session.says("x") == "'old'"
+    assert sorted(line.split()[1] for line in await session.processes()) == ["S", "T"]
 
 
 async def test_a_memory_limit_of_a_run_does_not_count_copies(session: Session) -> None:
@@ -451,17 +465,43 @@ async def test_code_that_tampers_with_forks_is_refused_and_lives(session: Sessio
 
 
 async def test_a_hook_that_hangs_is_given_up(session: Session) -> None:
-    await session.run("x = 'mine'")
-    early = await session.checkpoint()
-    await session.run(HOOK.format("time.sleep(4244)", "after_in_child"))
+    await session.run(HOOK.format("while os.path.exists('hang'): time.sleep(0.1)", "after_in_child"))
+    copies = [await session.checkpoint() for _ in range(2)]
+    await session.run("x = 'mine'; open('hang', 'w').close()")
 
     with pytest.raises(CheckpointError, match="six seconds"):
         await session.checkpoint()
+    with pytest.raises(CheckpointError, match="six seconds"):
+        await session.restore(copies[0])
 
+    await session.run("os.remove('hang')")
     assert await session.says("x") == "'mine'"
-    await session.restore(early)
-    assert await session.says("x") == "'mine'"
+    # It was in the middle of something.
+    with pytest.raises(CheckpointNotFoundError):
+        await session.restore(copies[0])
     assert sorted(line.split()[1] for line in await session.processes()) == ["S", "T"]
+    await session.restore(copies[1])
+    assert (await session.run("x")).status == "nonzero"
+
+
+async def test_a_hook_that_is_a_fork_bomb_ends_with_its_session(session: Session) -> None:
+    other = Session(session.container)
+    theirs = await _with(other, "x = 'theirs'")
+    marker = await session.says("import os; os.getgroups()[0]")
+    bomb = "import posix\n    if posix.fork() == 0:\n        while True:\n"
+    bomb += "            try: posix.fork()\n            except OSError: pass"
+    await session.run(HOOK.format(bomb, "after_in_child"))
+    with contextlib.suppress(CheckpointError, ProcessLimitError):
+        await session.checkpoint()
+    assert await session.container.end_session(session.name)
+
+    async def is_gone() -> bool:
+        return await marked(session.container, str(marker)) == []
+
+    await eventually(is_gone, within=20)
+    await other.restore(theirs)
+    assert await other.says("x") == "'theirs'"
+    await session.container.end_session(other.name)
 
 
 async def test_a_session_that_closes_all_it_has_is_restored(session: Session) -> None:
@@ -500,12 +540,12 @@ async def test_when_no_process_can_be_started_nothing_is_lost(engine: Engine, im
 
 
 @pytest.mark.slow
-async def test_a_hundred_restores_leave_nothing(session: Session) -> None:
+async def test_restores_leave_nothing(session: Session) -> None:
     copy = await _with(session, "import os\nx = bytearray(10 << 20)")
     count = "len(os.listdir('/proc/self/fd')), os.getpid() > 0"
     await session.restore(copy)
     first, info = await session.says(count), await session.container.info()
-    for _ in range(100):
+    for _ in range(RESTORES):
         await session.restore(copy)
 
     after = await session.container.info()

@@ -184,7 +184,7 @@ class Session:
 
     def proceed(self) -> None:
         """Begin the next cell, if there is one and nothing is in its way."""
-        if self._running or self.held or not self.cells or self.pid is None or self._status is not None:
+        if self._running or self.held or not self.cells or self.pid is None or self.is_ending:
             return
         cell = self.cells[0]
         if not self._dialect.streams_input and not cell.input_is_whole:
@@ -375,7 +375,6 @@ class Sessions:
 
     def end(self, name: Optional[str]) -> int:
         """Kill the sessions of this name (None: all) with their checkpoints and return how many."""
-        dropped = self._agent.checkpoints.drop_all(name)
         chosen = [session for session in self._alive.values() if name in (None, session.name)]
         for session in chosen:
             # Out of the way at once: whoever calls next begins a new one.
@@ -383,7 +382,7 @@ class Sessions:
             session.kill_all("somebody has ended it")
         if name is None:
             self._dead.clear()
-        return len(chosen) + dropped
+        return len(chosen) + self._agent.checkpoints.drop_all(name)
 
     def describe(self) -> List[wire.Header]:
         return [
