@@ -30,6 +30,9 @@
     |  +- SessionError                 about one persistent session
     |  |  +- SessionDiedError          it is gone, with what it held
     |  |  +- SessionBusyError          it was never free
+    |  |  +- CheckpointError            no copy of it could be made, or gone back to
+    |  |     +- CheckpointThreadsError  it has threads, which a copy would not have
+    |  |     +- CheckpointNotFoundError LookupError: there is none of this id, or not any more
     |  +- SearchError                  a search for files failed
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- CompareError                 two states of files could not be compared
@@ -282,6 +285,29 @@ class SessionBusyError(SessionError):
 
     code = "session_busy"
     default_hint = "Wait for the earlier run, kill it, or use another session."
+
+
+class CheckpointError(SessionError):
+    """A session could not be copied, or not be replaced by its copy; it is as it was."""
+
+    code = "checkpoint_failed"
+
+
+class CheckpointThreadsError(CheckpointError):
+    """The session has threads besides its main one, which a copy of it would not have."""
+
+    code = "checkpoint_threads"
+    default_hint = (
+        "End them first: shut down executors and join threads. Threads of OpenBLAS (numpy) are no obstacle, "
+        "those of OpenMP and of most network libraries are."
+    )
+
+
+class CheckpointNotFoundError(CheckpointError, LookupError):
+    """The session has no checkpoint of this id, or not any more."""
+
+    code = "checkpoint_not_found"
+    default_hint = "It may have died (of memory, or by a program's hand), or ended with its session."
 
 
 class SearchError(SandboxError):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAX_LINES = 400
+# Flat lists of classes, of which each stands for itself.
+CATALOGUES = {"pocket_dock_mcp/errors.py", "pocket_dock_mcp/models.py"}
 # A contract is one list of behaviours, and reads better in one piece.
 MAX_TEST_LINES = 1000
 MAX_REPEATED = 12
@@ -30,7 +32,7 @@ def too_long() -> Iterator[str]:
     ):
         for path in modules(*directories):
             count = len(path.read_text(encoding="utf-8").splitlines())
-            if count > limit:
+            if count > limit and str(path.relative_to(ROOT)) not in CATALOGUES:
                 yield f"{path.relative_to(ROOT)}: {count} lines, at most {limit}"
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from pocket_dock_mcp.agent.inside import wire
 
 INSIDE = Path(wire.__file__).parent
-MODULES = ("wire", "tracebacks", "values", "pictures", "program", "interpreter")
+MODULES = ("wire", "tracebacks", "values", "pictures", "program", "freezing", "interpreter")
 PYTHON = sys.executable
 PATIENCE = 30.0
 

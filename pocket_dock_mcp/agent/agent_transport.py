@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import anyio
 
+from pocket_dock_mcp.agent.agent_checkpoints import AgentCheckpoints
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
     AgentProcess,
@@ -52,6 +53,7 @@ class AgentTransport:
         self._link = link
         self._facts = facts
         self._meter = Meter()
+        self.checkpoints = AgentCheckpoints(link)
 
     @classmethod
     async def open(

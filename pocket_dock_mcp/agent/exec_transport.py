@@ -137,6 +137,7 @@ class ExecTransport:
     """A container reached by execs. Made by `open`; see `Transport` for the methods."""
 
     kind: Literal["exec"] = "exec"
+    checkpoints = None
 
     def __init__(
         self, engine: Engine, container_id: str, lease: Stream, facts: Facts, env: Mapping[str, str]

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from pocket_dock_mcp.errors import AgentError
 from pocket_dock_mcp.models import (
+    CheckpointInfo,
     Facts,
     FileContent,
     FileEntry,
@@ -128,6 +129,30 @@ class Process(Protocol):
         """Its output is of no use any more, to nobody who comes later either. Idempotent, and quiet."""
 
 
+class Checkpoints(Protocol):
+    """Copies of interpreters. Methods raise `AgentError`s when the container cannot be reached."""
+
+    async def make(self, session: str) -> str:
+        """Copy a session and return the copy's id.
+
+        Raises:
+            CheckpointThreadsError, SessionBusyError, ProcessLimitError, CheckpointError: why it cannot be.
+        """
+
+    async def restore(self, session: str, checkpoint_id: str) -> None:
+        """Have a session go on from a copy. Until that is sure to succeed, the session is as it was.
+
+        Raises:
+            CheckpointNotFoundError, SessionBusyError, ProcessLimitError, CheckpointError: why it cannot be.
+        """
+
+    async def drop(self, checkpoint_id: str) -> bool:
+        """End a copy; False if there is none of this id."""
+
+    async def list(self) -> list[CheckpointInfo]:
+        """Return all that are alive."""
+
+
 class Transport(Protocol):
     """A running container. Every method raises `AgentError`s when the container cannot be reached."""
 
@@ -138,6 +163,10 @@ class Transport(Protocol):
     @property
     def facts(self) -> Facts:
         """What was found inside when it was opened."""
+
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """Where copies of its interpreters are; None where there can be none."""
 
     async def adopt(self, env: Mapping[str, str], deadline: float) -> None:
         """Add to the environment of programs, in a container that has run none: who it is for is known now.

@@ -11,9 +11,9 @@ import anyio
 from typing_extensions import Unpack
 
 from pocket_dock_mcp.container.arguments import check_output_bytes
+from pocket_dock_mcp.container.checkpoints import Checkpointing
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
-from pocket_dock_mcp.container.holding import HeldContainer
 from pocket_dock_mcp.container.memory import remembered
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
@@ -41,7 +41,7 @@ CANCEL_DEADLINE = 10.0
 """Seconds for killing a run whose caller is gone, before it is left to its own time limit."""
 
 
-class AsyncContainer(HeldContainer):
+class AsyncContainer(Checkpointing):
     """One running container, held by its lease: it dies when this object is closed, or this process ends.
 
     Unless it was created to be kept (`Launch.keep`): then it outlives both, and is taken up by `reattach`, or

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import anyio
 from typing_extensions import Unpack
 
+from pocket_dock_mcp.container.checkpoints import prepare
 from pocket_dock_mcp.container.core import AsyncContainer
-from pocket_dock_mcp.container.options import RunOptions
+from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, RunNotFoundError
@@ -28,8 +29,10 @@ MAX_KEY = 200
 class SandboxRun:
     """A run under an owner's eyes."""
 
-    def __init__(self, run: AsyncRun, *, background: bool) -> None:
+    def __init__(self, run: AsyncRun, *, background: bool, checkpoint: str | None = None) -> None:
         self.run = run
+        self.checkpoint = checkpoint
+        """The id of the copy of its session that was made, or gone back to, before it."""
         self.background = background
         """Whether it goes on when the call that began it is cancelled, and its sandbox may still idle."""
         self.shown = dict.fromkeys(STREAMS, 0)
@@ -103,9 +106,17 @@ class RunBook:
         return self._runs.get(run_id)
 
     async def start(
-        self, code: str, *, key: str | None, background: bool, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        *,
+        key: str | None,
+        background: bool,
+        checkpoint: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> SandboxRun:
         """Start a run, or return the one that was started under the same key.
+
+        `checkpoint` is ``save`` to copy its session first, or the id of a copy to go back to first.
 
         Whoever comes with a key that is just being used waits for that run to be started. A key is used up
         by its first run, whatever becomes of it; unless nothing of it ever ran.
@@ -114,7 +125,7 @@ class RunBook:
             run has been forgotten.
         """
         if key is None:
-            return await self._start(code, background=background, **options)
+            return await self._start(code, background, checkpoint, **options)
         if not 1 <= len(key) <= MAX_KEY:
             message = f"idempotency_key has {len(key)} characters; it must have 1 to {MAX_KEY}."
             raise InvalidArgumentError(message)
@@ -128,7 +139,7 @@ class RunBook:
         try:
             # Not cut off half way: nobody could tell then whether it has run.
             with anyio.CancelScope(shield=True):
-                slot.run = run = await self._start(code, background=background, **options)
+                slot.run = run = await self._start(code, background, checkpoint, **options)
         except PocketDockError as error:
             # Nothing has run. Those who wait are told the same; the key is as good as new.
             slot.error = error
@@ -138,9 +149,14 @@ class RunBook:
             slot.settled.set()
         return run
 
-    async def _start(self, code: str, *, background: bool, **options: Unpack[RunOptions]) -> SandboxRun:
+    async def _start(
+        self, code: str, background: bool, checkpoint: str | None, **options: Unpack[RunOptions]
+    ) -> SandboxRun:
         self._forget()
-        run = SandboxRun(await self._container.start(code, **options), background=background)
+        if checkpoint is not None:
+            checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
+        started = await self._container.start(code, **options)
+        run = SandboxRun(started, background=background, checkpoint=checkpoint)
         self._runs[run.id] = run
         for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
             older.run.drop_images()

@@ -33,6 +33,7 @@ def run(
     since: bool = False,
     background: bool = False,
     found: str | None = None,
+    checkpoint: str | None = None,
 ) -> CallToolResult:
     """Render a run.
 
@@ -43,14 +44,18 @@ def run(
         since: whether its output is only what is new since the last reply.
         background: whether it was begun to go on by itself.
         found: what had been waited for, if it has come.
+        checkpoint: the copy of its session that was made, or gone back to, before it.
     """
     images, left = _fitting(result.images)
     left += result.images_left
     structured = _structured(sandbox_id, run_id, result, images)
+    structured.checkpoint_id = checkpoint
     mark = secrets.token_hex(3)
     parts = [_headline(result, run_id, since=since)]
     if found:
         parts.append(_name(found))
+    if checkpoint:
+        parts.append(f"Before it: checkpoint {_name(checkpoint)}")
     parts += block("result", structured.result or "", "", mark)
     new = "new, of " if since else ""
     parts += block("stdout", structured.stdout, f" ({new}{result.stdout_bytes} bytes)", mark)
@@ -90,6 +95,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequenc
         artifacts=[_name(image.name) for image in images],
         files_changed=_changes(result.files_changed),
         session=None if session is None else Session(name=session.name, new=session.new, alive=session.alive),
+        checkpoint_id=None,
         usage=Usage(
             wall_s=round(result.usage.wall_s, 4),
             cpu_s=round(result.usage.cpu_s, 4),

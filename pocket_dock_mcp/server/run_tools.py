@@ -22,6 +22,7 @@ from pocket_dock_mcp.server.following import follow, goal_of
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import (
     Background,
+    Checkpoint,
     CpuS,
     Cwd,
     Env,
@@ -73,6 +74,7 @@ class RunTools:
                 description="Name of a persistent interpreter: variables stay for later calls with the same name. Without it each call is a fresh process."
             ),
         ] = None,
+        checkpoint: Checkpoint = None,
         wait_s: WaitS = WAIT_S,
         timeout_s: TimeoutS = None,
         stdin: Stdin = None,
@@ -94,6 +96,7 @@ class RunTools:
             sandbox_id,
             code,
             key=idempotency_key,
+            checkpoint=checkpoint,
             wait_s=wait_s,
             max_output=max_output,
             language=language,
@@ -207,13 +210,16 @@ class RunTools:
         wait_s: float,
         max_output: int | None,
         background: bool = False,
+        checkpoint: str | None = None,
         **options: Unpack[RunOptions],
     ) -> CallToolResult:
         sandbox = self._manager.get(owner_of(ctx), sandbox_id)
         self._output_bytes(max_output)
         wait_s = _checked_wait(wait_s)
         with sandbox.use():
-            run = await sandbox.runs.start(code, key=key, background=background, **options)
+            run = await sandbox.runs.start(
+                code, key=key, background=background, checkpoint=checkpoint, **options
+            )
             try:
                 await follow(ctx, run, wait_s)
             except anyio.get_cancelled_exc_class():
@@ -235,7 +241,13 @@ class RunTools:
         result = run.told(self._output_bytes(max_output), since=since)
         result = await with_saved_images(sandbox.container, result)
         return render_runs.run(
-            sandbox.id, run.id, result, since=since, background=run.background, found=found
+            sandbox.id,
+            run.id,
+            result,
+            since=since,
+            background=run.background,
+            found=found,
+            checkpoint=run.checkpoint,
         )
 
     def _output_bytes(self, max_output: int | None) -> int:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
+from pocket_dock_mcp.container.checkpoints import is_checkpoint
+from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SandboxError
 from pocket_dock_mcp.manager.core import Manager
-from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.call import Ctx, progress, told
@@ -107,7 +108,9 @@ class SandboxTools:
         session: Annotated[
             str | None, Field(description="End only this session of the sandbox, with what it holds.")
         ] = None,
-        snapshot_id: Annotated[str | None, Field(description="Delete this snapshot instead.")] = None,
+        snapshot_id: Annotated[
+            str | None, Field(description="Delete this snapshot (or checkpoint_id) instead.")
+        ] = None,
     ) -> Annotated[CallToolResult, KillReply]:
         """End a sandbox with all its processes and files, at once and for good; or only a run or a session in
         it, or delete a snapshot."""
@@ -116,6 +119,8 @@ class SandboxTools:
             sandbox_id is not None and (run_id is not None or snapshot_id is not None)
         ):
             raise InvalidArgumentError("Give one of sandbox_id, run_id, session and snapshot_id.")
+        if snapshot_id is not None and await self._drop_checkpoint(owner, snapshot_id):
+            return render.killed(snapshot_id)
         if snapshot_id is not None:
             return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
         if run_id is not None:
@@ -126,6 +131,17 @@ class SandboxTools:
         if session is not None:
             return await self._end_session(self._manager.get(owner, sandbox_id), session)
         return render.killed((await self._manager.kill(owner, sandbox_id)).id)
+
+    async def _drop_checkpoint(self, owner: Owner, checkpoint_id: str) -> bool:
+        for sandbox in self._manager.list_sandboxes(owner) if is_checkpoint(checkpoint_id) else ():
+            try:
+                with sandbox.use() as container:
+                    if await container.drop_checkpoint(checkpoint_id):
+                        return True
+            except SandboxError:
+                # It has just died, and what it had with it.
+                pass
+        return False
 
     async def _end_session(self, sandbox: Sandbox, session: str) -> CallToolResult:
         with sandbox.use() as container:

@@ -20,6 +20,12 @@ Cwd = Annotated[
     Field(description="Working directory: absolute, or relative to the home directory (the default)."),
 ]
 Env = Annotated[dict[str, str] | None, Field(description="Environment variables to add.")]
+Checkpoint = Annotated[
+    str | None,
+    Field(
+        description="Experimental, for Python sessions: 'save' keeps a copy of the session's variables before this run; a checkpoint_id goes back to that copy before it. Files, threads and connections are no part of it."
+    ),
+]
 Stdin = Annotated[str | None, Field(description="Text for standard input. Without it there is no input.")]
 TimeoutS = Annotated[
     float | None,
@@ -104,6 +110,7 @@ class RunReply(BaseModel):
     artifacts: list[str] = Field(description="Names of the images that come with this reply.")
     files_changed: Changes | None
     session: Session | None
+    checkpoint_id: str | None = Field(description="The copy made, or gone back to, before this run.")
     usage: Usage
     hint: str | None
 

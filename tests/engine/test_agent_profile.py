@@ -131,3 +131,13 @@ async def test_javascript_runs_fresh_and_in_sessions(server: Client) -> None:
     assert (await run("x", session="other"))["status"] == "nonzero"
     ended = await run("process.exit(3)", session="js")
     assert (ended["exit_code"], ended["session"]["alive"]) == (3, False)
+
+
+async def test_a_session_with_arrays_can_be_copied(server: Client) -> None:
+    await call(server, "run_code", code="import numpy\na = numpy.ones((600, 600))\nb = a @ a", session="s")
+    saved = await call(server, "run_code", code="a *= 2", session="s", checkpoint="save")
+    back = await call(
+        server, "run_code", code="float((a @ a).sum())", session="s", checkpoint=saved["checkpoint_id"]
+    )
+
+    assert back["result"] == "216000000.0"

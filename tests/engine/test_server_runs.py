@@ -339,3 +339,32 @@ async def test_two_hundred_megabytes_in_one_line_can_be_read_anywhere(server: Cl
         assert found == (block + block)[at : at + len(found)]
         assert len(found) in (50_000, 49_997, 49_998, 49_999, 1000)
         assert part["total_bytes"] == 209_715_200
+
+
+async def test_a_session_goes_back_to_a_copy_before_a_run(server: Client) -> None:
+    await call(server, "run_code", code="x = [1]", session="s")
+    saved = await call(server, "run_code", code="x.append(2); x", session="s", checkpoint="save")
+    copy = saved["checkpoint_id"]
+    assert (saved["result"], copy[:3]) == ("[1, 2]", "cp-")
+    back = [
+        await call(server, "run_code", code="x.append(3); x", session="s", checkpoint=copy) for _ in range(2)
+    ]
+    once = [
+        await call(server, "run_code", code="x", session="s", checkpoint=copy, idempotency_key="k")
+        for _ in range(2)
+    ]
+    await call(server, "run_code", code="x.append(4)", session="s")
+    await call(server, "run_code", code="x", session="s", checkpoint=copy, idempotency_key="k")
+
+    assert [reply["result"] for reply in back] == ["[1, 3]", "[1, 3]"]
+    assert [reply["checkpoint_id"] for reply in back] == [copy, copy]
+    assert len({reply["run_id"] for reply in once}) == 1
+    assert (await call(server, "run_code", code="x", session="s"))["result"] == "[1, 4]"
+    assert copy in await told(server, "run_code", code="x", session="s", checkpoint=copy)
+    assert (await call(server, "kill", snapshot_id=copy))["killed"] == copy
+    assert "no checkpoint" in await failure(server, "run_code", code="x", session="s", checkpoint=copy)
+    assert "snapshot" in await failure(server, "kill", snapshot_id=copy)
+    assert "Name the session" in await failure(server, "run_code", code="x", checkpoint="save")
+    assert "Name the session" in await failure(
+        server, "run_code", code="x", language="shell", session="s", checkpoint="save"
+    )

@@ -29,7 +29,7 @@ class Cell:
         self.account: Optional[Account] = None
         self.outputs: Optional[Outputs] = None
         self.session: Optional[Session] = None
-        self._born = (0, 0)
+        self._born: killing.Moment = (0, 0)
         self._credit = 0
         self._stdin = bytearray()
         self._stdin_complete = not start.stdin
@@ -54,7 +54,7 @@ class Cell:
             self._timer.cancel()
         left = None if self._expires is None else max(0.0, self._expires - time.monotonic())
         self.session = session
-        self._born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")), _last_pid()
+        self._born = killing.moment()
         self.account = Account(
             self.agent, session.marker, self.start.limits, left, session.interrupt, goes_on=True
         )
@@ -65,13 +65,8 @@ class Cell:
         self.outputs.add_credit(self._credit)
 
     def is_older_than(self, pid: int) -> bool:
-        """Whether a process of its session was started by it, and not by one before.
-
-        Ticks are a hundredth of a second, in which a good deal happens; then the order of pids decides.
-        """
-        tick, last_pid = self._born
-        born = killing.born(pid)
-        return born > tick or (born == tick and pid > last_pid)
+        """Whether a process of its session was started by it, and not by one before."""
+        return killing.is_younger(pid, self._born)
 
     def open_input(self) -> int:
         """Return a reading end for what the host feeds, the rest of it too as it comes."""
@@ -130,12 +125,3 @@ class Cell:
         if self.account is not None:
             self.account.release()
         self.agent.drop(self.id)
-
-
-def _last_pid() -> int:
-    """Return the pid that was given last; 0 where the kernel does not tell."""
-    try:
-        with open("/proc/loadavg", encoding="ascii") as file:
-            return int(file.read().split()[4])
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -194,3 +194,16 @@ Usage = Tuple[float, int]
 
 def usage_of(rusage: Any) -> Usage:
     return rusage.ru_utime + rusage.ru_stime, rusage.ru_maxrss * 1024
+
+
+def environment(image: Dict[str, str], home: str, wanted: Dict[str, str]) -> Dict[str, str]:
+    """Return what programs have in their environment: the image's, the user's own, and what was asked for."""
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        **image,
+        "HOME": home,
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        **wanted,
+    }

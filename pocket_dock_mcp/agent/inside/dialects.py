@@ -45,6 +45,8 @@ class Dialect(Protocol):
     """Whether a cell can begin before all its standard input is there."""
     interruptible: bool
     """Whether SIGINT ends a cell and not the session."""
+    count: int
+    """How many cells it has ordered, where they are counted."""
 
     def send(self, control: socket.socket, cell: Cell, user: User) -> None:
         """Order a cell. Raises OSError when the session does not listen."""
@@ -64,11 +66,11 @@ class PythonDialect:
     def __init__(self) -> None:
         self.argv: Optional[List[str]] = None
         self.targets: List[int] = []
-        self._count = 0
+        self.count = 0
 
     def send(self, control: socket.socket, cell: Cell, _user: User) -> None:
-        self._count += 1
-        order = {"cell": self._count, "cwd": cell.start.cwd or None, "env": cell.start.env or None}
+        self.count += 1
+        order = {"cell": self.count, "cwd": cell.start.cwd or None, "env": cell.start.env or None}
         fds = [children.memfd(cell.script)]
         if cell.start.stdin:
             fds.append(cell.open_input())
@@ -127,6 +129,7 @@ class ShellDialect:
     reports = False
     streams_input = False
     interruptible = False
+    count = 0
 
     def __init__(self) -> None:
         self._is_bash = os.path.exists("/bin/bash")
@@ -240,6 +243,7 @@ class NodeDialect:
     reports = True
     streams_input = False
     interruptible = False
+    count = 0
 
     def __init__(self) -> None:
         self.argv: Optional[List[str]] = ["node", "-e", _NODE]

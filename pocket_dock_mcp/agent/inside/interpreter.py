@@ -20,7 +20,7 @@ import sys
 from types import FrameType
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
-from . import program, wire
+from . import freezing, program, wire
 
 FILE_NAME = "<code>"
 """What tracebacks call the user's source."""
@@ -42,7 +42,7 @@ def run_once(source: bytes, report: int) -> int:
 
     Dies of SIGINT where an interpreter does. The descriptor is taken over.
     """
-    _reseed()
+    freezing.reseed()
     ran = program.Program(Report(report), _directly, lasting=False)
     try:
         status, interrupted = ran.run(source, FILE_NAME)
@@ -65,12 +65,13 @@ def serve(control: socket.socket, report: int) -> int:
     A cell arrives as one message, ``{"cell": number, "cwd": path or null, "env": {...} or null}``, with one
     or two descriptors: its source and, if it is to have one, its standard input. What comes of it goes to
     `report`. Then it is answered: ``{"done": number, "code": ..., "cpu": seconds, "peak": bytes}``, or, if it
-    could not begin, ``{"done": number, "failed": stage, "errno": ...}``.
+    could not begin, ``{"done": number, "failed": stage, "errno": ...}``. A message ``{"keep": ...}`` with a
+    socket asks for a checkpoint, and is answered there.
 
     SIGINT interrupts a cell that runs, and does nothing when none does. One that is sent before the cell has
     been received counts as that. Both descriptors are taken over.
     """
-    _reseed()
+    freezing.reseed()
     session = _Session(control, report)
     session.serve()
     session.end()
@@ -79,17 +80,6 @@ def serve(control: socket.socket, report: int) -> int:
 
 def _directly(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def _reseed() -> None:
-    """Let this interpreter's random numbers be its own. `random` sees to that itself when it is forked."""
-    random: Any = sys.modules.get("numpy.random")
-    if random is not None:
-        try:
-            random.seed(memoryview(os.urandom(32)).cast("I").tolist())
-        except Exception:
-            # Half imported.
-            pass
 
 
 # -- what it speaks through ---------------------------------------------------------------------------
@@ -116,6 +106,10 @@ class Report:
     """The pipe to the host. Only the process that made it writes to it."""
 
     def __init__(self, fd: int) -> None:
+        self.take(fd)
+
+    def take(self, fd: int) -> None:
+        """Write to this from now on, from this process."""
         self.fd = _out_of_the_way(fd)
         self._pid = os.getpid()
         self._identity: Optional[Tuple[int, int]] = self._identify()
@@ -178,12 +172,28 @@ class _Session:
                 if not size:
                     return
                 order = _from_json(self._buffer[:size].decode("utf-8"))
+                if "keep" in order:
+                    self._keep(_descriptors(ancillary))
+                    self._interrupts.end()
+                    continue
                 answer = self._answer(order, _descriptors(ancillary))
                 self._interrupts.end()
                 self._control.send(_to_json({"done": order["cell"], **answer}).encode("ascii"))
             except OSError:
                 # The other end is gone, or the user's code has closed ours.
                 return
+
+    def _keep(self, fds: List[int]) -> None:
+        """Leave a checkpoint. Comes back here in what is restored from it, too."""
+        for fd in fds[:1]:
+            freezing.keep(socket.socket(fileno=_out_of_the_way(fd)), self._adopt)
+
+    def _adopt(self, fds: List[int]) -> None:
+        """Go on in another process, which speaks through these."""
+        self._streams.connect(fds[0], fds[1])
+        self._report.take(fds[2])
+        self._control = socket.socket(fileno=_out_of_the_way(fds[3]))
+        self._program.renew_loop()
 
     def end(self) -> None:
         """End as an interpreter does."""
@@ -329,6 +339,13 @@ class _Streams:
         os.dup2(self._null if fd is None else fd, 0)
         sys.stdin = self._opened("stdin")
         setattr(sys, "__stdin__", sys.stdin)  # noqa: B010  # it is declared final
+
+    def connect(self, out: int, err: int) -> None:
+        """Let standard output and error be these, which are taken over."""
+        for name, fd in (("stdout", out), ("stderr", err)):
+            os.dup2(fd, self._kept[name], inheritable=False)
+            os.dup2(fd, _FDS[name])
+            os.close(fd)
 
     def restore(self) -> None:
         """Flush, wherever that goes, and be connected as at the beginning."""

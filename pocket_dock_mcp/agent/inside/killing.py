@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Set
+from typing import TYPE_CHECKING, AbstractSet, Callable, Iterator, List, Optional, Set, Tuple
 
 if TYPE_CHECKING:
     from .main import Agent
@@ -20,13 +20,20 @@ KILL_DESPAIR = 6.0
 class Kill:
     """Stop all, kill all, look again, until nobody is left: also faster than a fork bomb forks.
 
-    `done` is told how many there were at the first look.
+    `done` is told how many there were at the first look. Those in `spared` are stopped, and live.
     """
 
-    def __init__(self, agent: Agent, marker: Optional[int], done: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        marker: Optional[int],
+        done: Callable[[int], object],
+        spared: AbstractSet[int] = frozenset(),
+    ) -> None:
         self._agent = agent
         self._marker = marker
         self._done = done
+        self._spared = spared
         self._began = time.monotonic()
         self._found: Optional[int] = None
 
@@ -53,12 +60,13 @@ class Kill:
         """Stop each as soon as it is found: who is stopped does not fork while the search goes on."""
         found = []
         search = owned(self._agent.user.uid) if self._marker is None else marked(self._marker)
-        spared = self._agent.helper_pids()
+        helpers = self._agent.helper_pids()
         for pid in search:
             # The spawner wears the user's uid and a marker for a moment; it is none of the run.
-            if pid not in spared:
+            if pid not in helpers:
                 _kill(pid, signal.SIGSTOP)
-                found.append(pid)
+                if pid not in self._spared:
+                    found.append(pid)
         return found
 
 
@@ -72,6 +80,44 @@ def _kill(pid: int, number: int) -> None:
 def marked(marker: int) -> Iterator[int]:
     """Yield the pids of living processes that carry a run's marker."""
     return _living(b"Groups", marker)
+
+
+def carries(pid: int, marker: int) -> bool:
+    """Whether a process lives and carries a run's marker."""
+    return _has(b"%d" % pid, b"\nGroups:", str(marker).encode("ascii"))
+
+
+def parent(pid: int) -> int:
+    """Return the parent of a process; 0 if it is gone."""
+    fields = stat(pid)
+    return 0 if fields is None else int(fields[1])
+
+
+Moment = Tuple[int, int]
+"""When it was, in clock ticks since boot, and which pid had been given last."""
+
+
+def moment() -> Moment:
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")), _last_pid()
+
+
+def is_younger(pid: int, than: Moment) -> bool:
+    """Whether a process began after that moment.
+
+    Ticks are a hundredth of a second, in which a good deal happens; then the order of pids decides.
+    """
+    tick, last_pid = than
+    began = born(pid)
+    return began > tick or (began == tick and pid > last_pid)
+
+
+def _last_pid() -> int:
+    """Return the pid that was given last; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[4])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def born(pid: int) -> int:

@@ -44,8 +44,10 @@ class Meter:
 
     def _look(self) -> None:
         memory, cpu = 0, 0.0
+        # Most of what a checkpoint has is its session's, and would be counted again.
+        left_out = self._agent.checkpoints.pids
         for pid in killing.marked(self._marker):
-            used = _usage(pid)
+            used = None if pid in left_out else _usage(pid)
             if used is not None:
                 cpu += used[0]
                 memory += used[1]

@@ -15,10 +15,11 @@ import sys
 import traceback
 import zlib
 from types import CodeType
-from typing import Callable, Dict, List, Optional, Set, Tuple, Union
+from typing import AbstractSet, Callable, Dict, List, Optional, Set, Tuple, Union
 
 from . import (
     cells,
+    checkpoints,
     children,
     cold,
     facts,
@@ -69,6 +70,7 @@ class Agent:
         self.work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
         self.sessions = sessions.Sessions(self)
+        self.checkpoints = checkpoints.Checkpoints(self)
         self._ports = ports.Waiters(self)
         self.receiver = Receiver(self.loop, self._serve)
         self.receiver.use(0)
@@ -126,16 +128,7 @@ class Agent:
         self._code = []
         self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
         self.ceilings = children.Ceilings(header)
-        base = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LANG": "C.UTF-8",
-            **self._environ,
-            "HOME": self.user.home,
-            "USER": "sandbox",
-            "LOGNAME": "sandbox",
-        }
-        base.update(header["env"])
-        self._environ = base
+        self._environ = children.environment(self._environ, self.user.home, header["env"])
         self.is_warm = header.get("warm", True)
         if header.get("keep"):
             self.keep = keeping.Keep(self, header.get("ttl"))
@@ -275,6 +268,9 @@ class Agent:
     def _sessions(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.send({"kind": "reply", "id": request_id, "sessions": self.sessions.describe()})
 
+    def _checkpoint(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.checkpoints.serve(request_id, header)
+
     def _wait_port(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         waiter = ports.Waiter(self, request_id, header)
         self.work[request_id] = waiter
@@ -312,6 +308,10 @@ class Agent:
     def process_started(self, pid: int, program: Program) -> None:
         self._programs[pid] = program
 
+    def is_known(self, pid: int) -> bool:
+        """Whether the end of this process would be told to somebody."""
+        return pid in self._programs
+
     def process_ended(self, pid: Optional[int]) -> None:
         if pid is not None:
             self._programs.pop(pid, None)
@@ -337,9 +337,11 @@ class Agent:
             if run is not None:
                 run.on_exit(status, children.usage_of(rusage))
 
-    def kill_marked(self, marker: Optional[int], done: Callable[[int], object]) -> None:
+    def kill_marked(
+        self, marker: Optional[int], done: Callable[[int], object], spared: AbstractSet[int] = frozenset()
+    ) -> None:
         """Kill all processes with this marker (None: all of the user's); tell `done` how many there were."""
-        killing.Kill(self, marker, done).step()
+        killing.Kill(self, marker, done, spared).step()
 
     def kill_descendants(self, marker: int, done: Callable[[int], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
@@ -351,7 +353,7 @@ class Agent:
 
 
 Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer]
-Program = Union[runs.Run, sessions.Session]
+Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "init": Agent._init,
@@ -372,6 +374,7 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     "resize": Agent._resize,
     "sessions": Agent._sessions,
     "end_session": Agent._end_session,
+    "checkpoint": Agent._checkpoint,
     "wait_port": Agent._wait_port,
     "kill": Agent._kill,
     "kill_all": Agent._kill_all,

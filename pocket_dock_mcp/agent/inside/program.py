@@ -156,6 +156,7 @@ class Program:
         self._lasting = lasting
         self._flags = 0
         self._loop: Any = None
+        self._forgotten: List[Any] = []
         self.main: Any = _fresh_main()
         self.appear()
 
@@ -222,6 +223,18 @@ class Program:
             # Interrupted: it is not to go on with the next one.
             task.cancel()
             raise
+
+    def renew_loop(self) -> None:
+        """Begin another event loop: in a fork, this one waits on what the fork does not have.
+
+        It is not let go of: what would be said of its tasks then has nothing to do with any cell.
+        """
+        if self._loop is not None:
+            import asyncio
+
+            self._forgotten.append(self._loop)
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
 
     def _outcome(self, value: object) -> List[pictures.Block]:
         blocks = [] if value is None else [(values.result(value), b"")]

@@ -13,11 +13,12 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Deque, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Deque, Dict, List, Optional
 
 from . import children, cold, killing, wire
 from .cells import Cell
 from .dialects import DIALECTS, Done
+from .forks import Line, Revived
 from .loop import READ
 from .outputs import ERR, OUT, REPORT
 from .runs import KILL_RETRY, decoded
@@ -36,27 +37,32 @@ _REMEMBERED = 64
 class Session:
     """One process that runs cells. Its helper sees it as it sees a run."""
 
-    def __init__(self, agent: Agent, name: str, kind: str) -> None:
+    def __init__(self, agent: Agent, name: str, kind: str, revived: Optional[Revived] = None) -> None:
         self.name = name
         self.kind = kind
         self.pid: Optional[int] = None
         self.cells: Deque[Cell] = collections.deque()
         """The first one runs, or begins as soon as it can; the others wait."""
+        self.held = revived is not None
+        """Whether they all wait, for a checkpoint."""
+        self.on_closed: Callable[[], object] = _nothing
         self._agent = agent
         self._running = False
-        self._is_new = True
+        self._is_new = revived is None
         self._why: Optional[str] = None
         self._status: Optional[int] = None
         self._usage: children.Usage = (0.0, 0)
         self._dialect = DIALECTS[kind]()
         self._oom_before = agent.cgroup.oom_kills()
-        self.marker = agent.markers.take()
+        self.line = Line(agent) if revived is None else revived.line
+        self.marker = self.line.marker
+        self.line.join(self)
         try:
-            self._fds, self._control = self._launch()
+            self._fds, self.control = self._launch() if revived is None else self._take(revived)
         except BaseException:
-            agent.markers.give_back(self.marker)
+            self.line.leave(self)
             raise
-        agent.loop.watch(self._control.fileno(), READ, self._on_message)
+        agent.loop.watch(self.control.fileno(), READ, self._on_message)
 
     def _launch(self) -> tuple[Dict[int, int], socket.socket]:
         agent, dialect = self._agent, self._dialect
@@ -83,15 +89,39 @@ class Session:
         mine.setblocking(False)
         return ends.outputs, mine
 
+    def _take(self, revived: Revived) -> tuple[Dict[int, int], socket.socket]:
+        self.pid = revived.pid
+        self._dialect.count = revived.cells
+        self._agent.process_started(revived.pid, self)
+        return revived.outputs, revived.control
+
+    @property
+    def cells_run(self) -> int:
+        return self._dialect.count
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is dead or is to die."""
+        return self._status is not None or self._why is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it cannot be left as it is now."""
+        return self.held or bool(self.cells) or self.pid is None or self.is_ending
+
     # -- what its helper says ---------------------------------------------------------------------
 
     def has_started(self, pid: int) -> None:
         self.pid = pid
         self._agent.process_started(pid, self)
+        if self._why is not None:
+            # It was ended before it began.
+            self.kill_all()
+            return
         self.proceed()
 
     def was_lost(self) -> None:
-        self._agent.kill_marked(self.marker, lambda _found: self.could_not_start("helper", errno.ECHILD))
+        self.line.kill(lambda _found: self.could_not_start("helper", errno.ECHILD))
 
     def could_not_start(self, stage: str, number: int) -> None:
         waiting = self._close()
@@ -103,7 +133,7 @@ class Session:
         self._status, self._usage = status, usage
         if self._running and self.cells[0].account is not None:
             self.cells[0].account.over()
-        self._agent.kill_marked(self.marker, self._on_gone)
+        self.line.kill(self._on_gone)
 
     def _on_gone(self, _found: int) -> None:
         if self._running and self.cells[0].outputs is not None:
@@ -133,15 +163,16 @@ class Session:
     def _close(self) -> List[Cell]:
         self._running = False
         self._agent.sessions.remove(self)
-        self._agent.loop.unwatch(self._control.fileno())
-        self._control.close()
+        self._agent.loop.unwatch(self.control.fileno())
+        self.control.close()
         for fd in self._fds.values():
             self._agent.loop.unwatch(fd)
             os.close(fd)
         self._agent.process_ended(self.pid)
-        self._agent.markers.give_back(self.marker)
+        self.line.leave(self)
         waiting = list(self.cells)
         self.cells.clear()
+        self.on_closed()
         return waiting
 
     # -- cells ------------------------------------------------------------------------------------
@@ -153,7 +184,7 @@ class Session:
 
     def proceed(self) -> None:
         """Begin the next cell, if there is one and nothing is in its way."""
-        if self._running or not self.cells or self.pid is None or self._status is not None:
+        if self._running or self.held or not self.cells or self.pid is None or self.is_ending:
             return
         cell = self.cells[0]
         if not self._dialect.streams_input and not cell.input_is_whole:
@@ -163,19 +194,24 @@ class Session:
         self._oom_before = self._agent.cgroup.oom_kills()
         cell.begin(self, self._fds)
         try:
-            self._dialect.send(self._control, cell, self._agent.user)
+            self._dialect.send(self.control, cell, self._agent.user)
         except OSError:
             # It does not listen, has just died, or closed what it is spoken to through.
             self.kill_all()
 
+    def release(self) -> None:
+        """Let the cells go on that a checkpoint has held up."""
+        self.held = False
+        self.proceed()
+
     def _on_message(self) -> None:
         try:
-            done = self._dialect.receive(self._control)
+            done = self._dialect.receive(self.control)
         except BlockingIOError:
             return
         except OSError:
             # It has ended, or become another program (a shell's ``exec``), whose end is the session's.
-            self._agent.loop.unwatch(self._control.fileno())
+            self._agent.loop.unwatch(self.control.fileno())
             return
         except (ValueError, KeyError, TypeError):
             # The user's code has spoken nonsense in its name.
@@ -248,10 +284,10 @@ class Session:
         self._agent.loop.later(INTERRUPT_PAUSE, lambda: self._interrupt_until(cell, deadline))
 
     def kill_all(self, why: Optional[str] = None) -> None:
-        """End the session with everything in it; `why` is for those whose cells wait."""
+        """End the session with everything in it but its checkpoints; `why` is for those whose cells wait."""
         self._why = self._why or why
         if self._status is None and self.pid is not None:
-            self._agent.kill_marked(self.marker, lambda _found: self._insist_on_death())
+            self.line.kill(lambda _found: self._insist_on_death())
 
     def _insist_on_death(self) -> None:
         if self._status is None:
@@ -301,6 +337,20 @@ class Sessions:
             self._alive[_key(name, kind)] = session
         session.add(cell)
 
+    def find(self, name: str) -> Optional[Session]:
+        """Return the interpreter of this name that is alive."""
+        return self._alive.get(_key(name, "python"))
+
+    def revive(self, name: str, revived: Revived) -> Session:
+        """Have an interpreter take the place of the one of this name, and the cells that wait for it."""
+        session = Session(self._agent, name, "python", revived)
+        old = self._alive.get(_key(name, "python"))
+        if old is not None:
+            session.cells, old.cells = old.cells, session.cells
+        self._alive[_key(name, "python")] = session
+        self._dead.pop(_key(name, "python"), None)
+        return session
+
     def remove(self, session: Session) -> None:
         if self._alive.get(_key(session.name, session.kind)) is session:
             del self._alive[_key(session.name, session.kind)]
@@ -324,7 +374,7 @@ class Sessions:
                 session.proceed()
 
     def end(self, name: Optional[str]) -> int:
-        """Kill the sessions of this name (None: all) and return how many."""
+        """Kill the sessions of this name (None: all) with their checkpoints and return how many."""
         chosen = [session for session in self._alive.values() if name in (None, session.name)]
         for session in chosen:
             # Out of the way at once: whoever calls next begins a new one.
@@ -332,14 +382,18 @@ class Sessions:
             session.kill_all("somebody has ended it")
         if name is None:
             self._dead.clear()
-        return len(chosen)
+        return len(chosen) + self._agent.checkpoints.drop_all(name)
 
     def describe(self) -> List[wire.Header]:
         return [
-            {"name": session.name, "kind": session.kind, "busy": bool(session.cells)}
+            {"name": session.name, "kind": session.kind, "busy": session.held or bool(session.cells)}
             for session in self._alive.values()
         ]
 
 
 def _key(name: str, kind: str) -> str:
     return kind + ":" + name
+
+
+def _nothing() -> None:
+    pass
