@@ -57,6 +57,9 @@ class Settings(BaseModel):
         default=8, ge=1, le=1000, description="Sandboxes that one owner may have at once."
     )
     max_snapshots: int = Field(default=20, ge=0, le=10_000, description="Snapshots that one owner may keep.")
+    max_persistent: int = Field(
+        default=20, ge=0, le=10_000, description="Persistent sandboxes that one owner may keep."
+    )
     idle_ttl_s: float = Field(
         default=1800.0,
         ge=1,

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pocket_dock_mcp.agent.agent_process import KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
-from pocket_dock_mcp.container.launch import Launch, Running, launch, rejoin, resume
+from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch, rejoin, resume
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import recalled
 from pocket_dock_mcp.container.run import AsyncRun
@@ -37,7 +37,11 @@ class HeldContainer:
     @classmethod
     async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
         """Launch a container, whose output goes to `store`; see `launch` for what it raises."""
-        return cls(engine, wanted, await launch(engine, wanted), store)
+        container = cls(engine, wanted, await launch(engine, wanted), store)
+        if wanted.keep:
+            async with container._handing_back():
+                await container.outlive()
+        return container
 
     @classmethod
     async def resume(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
@@ -94,6 +98,25 @@ class HeldContainer:
     def uid(self) -> int:
         """The user id of everything that runs inside."""
         return self._transport.facts.uid
+
+    @property
+    def launched(self) -> Launch:
+        """What it was launched as."""
+        return self._wanted
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether it can be detached from: it is kept, and has an agent."""
+        return self._wanted.keep and self._transport.kind == "agent"
+
+    async def outlive(self) -> None:
+        """Have a new kept container outlive us; until then it stops with us.
+
+        Raises:
+            SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        async with self._reaching():
+            await self._transport.adopt({}, ADOPT_DEADLINE)
 
     # -- what it is taken up with -----------------------------------------------------------------
 

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
+ADOPT_DEADLINE = 10.0
 PAUSE = 0.02
 RETRY_PAUSE = 0.3
 KEPT_LABEL = "pocket-dock.kept"
@@ -258,7 +259,9 @@ async def resume(engine: Engine, wanted: Launch) -> Running:
     try:
         while True:
             try:
-                return await start(engine, state.id, wanted, wanted.uid)
+                running = await start(engine, state.id, wanted, wanted.uid)
+                await running.transport.adopt({}, ADOPT_DEADLINE)
+                return running
             except (EngineConflictError, SandboxLostError):
                 # Podman may still tidy up after its last end, with the new beginning in its way.
                 if anyio.current_time() > deadline:
@@ -313,6 +316,11 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
             message = f"The sandbox could not be attached to: {error} {link.diagnostics}".strip()
             raise SandboxDetachedError(message, hint="Try again; or stop it and resume it.") from error
         raise
+
+
+def runs_on(state: ContainerState) -> bool:
+    """Whether a kept container runs on without anybody who holds it, and can be taken up: it has an agent."""
+    return state.labels[KEPT_LABEL] == "agent"
 
 
 async def find_kept(engine: Engine, wanted: Launch) -> ContainerState:

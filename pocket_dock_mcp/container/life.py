@@ -11,7 +11,7 @@ from typing import NoReturn
 import anyio
 
 from pocket_dock_mcp.agent.link import RemoteError
-from pocket_dock_mcp.container.launch import REMOVE_DEADLINE, Launch, Running, launch, resume
+from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, REMOVE_DEADLINE, Launch, Running, launch, resume
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -160,7 +160,8 @@ class Life:
         """Let go of it and leave it running."""
         self._require_kept("detached from")
         async with self._changing:
-            self.require_open()
+            if not isinstance(self._lost, SandboxDetachedError):
+                self.require_open()
             why = "The sandbox was detached from."
             self.running.ended = ("indeterminate", f"{why} Attach again to see how the run ends.")
             self._ended = SandboxDetachedError(why)
@@ -217,6 +218,8 @@ class Life:
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
                 self.running = await _launch_again(self.engine, wanted)
+                if wanted.keep:
+                    await self.running.transport.adopt({}, ADOPT_DEADLINE)
             else:
                 await self._halt()
                 self.running = await resume(self.engine, wanted)

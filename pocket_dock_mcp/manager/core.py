@@ -1,25 +1,22 @@
 """`Manager`: who owns which sandbox, until when, within which quota.
 
-Its mutable state is three dictionaries. Decisions on them are taken without awaiting; what then has to be
-done on the engine is done afterwards, shielded where it is cleaning up.
+Decisions on its state, which sandboxes there are and who has reserved places, are taken without awaiting;
+what then has to be done on the engine is done afterwards, shielded where it is cleaning up.
 """
 
 from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from typing_extensions import Unpack
 
-from pocket_dock_mcp import policy
-from pocket_dock_mcp.container.arguments import checked_environment
-from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
@@ -28,19 +25,21 @@ from pocket_dock_mcp.errors import (
     QuotaError,
     RunNotFoundError,
     SandboxClosedError,
-    SandboxLostError,
     SandboxNotFoundError,
 )
-from pocket_dock_mcp.manager.access import Connect, EngineAccess
+from pocket_dock_mcp.manager.access import Access, Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
+from pocket_dock_mcp.manager.ending import Ender
 from pocket_dock_mcp.manager.forking import Forker, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
 from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
-from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, check_request, new_id
 from pocket_dock_mcp.manager.snapshots import Snapshot
+from pocket_dock_mcp.manager.table import Table
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.spool import SpoolBudget
@@ -49,12 +48,6 @@ logger = logging.getLogger(__name__)
 
 CLOSE_DEADLINE = 1.5
 """Seconds for ending everything: MCP hosts send SIGTERM 2 s after closing our input, SIGKILL soon after."""
-REMEMBERED = 256
-"""Ended sandboxes whose owners can still be told why."""
-
-REMEMBERED_RUNS = 4096
-"""Their runs, likewise."""
-
 Progress = Callable[[str], None]
 
 
@@ -66,29 +59,27 @@ class Manager:
 
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
-        self._sandboxes: dict[str, Sandbox] = {}
+        self._table = Table()
         self._reserved: collections.Counter[str] = collections.Counter()
-        self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
-        self._ended_runs: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._gone_sessions: set[str] = set()
         self._closing = False
-        self._ending = 0
-        self._ended_one = anyio.Event()
         self._access = EngineAccess(settings, connect)
         self._mender = Mender(self._access)
         self._maker = Maker(self._access, self._mender)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
+        self._ender = Ender(self._table, self._access, self._maker, self._keeper)
+        self._persistence = SandboxKeeper(settings, self._access)
+        self._reaching = anyio.Lock()
         self._comparer = Comparer(self._maker, self._access, self._keeper)
         self._forker = Forker(self._access, self._maker, self._mender, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
         self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
-        self._changed = anyio.Event()
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        self._tasks.start_soon(self._reap)
+        self._tasks.start_soon(self._ender.run, self._tasks)
         self._tasks.start_soon(self._mender.run)
         self._tasks.start_soon(self._pool.run)
         return self
@@ -102,7 +93,7 @@ class Manager:
         await self._stack.aclose()
 
     def __repr__(self) -> str:
-        live, coming = len(self._sandboxes), sum(self._reserved.values())
+        live, coming = len(self._table), sum(self._reserved.values())
         return f"<Manager [Sandboxes: {live} live, {coming} coming]>"
 
     # -- sandboxes --------------------------------------------------------------------------------
@@ -115,7 +106,7 @@ class Manager:
             QuotaError: the owner has as many as allowed.
             SnapshotNotFoundError, ImageError, EngineError, LimitsNotEnforcedError, SandboxLostError.
         """
-        self._check(request)
+        check_request(request, self._settings)
         with self._reserved_for(owner, 1):
             sandbox = await self._make(owner, request, progress)
         await self._require_owner(owner, [sandbox])
@@ -129,14 +120,17 @@ class Manager:
         Raises:
             InvalidArgumentError: a count that makes no sense.
             QuotaError: there would be more than allowed.
-            And what `get`, `AsyncContainer.commit` and `create` raise.
+            And what `open`, `AsyncContainer.commit` and `create` raise.
         """
         check_count(count)
-        source = self.get(owner, sandbox_id)
+        source = await self.open(owner, sandbox_id)
         with self._reserved_for(owner, count), source.use() as container:
-            wanted = self._wanted(source.request, (await container.info()).image, container.uid)
+            wanted = self._wanted(
+                replace(source.request, persist=False), (await container.info()).image, container.uid
+            )
             forks = await self._forker.fork(container, wanted, count, self._store)
-            made = [self._take_in(owner, source.request, fork) for fork in forks]
+            request = replace(source.request, persist=False)
+            made = [self._hold(Sandbox(new_id(), owner, request, fork)) for fork in forks]
         await self._require_owner(owner, made)
         return source, made
 
@@ -148,15 +142,7 @@ class Manager:
             SandboxLostError: it was the owner's and has ended; the message says why.
             InvalidArgumentError: no id, and not exactly one sandbox.
         """
-        if sandbox_id is None:
-            return self._only(owner)
-        sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is not None and sandbox.owner == owner:
-            return sandbox
-        ended = self._ended.get(sandbox_id)
-        if ended is not None and ended[0] == owner:
-            raise SandboxLostError(f"This sandbox has ended: {ended[1]}.")
-        raise SandboxNotFoundError
+        return self._table.get(owner, sandbox_id)
 
     def find_run(self, owner: Owner, run_id: str) -> tuple[Sandbox, SandboxRun]:
         """Return one of the owner's runs with its sandbox.
@@ -165,41 +151,78 @@ class Manager:
             RunNotFoundError: unknown, forgotten, or somebody else's: one answer.
             SandboxLostError: it was the owner's, and its sandbox has ended; the message says why.
         """
-        for sandbox in self._sandboxes.values():
-            if sandbox.owner == owner and (run := sandbox.runs.get(run_id)) is not None:
-                return sandbox, run
-        ended = self._ended.get(self._ended_runs.get(run_id, ""))
-        if ended is not None and ended[0] == owner:
-            raise SandboxLostError(f"The sandbox of this run has ended: {ended[1]}.")
-        raise RunNotFoundError
+        return self._table.find_run(owner, run_id)
+
+    async def open(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
+        """Return the owner's sandbox like `get`; a kept one that nobody holds is joined, or started again.
+
+        Raises: what `get` raises; and
+            SandboxBusyError: another process holds it.
+            EngineError: the engine failed; a kept sandbox stays on record.
+        """
+        sandbox_id = await self._id(owner, sandbox_id)
+        try:
+            return self.get(owner, sandbox_id)
+        except SandboxNotFoundError:
+            return await self._reach(owner, sandbox_id)
+
+    async def open_run(self, owner: Owner, run_id: str) -> tuple[Sandbox, SandboxRun]:
+        """Return one of the owner's runs like `find_run`, also one of a kept sandbox that nobody holds."""
+        try:
+            return self.find_run(owner, run_id)
+        except RunNotFoundError:
+            for found in await self.list_kept(owner):
+                if found.status == "running" and not found.busy:
+                    await self._reach(owner, found.kept.id)
+            return self.find_run(owner, run_id)
 
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
         """Return the owner's live sandboxes, oldest first."""
-        mine = [sandbox for sandbox in self._sandboxes.values() if sandbox.owner == owner]
-        return sorted(mine, key=lambda sandbox: sandbox.created)
+        return self._table.of(owner)
 
-    async def kill(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
-        """End one of the owner's sandboxes, with everything in it; see `get` for what it raises."""
-        sandbox = self.get(owner, sandbox_id)
-        await self._end(sandbox, "it was killed")
-        return sandbox
+    async def list_kept(self, owner: Owner) -> list[KeptSandbox]:
+        """Return the principal's kept sandboxes that this process does not hold, oldest first."""
+        found = await self._persistence.list(owner.principal)
+        return [one for one in found if one.kept.id not in self._table]
+
+    async def kill(self, owner: Owner, sandbox_id: str | None) -> str:
+        """End one of the owner's sandboxes with all that is in it and return its id; errors as for `open`."""
+        sandbox_id = await self._id(owner, sandbox_id)
+        try:
+            sandbox = self.get(owner, sandbox_id)
+        except SandboxNotFoundError:
+            await self._persistence.destroy(owner.principal, sandbox_id)
+        else:
+            await self._ender.end(sandbox, "it was killed")
+        return sandbox_id
+
+    async def stop(self, owner: Owner, sandbox_id: str) -> None:
+        """Stop a kept sandbox: its processes end, its files stay, and `open` starts it again.
+
+        Raises: what `open` raises; and
+            InvalidArgumentError: it is not kept, so that stopping would lose it.
+        """
+        sandbox = await self.open(owner, sandbox_id)
+        if sandbox.claim is None:
+            raise InvalidArgumentError(
+                "Only a sandbox made with persist can be stopped.", hint="Kill it, or take a snapshot."
+            )
+        await self._ender.end(sandbox, "it was stopped", "stop")
 
     async def end_session(self, owner: Owner) -> None:
-        """End all of a session's sandboxes, those that are still being made too."""
+        """End all of a session's sandboxes that are not kept, those that are still being made too."""
         self._gone_sessions.add(owner.session)
-        await self._end_all([s for s in self._sandboxes.values() if s.owner.session == owner.session])
+        await self._ender.end_all(self._table.of_session(owner))
 
     async def aclose(self) -> None:
-        """End everything within `CLOSE_DEADLINE` and let go of the engine. Idempotent."""
+        """End everything that is not kept, within `CLOSE_DEADLINE`, and let go of the engine. Idempotent."""
         self._closing = True
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._pool.aclose)
-                await self._end_all(list(self._sandboxes.values()))
+                await self._ender.end_all(self._table.all())
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
-            while self._ending or self._reserved.total():
-                self._ended_one = anyio.Event()
-                await self._ended_one.wait()
+            await self._ender.wait_until(lambda: not self._reserved.total())
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
             if self._mender.owes:
@@ -215,9 +238,9 @@ class Manager:
 
         Raises:
             QuotaError: the principal has as many as allowed.
-            And what `get` and `AsyncContainer.commit` raise.
+            And what `open` and `AsyncContainer.commit` raise.
         """
-        sandbox = self.get(owner, sandbox_id)
+        sandbox = await self.open(owner, sandbox_id)
         return sandbox, await self._keeper.keep(sandbox, owner.principal, name)
 
     async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
@@ -239,27 +262,12 @@ class Manager:
 
         Raises:
             SnapshotNotFoundError: ``since`` is neither ``start`` nor one of the principal's snapshots.
-            And what `get` and `diffing.compare` raise.
+            And what `open` and `diffing.compare` raise.
         """
-        sandbox = self.get(owner, sandbox_id)
+        sandbox = await self.open(owner, sandbox_id)
         return sandbox, await self._comparer.diff(sandbox, owner.principal, **options)
 
     # -- making and ending ------------------------------------------------------------------------
-
-    def _check(self, request: SandboxRequest) -> None:
-        settings = self._settings
-        checked_environment(request.env)
-        policy.check_limits(
-            request.limits,
-            max_memory_bytes=settings.max_memory_mb * MIB,
-            max_cpus=settings.max_cpus,
-            max_pids=settings.max_pids,
-        )
-        for name, value in (("ttl_s", request.idle_ttl_s), ("max_lifetime_s", request.max_lifetime_s)):
-            if not 1 <= value <= settings.max_lifetime_s:
-                raise InvalidArgumentError(
-                    f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."
-                )
 
     @contextmanager
     def _reserved_for(self, owner: Owner, count: int) -> Iterator[None]:
@@ -282,17 +290,25 @@ class Manager:
             yield
         finally:
             self._reserved[owner.session] -= count
-            self._ended_one.set()
+            self._ender.wake()
 
     async def _require_owner(self, owner: Owner, made: list[Sandbox]) -> None:
         """End what was made for an owner who left meanwhile."""
         if self._closing or owner.session in self._gone_sessions:
             for sandbox in made:
-                await self._end(sandbox, "its session ended")
+                await self._ender.end(sandbox, "its session ended")
             raise SandboxClosedError("The session ended while the sandbox was being made.")
 
     async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
         access = await self._access.ready()
+        with ExitStack() as places:
+            if request.persist:
+                places.enter_context(self._persistence.reserved_for(owner.principal, access.engine))
+            return await self._make_with(access, owner, request, progress)
+
+    async def _make_with(
+        self, access: Access, owner: Owner, request: SandboxRequest, progress: Progress
+    ) -> Sandbox:
         uid = None
         if request.snapshot is not None:
             found = self._keeper.find(owner.principal, access.engine, request.snapshot)
@@ -300,7 +316,44 @@ class Manager:
         else:
             image = (await access.images.ensure(request.image, progress)).id
         container = await self._pool.make(self._wanted(request, image, uid), self._store())
-        return self._take_in(owner, request, container)
+        sandbox = Sandbox(new_id(), owner, request, container)
+        if request.persist:
+            await self._keep(sandbox)
+        return self._hold(sandbox)
+
+    async def _keep(self, sandbox: Sandbox) -> None:
+        """Put a new sandbox on record, and only then have it outlive us: no one is left that nobody knows."""
+        try:
+            sandbox.claim = await self._persistence.keep(sandbox)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await sandbox.container.destroy()
+                self._maker.over(sandbox.container.name, sandbox.container.removed)
+            raise
+        self._maker.over(sandbox.container.name, is_removed=True)
+
+    async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
+        if self._closing:
+            raise SandboxClosedError("The server is shutting down.")
+        async with self._reaching:
+            try:
+                # Somebody else may have been faster.
+                return self.get(owner, sandbox_id)
+            except SandboxNotFoundError:
+                reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
+            sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
+            sandbox.claim = reached.claim
+            sandbox.runs.adopt(reached.container.found_runs)
+            return self._hold(sandbox)
+
+    async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
+        """Return an id; without one, that of the owner's only sandbox, held or kept."""
+        if sandbox_id is not None:
+            return sandbox_id
+        kept = [
+            one.id for one in await self._persistence.records(owner.principal) if one.id not in self._table
+        ]
+        return self._table.only(owner, kept)
 
     def _wanted(self, request: SandboxRequest, image: str, uid: int | None) -> Launch:
         return Launch(
@@ -313,77 +366,15 @@ class Manager:
             uid=uid,
             enforce=self._settings.limits,
             warm_python=self._settings.warm_python,
+            keep=request.persist,
+            detached_ttl_s=request.idle_ttl_s if request.persist else None,
         )
 
     def _store(self) -> OutputStore:
         share = SpoolBudget(self._spool.total_bytes // 4, self._spool)
         return OutputStore(self._settings.state_dir / "spool", share)
 
-    def _take_in(self, owner: Owner, request: SandboxRequest, container: AsyncContainer) -> Sandbox:
-        sandbox = Sandbox(new_id(), owner, request, container)
-        self._sandboxes[sandbox.id] = sandbox
-        self._wake_reaper()
-        self._start(self._watch, sandbox)
+    def _hold(self, sandbox: Sandbox) -> Sandbox:
+        self._table.add(sandbox)
+        self._ender.watch(sandbox)
         return sandbox
-
-    async def _end(self, sandbox: Sandbox, why: str) -> None:
-        if self._sandboxes.pop(sandbox.id, None) is None:
-            return
-        self._ended[sandbox.id] = (sandbox.owner, why)
-        self._ended_runs.update(dict.fromkeys(sandbox.runs.ids(), sandbox.id))
-        while len(self._ended_runs) > REMEMBERED_RUNS:
-            self._ended_runs.popitem(last=False)
-        while len(self._ended) > REMEMBERED:
-            self._ended.popitem(last=False)
-        self._ending += 1
-        try:
-            await sandbox.container.aclose()
-        finally:
-            sandbox.ended()
-            self._ending -= 1
-            self._ended_one.set()
-        self._maker.over(sandbox.container.name, sandbox.container.removed)
-        if sandbox.container.removed and self._access.journal is not None:
-            await self._keeper.remove_deleted(self._access.journal)
-
-    async def _end_all(self, sandboxes: list[Sandbox]) -> None:
-        async with anyio.create_task_group() as group:
-            for sandbox in sandboxes:
-                group.start_soon(self._end, sandbox, "its session ended")
-
-    async def _watch(self, sandbox: Sandbox) -> None:
-        """Notice the death of a sandbox that nobody asked to end."""
-        await sandbox.container.wait_lost()
-        await self._end(sandbox, "its container died or was removed from outside")
-
-    async def _reap(self) -> None:
-        """End what has expired, and sleep until the next will."""
-        while True:
-            waits = []
-            for sandbox in self._sandboxes.values():
-                remaining = sandbox.remaining_s()
-                if remaining > 0:
-                    waits.append(remaining)
-                else:
-                    self._start(self._end, sandbox, sandbox.expiry_reason())
-            self._changed = anyio.Event()
-            # A sandbox in use is looked at again when it would have expired, had it not been.
-            with anyio.move_on_after(min(waits, default=None)):
-                await self._changed.wait()
-
-    def _wake_reaper(self) -> None:
-        self._changed.set()
-
-    def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        if self._tasks is None:
-            raise RuntimeError("Manager is used outside its context.")
-        self._tasks.start_soon(function, *args)
-
-    def _only(self, owner: Owner) -> Sandbox:
-        mine = self.list_sandboxes(owner)
-        if len(mine) == 1:
-            return mine[0]
-        raise InvalidArgumentError(
-            f"sandbox_id was left out and you have {len(mine)} sandboxes.",
-            hint="Call create_sandbox first." if not mine else "Say which; list_sandboxes shows them.",
-        )

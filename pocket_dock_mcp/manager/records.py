@@ -30,8 +30,8 @@ class Kept:
     """Who may use it."""
     engine: str
     """Identity of the engine that has its container."""
-    container_id: str
-    container_name: str
+    container: str
+    """The container's name."""
     nonce: str
     """The container's label of that kind: with another one it is not ours."""
     image_id: str
@@ -121,7 +121,7 @@ class KeptStore:
 
     def has_container(self, name: str, nonce: str) -> bool:
         """Whether a sandbox on record, of anybody on any engine, has this container."""
-        return any(kept.container_name == name and kept.nonce == nonce for kept in self._all())
+        return any(kept.container == name and kept.nonce == nonce for kept in self._all())
 
     def of(self, principal: str | None, engine: str) -> list[Kept]:
         """Return a principal's (None: everybody's) records on this engine, oldest first."""

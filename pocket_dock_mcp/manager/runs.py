@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -125,7 +125,7 @@ class RunBook:
             run has been forgotten.
         """
         if key is None:
-            return await self._start(code, background, checkpoint, **options)
+            return await self._start(code, None, background, checkpoint, **options)
         if not 1 <= len(key) <= MAX_KEY:
             message = f"idempotency_key has {len(key)} characters; it must have 1 to {MAX_KEY}."
             raise InvalidArgumentError(message)
@@ -139,7 +139,7 @@ class RunBook:
         try:
             # Not cut off half way: nobody could tell then whether it has run.
             with anyio.CancelScope(shield=True):
-                slot.run = run = await self._start(code, background, checkpoint, **options)
+                slot.run = run = await self._start(code, key, background, checkpoint, **options)
         except PocketDockError as error:
             # Nothing has run. Those who wait are told the same; the key is as good as new.
             slot.error = error
@@ -150,17 +150,32 @@ class RunBook:
         return run
 
     async def _start(
-        self, code: str, background: bool, checkpoint: str | None, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        key: str | None,
+        background: bool,
+        checkpoint: str | None,
+        **options: Unpack[RunOptions],
     ) -> SandboxRun:
         self._forget()
         if checkpoint is not None:
             checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
-        started = await self._container.start(code, **options)
+        meta = {"key": key, "background": background}
+        started = await self._container.start(code, meta=meta, **options)
         run = SandboxRun(started, background=background, checkpoint=checkpoint)
         self._runs[run.id] = run
         for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
             older.run.drop_images()
         return run
+
+    def adopt(self, found: Iterable[AsyncRun]) -> None:
+        """Take over what was begun by an earlier process. What it says of itself may be invented inside."""
+        for run in found:
+            key, background = run.meta.get("key"), run.meta.get("background") is True
+            adopted = self._runs[run.id] = SandboxRun(run, background=background)
+            if isinstance(key, str) and 1 <= len(key) <= MAX_KEY:
+                slot = self._keys[key] = _Slot(run=adopted)
+                slot.settled.set()
 
     def _forget(self) -> None:
         """Let go of the oldest ended runs: of those beyond `REMEMBERED`, and more while room is short."""

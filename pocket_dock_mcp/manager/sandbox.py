@@ -7,10 +7,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.runs import RunBook
-from pocket_dock_mcp.models import Limits, Network
+from pocket_dock_mcp.models import MIB, Limits, Network
+from pocket_dock_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from pocket_dock_mcp.manager.records import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,8 @@ class SandboxRequest:
     """It ends so many seconds after its creation, whatever runs in it."""
     name: str = ""
     """For people; need not be unique."""
+    persist: bool = False
+    """It outlives the session and this process: it is stopped where others end, and ended on request only."""
 
 
 class Sandbox:
@@ -51,6 +61,8 @@ class Sandbox:
         self.owner = owner
         self.request = request
         self.container = container
+        self.claim: Claim | None = None
+        """On its record, if it is kept beyond this process."""
         self.runs = RunBook(container)
         self.ports_seen: set[int] = set()
         """TCP ports that its owner has been told of."""
@@ -59,6 +71,12 @@ class Sandbox:
         self._began = self._last_used = time.monotonic()
         self._users = 0
         self._has_ended = False
+
+    def belongs_to(self, owner: Owner) -> bool:
+        """Whether a caller may use it: its session, or if it is kept, anybody of its principal."""
+        if self.request.persist:
+            return self.owner.principal == owner.principal
+        return self.owner == owner
 
     @contextmanager
     def use(self) -> Iterator[AsyncContainer]:
@@ -100,3 +118,22 @@ class Sandbox:
 def new_id() -> str:
     """Return an unguessable sandbox id: 128 bits."""
     return f"sb-{secrets.token_hex(16)}"
+
+
+def check_request(request: SandboxRequest, settings: Settings) -> None:
+    """Refuse what makes no sense, or exceeds what is configured.
+
+    Raises:
+        InvalidArgumentError: says what may be.
+    """
+    checked_environment(request.env)
+    policy.check_limits(
+        request.limits,
+        max_memory_bytes=settings.max_memory_mb * MIB,
+        max_cpus=settings.max_cpus,
+        max_pids=settings.max_pids,
+    )
+    for name, value in (("ttl_s", request.idle_ttl_s), ("max_lifetime_s", request.max_lifetime_s)):
+        if not 1 <= value <= settings.max_lifetime_s:
+            message = f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."
+            raise InvalidArgumentError(message)

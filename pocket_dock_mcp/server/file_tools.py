@@ -48,7 +48,7 @@ class FileTools:
         """Create a file in a sandbox, overwrite it atomically, or append to it; says which it was. Missing
         directories are made. To change parts of a text file use edit_file."""
         data = reading.decode_content(content, encoding)
-        sandbox = self._manager.get(owner_of(ctx), sandbox_id)
+        sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         with sandbox.use() as container:
             bits = None if mode is None else int(mode, 8)
             done = await container.write_file(path, data, mode=bits, append=append)
@@ -65,7 +65,7 @@ class FileTools:
         """Change a text file in a sandbox by exact replacement, atomically, and return a diff. Nothing is changed
         if an old text is missing or not unique: the error shows the nearest lines or the places."""
         wanted = [Edit(edit.old, edit.new, edit.all) for edit in edits]
-        sandbox = self._manager.get(owner_of(ctx), sandbox_id)
+        sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         with sandbox.use() as container:
             done = await container.edit_file(path, wanted)
         return render_files.edited(sandbox.id, done)
@@ -91,7 +91,7 @@ class FileTools:
         """Read a file from a sandbox: text by lines, images (PNG, JPEG, GIF, WebP) as images, binary as base64.
         Long files come in parts of about 32 KB; the reply says how to go on."""
         asked = reading.Asked(path, start_line, lines, start_byte, encoding)
-        sandbox = self._manager.get(owner_of(ctx), sandbox_id)
+        sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         with sandbox.use() as container:
             found = await reading.read(container, asked)
         return render_files.read(sandbox.id, asked, found)
@@ -119,7 +119,7 @@ class FileTools:
     ) -> Annotated[CallToolResult, FindReply]:
         """List a directory tree in a sandbox, find files by name, or search their lines, nearest first. Links
         are not followed."""
-        sandbox = self._manager.get(owner_of(ctx), sandbox_id)
+        sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         with sandbox.use() as container:
             done = await container.find_files(
                 path,

@@ -67,7 +67,7 @@ class OutputTools:
         """Read the output of a run, also while it is running: what a reply left out is kept with the sandbox, up
         to some hundred MB per run. By lines, from the end, by search, or by bytes."""
         _check(start_line, tail, grep, start_byte, max_bytes=max_bytes, context=context, encoding=encoding)
-        sandbox, run = self._manager.find_run(owner_of(ctx), run_id)
+        sandbox, run = await self._manager.open_run(owner_of(ctx), run_id)
         spool = run.run.spool(_STREAMS[stream])
         with sandbox.use():
             if grep is not None:

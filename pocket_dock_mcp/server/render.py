@@ -13,10 +13,12 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel
 
 from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.manager.persistence import KeptSandbox
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.models import MIB, ContainerInfo
 from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.readings import Readings
 from pocket_dock_mcp.server import render_live
 from pocket_dock_mcp.server.schemas import (
     KillReply,
@@ -48,6 +50,8 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
     return SandboxReply(
         sandbox_id=sandbox.id,
         name=sandbox.request.name,
+        status="running",
+        persist=sandbox.request.persist,
         image=sandbox.request.snapshot or sandbox.request.image,
         home=info.home,
         python=info.python,
@@ -61,12 +65,36 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
     )
 
 
+def kept_reply(found: KeptSandbox) -> SandboxReply:
+    """Return the structured form of a kept sandbox that nobody in this process uses."""
+    request = found.kept.request
+    return SandboxReply(
+        sandbox_id=found.kept.id,
+        name=request.name,
+        status="busy" if found.busy else found.status,
+        persist=True,
+        image=request.snapshot or request.image,
+        home=None,
+        python=None,
+        memory_mb=request.limits.memory_bytes // MIB,
+        cpus=request.limits.cpus,
+        pids=request.limits.pids,
+        network=request.network,
+        expires_in_s=None,
+        unenforced=[],
+        live=render_live.live_reply(Readings()),
+    )
+
+
 def created(structured: SandboxReply, notes: list[str]) -> CallToolResult:
     """Render a new sandbox."""
     parts = [
         f"sandbox_id: {structured.sandbox_id}",
         _describe(structured),
-        f"It ends after {structured.expires_in_s} s without a call, with this session, or by kill.",
+        f"It stops after {structured.expires_in_s} s without a call and starts again with the next; "
+        "only kill ends it."
+        if structured.persist
+        else f"It ends after {structured.expires_in_s} s without a call, with this session, or by kill.",
     ]
     if structured.python is None:
         parts.append("Its image has no python3: run_command works, run_code does not, and calls are slower.")
@@ -79,8 +107,19 @@ def _describe(sandbox: SandboxReply) -> str:
     network = "no network" if sandbox.network == "none" else f"network {sandbox.network}"
     return (
         f"{sandbox.image}: {sandbox.memory_mb} MiB memory, {sandbox.cpus:g} CPU, {sandbox.pids} processes, "
-        f"{network}, home {sandbox.home}"
+        f"{network}{f', home {sandbox.home}' if sandbox.home else ''}"
     )
+
+
+def _outlook(sandbox: SandboxReply) -> str:
+    if sandbox.expires_in_s is not None:
+        return f"{'stops' if sandbox.persist else 'ends'} in {sandbox.expires_in_s} s unused"
+    return {
+        "stopped": "stopped: the next call starts it",
+        "running": "running: the next call joins it",
+        "busy": "in use by another process",
+        "gone": "its container is gone: kill it to forget it",
+    }[sandbox.status]
 
 
 def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> CallToolResult:
@@ -89,7 +128,7 @@ def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> Ca
     for sandbox in sandboxes:
         name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
         lines.append(
-            f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, ends in {sandbox.expires_in_s} s unused"
+            f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, {_outlook(sandbox)}"
             f"{render_live.summary(sandbox.live, sandbox.memory_mb, sandbox.pids)}"
         )
     for snapshot in snapshots:

@@ -189,7 +189,7 @@ class RunTools:
     ) -> Annotated[CallToolResult, RunReply]:
         """Go on with a run that is still running: wait for its end, for output or for a listening port; write to
         it or signal it. Returns what it printed since the last reply."""
-        sandbox, run = self._manager.find_run(owner_of(ctx), run_id)
+        sandbox, run = await self._manager.open_run(owner_of(ctx), run_id)
         goal = goal_of(sandbox, run, until, pattern=pattern, port=port)
         with sandbox.use():
             await _act(run, stdin, close_stdin, signal)
@@ -213,7 +213,7 @@ class RunTools:
         checkpoint: str | None = None,
         **options: Unpack[RunOptions],
     ) -> CallToolResult:
-        sandbox = self._manager.get(owner_of(ctx), sandbox_id)
+        sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         self._output_bytes(max_output)
         wait_s = _checked_wait(wait_s)
         with sandbox.use():

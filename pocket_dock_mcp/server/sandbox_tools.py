@@ -65,12 +65,18 @@ class SandboxTools:
             ),
         ] = None,
         name: Annotated[str, Field(description="A name for people, shown in listings.", max_length=100)] = "",
+        persist: Annotated[
+            bool,
+            Field(
+                description="Keep it when the session ends: background runs go on; unused, it stops, and the next call starts it with its files."
+            ),
+        ] = False,
     ) -> Annotated[CallToolResult, SandboxReply]:
         """Create an isolated Linux sandbox (a container) to run code and shell commands in and keep files.
         Returns its sandbox_id and the limits in force. It ends after {idle} minutes without a call, when the
-        session ends, or by kill; its files end with it unless you take a snapshot. The first call on a machine
-        may build the image, which takes a minute."""
-        request = self._request(profile, snapshot, memory_mb, cpus, pids, network, env, ttl_s, name)
+        session ends, or by kill; its files end with it unless it persists or you take a snapshot. The first call
+        on a machine may build the image, which takes a minute."""
+        request = self._request(profile, snapshot, memory_mb, cpus, pids, network, env, ttl_s, name, persist)
         notes: list[str] = []
         async with progress(ctx, notes) as tell:
             sandbox = await self._manager.create(owner_of(ctx), request, tell)
@@ -93,9 +99,11 @@ class SandboxTools:
 
     @told
     async def list_sandboxes(self, ctx: Ctx) -> Annotated[CallToolResult, ListReply]:
-        """List your sandboxes with their limits and remaining lifetime, and your snapshots."""
+        """List your sandboxes with their limits and remaining lifetime, also those that persist from earlier
+        sessions, and your snapshots."""
         owner = owner_of(ctx)
         sandboxes = [await _described(sandbox) for sandbox in self._manager.list_sandboxes(owner)]
+        sandboxes += [render.kept_reply(found) for found in await self._manager.list_kept(owner)]
         kept = [render.snapshot_reply(snapshot) for snapshot in await self._manager.list_snapshots(owner)]
         return render.listing([found for found in sandboxes if found is not None], kept)
 
@@ -124,13 +132,13 @@ class SandboxTools:
         if snapshot_id is not None:
             return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
         if run_id is not None:
-            sandbox, run = self._manager.find_run(owner, run_id)
+            sandbox, run = await self._manager.open_run(owner, run_id)
             with sandbox.use():
                 await run.run.kill()
             return render.killed(run.id)
         if session is not None:
-            return await self._end_session(self._manager.get(owner, sandbox_id), session)
-        return render.killed((await self._manager.kill(owner, sandbox_id)).id)
+            return await self._end_session(await self._manager.open(owner, sandbox_id), session)
+        return render.killed(await self._manager.kill(owner, sandbox_id))
 
     async def _drop_checkpoint(self, owner: Owner, checkpoint_id: str) -> bool:
         for sandbox in self._manager.list_sandboxes(owner) if is_checkpoint(checkpoint_id) else ():
@@ -162,6 +170,7 @@ class SandboxTools:
         env: dict[str, str] | None,
         ttl_s: float | None,
         name: str,
+        persist: bool,
     ) -> SandboxRequest:
         if profile is not None and snapshot is not None:
             raise InvalidArgumentError("Give profile or snapshot, not both.")
@@ -180,6 +189,7 @@ class SandboxTools:
             idle_ttl_s=settings.idle_ttl_s if ttl_s is None else ttl_s,
             max_lifetime_s=settings.max_lifetime_s,
             name=name,
+            persist=persist,
         )
 
 

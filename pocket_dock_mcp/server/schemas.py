@@ -154,14 +154,18 @@ class SandboxReply(BaseModel):
 
     sandbox_id: str
     name: str
+    status: Literal["running", "stopped", "gone", "busy"] = Field(
+        description="stopped: the next call starts it. busy: another process is using it."
+    )
+    persist: bool
     image: str
-    home: str
+    home: str | None
     python: str | None
     memory_mb: int
     cpus: float
     pids: int
     network: str
-    expires_in_s: int = Field(description="Unless it is used; each call starts the time anew.")
+    expires_in_s: int | None = Field(description="Unless it is used; each call starts the time anew.")
     unenforced: list[str] = Field(description="Limits that this engine does not apply.")
     live: Live
 

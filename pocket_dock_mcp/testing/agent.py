@@ -75,7 +75,7 @@ class FakeAgent:
         self._greet()
         async with self._tasks:
             exit_code = await self.read(self._process)
-            if self._keep is not None:
+            if self._keep is not None and not self._keep.is_leased:
                 await self._keep.halted.wait()
                 exit_code = 0
             self._tasks.cancel_scope.cancel()
@@ -194,6 +194,8 @@ class FakeAgent:
 
     def _on_adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self._env.update(header["env"])
+        if self._keep is not None:
+            self._keep.is_leased = False
         self.reply(request_id)
 
     def _on_ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:

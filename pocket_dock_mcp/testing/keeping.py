@@ -66,6 +66,7 @@ class FakeKeep:
     def __init__(self, agent: FakeAgent) -> None:
         self.runs: dict[int, FakeKept] = {}
         self.halted = anyio.Event()
+        self.is_leased = True
         self._agent = agent
         self._last_id = 0
         self._first_id = 0

@@ -165,7 +165,8 @@ async def snapshot(bench: Bench) -> str:
 
 
 async def kill(bench: Bench) -> str:
-    sandbox = await bench.manager.kill(bench.owner, bench.sandbox.id if bench.sandbox else None)
+    sandbox = bench.manager.get(bench.owner, bench.sandbox.id if bench.sandbox else None)
+    await bench.manager.kill(bench.owner, sandbox.id)
     direct = await DockerApiEngine.connect(bench.url)
 
     async def is_stopped() -> bool:

@@ -25,8 +25,7 @@ def kept(principal: str = "alice", engine: str = "docker:1") -> Kept:
         id=new_id(),
         principal=principal,
         engine=engine,
-        container_id="c" * 64,
-        container_name="pocket-dock-1",
+        container="pocket-dock-1",
         nonce="n",
         image_id="sha256:1",
         uid=1_000_001,
@@ -78,13 +77,13 @@ def test_one_process_at_a_time_holds_a_record(store: KeptStore, tmp_path: Path) 
     assert held() == "True"
     with pytest.raises(SandboxBusyError):
         store.claim(mine.id)
-    claim.update(container_id="d" * 64)
+    claim.update(container="pocket-dock-2")
     assert held() == "True"
     claim.release()
     assert held() == "False"
     again = store.claim(mine.id)
     assert again is not None
-    assert again.kept == replace(mine, container_id="d" * 64)
+    assert again.kept == replace(mine, container="pocket-dock-2")
     again.release()
 
 

@@ -198,6 +198,8 @@ class Keep:
         self._since: Optional[float] = None
         """When the last client left, while there is none."""
         self._busy_until = 0.0
+        self.is_leased = True
+        """Whether everything still ends with the first client: nobody has it on record yet."""
         self._timer: Optional[Timer] = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._listener.setblocking(False)
@@ -259,6 +261,8 @@ class Keep:
 
     def detach(self, _status: int = 0) -> None:
         """The client is gone. What it has begun and not told all of is given up; runs go on."""
+        if self.is_leased:
+            os._exit(0)
         self._agent.receiver.use(None)
         self._agent.sender.use(None)
         while self._client:

@@ -145,6 +145,8 @@ class Agent:
     def _adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """It is known now whom this container was launched for, and what its programs have around them."""
         self._environ.update(header["env"])
+        if self.keep is not None:
+            self.keep.is_leased = False
         self.send({"kind": "reply", "id": request_id})
 
     def _ping(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:

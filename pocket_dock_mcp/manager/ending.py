@@ -1,0 +1,128 @@
+"""How sandboxes end: on request, with their session, for their time, or because their container has died."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.keeping import SnapshotKeeper
+from pocket_dock_mcp.manager.making import Maker
+from pocket_dock_mcp.manager.records import Claim
+from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.table import Table
+
+logger = logging.getLogger(__name__)
+
+Ending = Literal["remove", "stop", "leave"]
+"""What becomes of a kept sandbox. All others are removed with their end, however it comes."""
+
+
+class Ender:
+    """Ends sandboxes, and sees to it that nothing of them is left but what is kept."""
+
+    def __init__(self, table: Table, access: EngineAccess, maker: Maker, keeper: SnapshotKeeper) -> None:
+        self._table = table
+        self._access = access
+        self._maker = maker
+        self._keeper = keeper
+        self._ending = 0
+        self._ended_one = anyio.Event()
+        self._changed = anyio.Event()
+        self._tasks: TaskGroup | None = None
+
+    async def end(self, sandbox: Sandbox, why: str, how: Ending = "remove") -> None:
+        """End a sandbox, once; whoever comes second does not wait."""
+        if not self._table.take(sandbox):
+            return
+        if sandbox.claim is None or how == "remove":
+            self._table.remember(sandbox, why)
+        self._ending += 1
+        try:
+            if sandbox.claim is None or how == "remove":
+                await self._remove(sandbox)
+            else:
+                await self._let_go(sandbox, sandbox.claim, how)
+        finally:
+            sandbox.ended()
+            self._ending -= 1
+            self.wake()
+
+    async def end_all(self, sandboxes: Iterable[Sandbox]) -> None:
+        """End sandboxes with their session; those that are kept are left running."""
+        async with anyio.create_task_group() as group:
+            for sandbox in sandboxes:
+                group.start_soon(self.end, sandbox, "its session ended", "leave")
+
+    def watch(self, sandbox: Sandbox) -> None:
+        """See to the end of a new sandbox: of its time, and of its container."""
+        self._changed.set()
+        if self._tasks is None:
+            raise RuntimeError("Manager is used outside its context.")
+        self._tasks.start_soon(self._notice_death, sandbox)
+
+    async def wait_until(self, is_idle: Callable[[], bool]) -> None:
+        """Wait until nothing is ending and `is_idle` says so; it is asked after each `wake`."""
+        while self._ending or not is_idle():
+            self._ended_one = anyio.Event()
+            await self._ended_one.wait()
+
+    def wake(self) -> None:
+        """Something that `wait_until` waits for may have happened."""
+        self._ended_one.set()
+
+    async def run(self, tasks: TaskGroup) -> None:
+        """End what has expired, for ever, and sleep until the next will."""
+        self._tasks = tasks
+        while True:
+            waits = []
+            for sandbox in self._table.all():
+                remaining = sandbox.remaining_s()
+                if remaining > 0:
+                    waits.append(remaining)
+                else:
+                    tasks.start_soon(self.end, sandbox, sandbox.expiry_reason(), "stop")
+            self._changed = anyio.Event()
+            # A sandbox in use is looked at again when it would have expired, had it not been.
+            with anyio.move_on_after(min(waits, default=None)):
+                await self._changed.wait()
+
+    async def _notice_death(self, sandbox: Sandbox) -> None:
+        await sandbox.container.wait_lost()
+        # A kept one may only have lost its connection: whoever opens it next will see.
+        await self.end(sandbox, "its container died or was removed from outside", "leave")
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        container = sandbox.container
+        await container.destroy()
+        if sandbox.claim is not None:
+            self._forget(sandbox.claim, container.removed)
+        else:
+            self._maker.over(container.name, container.removed)
+        if container.removed and self._access.journal is not None:
+            await self._keeper.remove_deleted(self._access.journal)
+
+    def _forget(self, claim: Claim, is_removed: bool) -> None:
+        """Take a kept sandbox off the record once it is gone; else it is still there to be killed again."""
+        if is_removed:
+            claim.remove()
+        else:
+            claim.release()
+
+    async def _let_go(self, sandbox: Sandbox, claim: Claim, how: Ending) -> None:
+        container = sandbox.container
+        try:
+            if how == "leave" and container.runs_on:
+                await container.detach()
+            else:
+                await container.stop()
+        except PocketDockError as error:
+            # Whoever opens it next will see how it is.
+            logger.warning("%s could not be let go of: %s", container.name, error)
+        finally:
+            claim.release()

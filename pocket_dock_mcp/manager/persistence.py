@@ -1,0 +1,208 @@
+"""Sandboxes that outlive this process: put on record, found again, stopped, started again and pruned."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.launch import Launch, find_kept, runs_on
+from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import (
+    ContainerGoneError,
+    QuotaError,
+    SandboxLostError,
+    SandboxNotFoundError,
+    SandboxStateError,
+)
+from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.records import Claim, Kept
+from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.sweep import NONCE_LABEL
+from pocket_dock_mcp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSandbox:
+    """A sandbox on record and how it fares."""
+
+    kept: Kept
+    status: Literal["running", "stopped", "gone"]
+    busy: bool
+    """Whether some process is using it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A kept sandbox that this process holds now."""
+
+    claim: Claim
+    container: AsyncContainer
+
+
+class SandboxKeeper:
+    """All kept sandboxes of this account, on the engine that is in use."""
+
+    def __init__(self, settings: Settings, access: EngineAccess) -> None:
+        self._settings = settings
+        self._access = access
+        self._records = access.kept
+        self._coming: collections.Counter[str] = collections.Counter()
+
+    # -- records ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def reserved_for(self, principal: str, engine: Engine) -> Iterator[None]:
+        """Hold a place among what a principal may keep. Nothing is awaited between the look and the taking.
+
+        Raises:
+            QuotaError: there are as many as allowed.
+        """
+        count = len(self._records.of(principal, engine.info.identity)) + self._coming[principal]
+        if count >= self._settings.max_persistent:
+            raise QuotaError(
+                f"You keep {count} sandboxes, as many as allowed.",
+                hint="Kill one that you do not need any more, or raise POCKET_DOCK_MAX_PERSISTENT.",
+            )
+        self._coming[principal] += 1
+        try:
+            yield
+        finally:
+            self._coming[principal] -= 1
+
+    async def keep(self, sandbox: Sandbox) -> Claim:
+        """Put a sandbox on record, and then have its container outlive us.
+
+        In this order: were we killed in between, it stops with us, and is found on record.
+        """
+        engine = (await self._access.ready()).engine
+        launched = sandbox.container.launched
+        claim = self._records.add(
+            Kept(
+                id=sandbox.id,
+                principal=sandbox.owner.principal,
+                engine=engine.info.identity,
+                container=launched.name,
+                nonce=launched.labels[NONCE_LABEL],
+                image_id=launched.image,
+                uid=sandbox.container.uid,
+                request=sandbox.request,
+                created=sandbox.created,
+            )
+        )
+        try:
+            await sandbox.container.outlive()
+        except BaseException:
+            claim.remove()
+            raise
+        return claim
+
+    async def records(self, principal: str) -> list[Kept]:
+        """Return a principal's records on this engine, oldest first; no engine is asked if there are none."""
+        if self._records.empty():
+            return []
+        engine = (await self._access.ready()).engine
+        return self._records.of(principal, engine.info.identity)
+
+    async def list(self, principal: str) -> list[KeptSandbox]:
+        """Return a principal's kept sandboxes and how they fare."""
+        found = await self.records(principal)
+        if not found:
+            return []
+        engine = (await self._access.ready()).engine
+        return [await self._described(engine, kept) for kept in found]
+
+    async def _described(self, engine: Engine, kept: Kept) -> KeptSandbox:
+        try:
+            state = await find_kept(engine, self._launch(kept))
+        except (ContainerGoneError, SandboxStateError):
+            return KeptSandbox(kept, "gone", busy=False)
+        status: Literal["running", "stopped"] = "running" if state.status == "running" else "stopped"
+        return KeptSandbox(kept, status, busy=self._records.is_held(kept.id))
+
+    # -- reaching ---------------------------------------------------------------------------------
+
+    async def reach(self, principal: str, sandbox_id: str, store: OutputStore) -> Reached:
+        """Hold a kept sandbox: join it where it runs, start it again where it does not.
+
+        Raises:
+            SandboxNotFoundError: there is none of that id, or it is somebody else's.
+            SandboxBusyError: another process holds it.
+            SandboxLostError: its container is not there any more, and it is off the record now.
+            EngineError: the engine failed; the record stays.
+        """
+        if self._records.empty():
+            raise SandboxNotFoundError
+        engine = (await self._access.ready()).engine
+        if self._records.find(principal, engine.info.identity, sandbox_id) is None:
+            raise SandboxNotFoundError
+        claim = self._records.claim(sandbox_id)
+        if claim is None:
+            raise SandboxNotFoundError
+        try:
+            return await self._join(engine, claim, store)
+        except BaseException as error:
+            self._access.note(error)
+            claim.release()
+            raise
+
+    async def _join(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
+        launch = self._launch(claim.kept)
+        try:
+            state = await find_kept(engine, launch)
+            if state.status == "running" and runs_on(state):
+                return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
+            if state.status == "running":
+                # Without an agent nobody can join it.
+                await engine.stop(state.id)
+            return Reached(claim, await AsyncContainer.resume(engine, launch, store))
+        except ContainerGoneError:
+            claim.remove()
+            message = "This sandbox has ended: its container was removed from outside."
+            raise SandboxLostError(message) from None
+
+    def _launch(self, kept: Kept) -> Launch:
+        request = kept.request
+        return Launch(
+            name=kept.container,
+            image=kept.image_id,
+            labels={NONCE_LABEL: kept.nonce},
+            limits=request.limits,
+            network=request.network,
+            env=request.env,
+            uid=kept.uid,
+            enforce=self._settings.limits,
+            warm_python=self._settings.warm_python,
+            keep=True,
+            detached_ttl_s=request.idle_ttl_s,
+        )
+
+    # -- removing ---------------------------------------------------------------------------------
+
+    async def destroy(self, principal: str, sandbox_id: str) -> Kept:
+        """End a kept sandbox that this process does not hold, with its files.
+
+        Raises: what `reach` raises, but for a container that is gone: that is what is wanted.
+        """
+        engine = (await self._access.ready()).engine
+        found = self._records.find(principal, engine.info.identity, sandbox_id)
+        claim = None if found is None else self._records.claim(sandbox_id)
+        if claim is None:
+            raise SandboxNotFoundError
+        try:
+            try:
+                await engine.remove((await find_kept(engine, self._launch(claim.kept))).id)
+            except ContainerGoneError:
+                pass
+            # Last: what dies in between is found on record, and its container gone.
+            claim.remove()
+        finally:
+            claim.release()
+        return claim.kept
