@@ -40,6 +40,15 @@ async def client(environ: dict[str, str], era: Era = "auto") -> AsyncIterator[Cl
         yield connected
 
 
+def server_process() -> int:
+    """Return the process id of the server that this process has started."""
+    children = Path("/proc/self/task", str(os.getpid()), "children").read_text().split()
+    (pid,) = [
+        int(pid) for pid in children if b"pocket_dock_mcp" in Path("/proc", pid, "cmdline").read_bytes()
+    ]
+    return pid
+
+
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """Call a tool that is to succeed and return its structured result."""
     result = await client.call_tool(tool, arguments)

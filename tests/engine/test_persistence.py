@@ -1,0 +1,299 @@
+"""Sandboxes that outlive the process that made them, as their owners find them again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp.client import Client
+
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import (
+    InvalidArgumentError,
+    QuotaError,
+    SandboxBusyError,
+    SandboxLostError,
+    SandboxNotFoundError,
+)
+from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.sweep import NONCE_LABEL
+from pocket_dock_mcp.settings import Settings
+from tests.engines import Target, connect, eventually
+from tests.servers import call, client, environment, failure, server_process
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Owner(session="first", principal="alice")
+ALICE_AGAIN = Owner(session="second", principal="alice")
+BOB = Owner(session="third", principal="bob")
+
+NewManager = Callable[[], Any]
+
+
+def silent(_line: str) -> None:
+    """Hear progress and say nothing."""
+
+
+@pytest.fixture
+def request_(image: str) -> SandboxRequest:
+    return SandboxRequest(image=image, persist=True, name="mine", env={"TOKEN": "t-1"})
+
+
+@pytest.fixture
+async def new_manager(target: Target, engine: Engine, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Return what makes managers that share a state directory, as processes after each other do."""
+    settings = Settings(state_dir=tmp_path / "state", max_persistent=2)
+
+    @asynccontextmanager
+    async def make(**changes: Any) -> AsyncIterator[Manager]:
+        async with Manager(settings.model_copy(update=changes), lambda: connect(target)) as manager:
+            yield manager
+
+    yield make
+    async with make() as manager:
+        for owner in (ALICE, BOB):
+            for found in await manager.list_kept(owner):
+                await manager.kill(owner, found.kept.id)
+    assert [
+        path for path in (tmp_path / "state").rglob("*") if path.is_file() and "audit" not in path.parts
+    ] == []
+
+
+async def container_of(engine: Engine, sandbox: Sandbox) -> str:
+    """Return the id of the container behind a sandbox."""
+    assert sandbox.claim is not None
+    (found,) = await engine.containers(f"{NONCE_LABEL}={sandbox.claim.kept.nonce}")
+    return found.id
+
+
+async def test_it_is_found_again_with_files_sessions_and_runs(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        with sandbox.use() as box:
+            await box.write_file("note", "kept")
+            await box.run("x = 41", language="python", session="main")
+        run = await sandbox.runs.start(
+            "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done; read answer; echo $answer; sleep 0.2; echo last",
+            key="once",
+            background=True,
+            keep_stdin=True,
+        )
+        await run.write_stdin("heard\n", end=False)
+
+    async with new_manager() as manager:
+        (found,) = await manager.list_kept(ALICE_AGAIN)
+        assert (found.kept.id, found.status, found.busy) == (sandbox.id, "running", False)
+
+        same, again = await manager.open_run(ALICE_AGAIN, run.id)
+        result = await again.run.wait(1 << 20)
+
+        assert same.id == sandbox.id
+        assert result.status == "ok"
+        assert result.stdout == "".join(f"line {i}\n" for i in range(4000)) + "heard\nlast\n"
+        assert again.background
+        with same.use() as box:
+            assert (await box.read_file("note")).data == b"kept"
+            assert (await box.run("x + 1", language="python", session="main")).value == "42"
+            assert (await box.run("echo $TOKEN")).stdout == "t-1\n"
+        assert await same.runs.start("echo not again", key="once", background=False) is again
+
+
+async def test_stopping_takes_no_time_and_the_next_call_starts_it_with_its_files(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        container_id = await container_of(engine, sandbox)
+        with sandbox.use() as box:
+            await box.write_file("note", "kept")
+        run = await sandbox.runs.start("sleep 1000", key=None, background=True)
+
+        began = time.monotonic()
+        await manager.stop(ALICE, sandbox.id)
+        took = time.monotonic() - began
+
+        assert (await engine.inspect(container_id)).status == "exited"
+        assert took < 3
+        (found,) = await manager.list_kept(ALICE)
+        assert found.status == "stopped"
+        again = await manager.open(ALICE, sandbox.id)
+        with again.use() as box:
+            assert (await box.read_file("note")).data == b"kept"
+            assert (await box.run("echo $TOKEN; pgrep sleep")).stdout == "t-1\n"
+            assert (await box.info()).limits == request_.limits
+        assert again.runs.get(run.id) is None or again.runs.get(run.id).run.result().status != "ok"
+
+
+async def test_an_unused_one_stops_and_starts_again(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, replace(request_, idle_ttl_s=1), silent)
+        container_id = await container_of(engine, sandbox)
+
+        async def stopped() -> bool:
+            return (await engine.inspect(container_id)).status == "exited"
+
+        await eventually(stopped, within=15)
+        again = await manager.open(ALICE, None)
+        with again.use() as box:
+            assert (await box.run("echo back")).stdout == "back\n"
+
+
+async def test_a_running_one_that_nobody_holds_stops_by_itself(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, replace(request_, idle_ttl_s=1), silent)
+        container_id = await container_of(engine, sandbox)
+
+    async def stopped() -> bool:
+        return (await engine.inspect(container_id)).status == "exited"
+
+    await eventually(stopped, within=15)
+
+
+async def test_it_is_its_principals_and_nobody_elses(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        run = await sandbox.runs.start("echo hi", key=None, background=True)
+        assert manager.get(ALICE_AGAIN, sandbox.id) is sandbox
+
+    async with new_manager() as manager:
+        assert await manager.list_kept(BOB) == []
+        answers = set()
+        for sandbox_id in (sandbox.id, f"sb-{secrets.token_hex(16)}", "../x"):
+            for attempt in (manager.open, manager.kill, manager.stop):
+                with pytest.raises(SandboxNotFoundError) as caught:
+                    await attempt(BOB, sandbox_id)
+                answers.add(str(caught.value))
+        assert len(answers) == 1
+        with pytest.raises(LookupError):
+            await manager.open_run(BOB, run.id)
+        assert [found.kept.id for found in await manager.list_kept(ALICE)] == [sandbox.id]
+
+
+async def test_one_process_at_a_time_uses_it(new_manager: NewManager, request_: SandboxRequest) -> None:
+    async with new_manager() as first, new_manager() as second:
+        sandbox = await first.create(ALICE, request_, silent)
+        (found,) = await second.list_kept(ALICE)
+        assert found.busy
+        for attempt in (second.open, second.kill, second.stop):
+            with pytest.raises(SandboxBusyError):
+                await attempt(ALICE, sandbox.id)
+        with sandbox.use() as box:
+            assert (await box.run("echo mine")).ok
+
+        await first.stop(ALICE, sandbox.id)
+        again = await second.open(ALICE, sandbox.id)
+        with again.use() as box:
+            assert (await box.run("echo mine")).ok
+
+
+async def test_many_calls_at_once_join_it_once(new_manager: NewManager, request_: SandboxRequest) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+    opened: list[Sandbox] = []
+    async with new_manager() as manager:
+
+        async def use() -> None:
+            opened.append(await manager.open(ALICE, sandbox.id))
+            with opened[-1].use() as box:
+                assert (await box.run("echo hi")).ok
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(use)
+        assert len(set(map(id, opened))) == 1
+
+
+async def test_one_removed_from_outside_is_told_lost_and_off_the_record(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        container_id = await container_of(engine, sandbox)
+    await engine.remove(container_id)
+
+    async with new_manager() as manager:
+        with pytest.raises(SandboxLostError, match="removed from outside"):
+            await manager.open(ALICE, sandbox.id)
+        assert await manager.list_kept(ALICE) == []
+
+
+async def test_killing_one_that_nobody_holds_removes_all_of_it(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        assert sandbox.claim is not None
+        nonce = sandbox.claim.kept.nonce
+
+    async with new_manager() as manager:
+        await manager.kill(ALICE, sandbox.id)
+        assert await manager.list_kept(ALICE) == []
+
+    async def gone() -> bool:
+        return not await engine.containers(f"{NONCE_LABEL}={nonce}")
+
+    await eventually(gone, within=5)
+
+
+async def test_there_is_a_quota_of_its_own(new_manager: NewManager, request_: SandboxRequest) -> None:
+    async with new_manager(max_persistent=1) as manager:
+        first = await manager.create(ALICE, request_, silent)
+        await manager.stop(ALICE, first.id)
+        with pytest.raises(QuotaError, match="POCKET_DOCK_MAX_PERSISTENT"):
+            await manager.create(ALICE, request_, silent)
+        await manager.kill(ALICE, first.id)
+        await manager.create(ALICE, request_, silent)
+
+
+async def test_what_is_not_kept_cannot_be_stopped(new_manager: NewManager, request_: SandboxRequest) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, replace(request_, persist=False), silent)
+        with pytest.raises(InvalidArgumentError, match="persist"):
+            await manager.stop(ALICE, sandbox.id)
+        assert manager.get(ALICE, sandbox.id) is sandbox
+
+
+async def test_a_server_that_was_killed_leaves_it_to_the_next(
+    target: Target, image: str, tmp_path: Path
+) -> None:
+    environ = environment(target, tmp_path, image)
+    async with client(environ) as first:
+        made = await call(first, "create_sandbox", persist=True, name="long job")
+        assert made["persist"]
+        started = await call(
+            first,
+            "run_command",
+            command="for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done",
+            background=True,
+        )
+        os.kill(server_process(), signal.SIGKILL)
+
+    async with client(environ) as second:
+        listed = await call(second, "list_sandboxes")
+        (sandbox,) = listed["sandboxes"]
+        assert (sandbox["sandbox_id"], sandbox["status"]) == (made["sandbox_id"], "running")
+        ended = await call(second, "wait_run", run_id=started["run_id"])
+        assert ended["status"] == "ok"
+        assert ended["stdout"] == "".join(f"{i}\n" for i in range(1, 9))
+        assert (await call(second, "kill", sandbox_id=made["sandbox_id"]))["killed"] == made["sandbox_id"]
+        assert "sandbox_not_found" in await failure(
+            second, "run_command", command="true", sandbox_id=made["sandbox_id"]
+        )
