@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp.client import Client
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -85,7 +84,8 @@ async def test_it_is_found_again_with_files_sessions_and_runs(
             await box.write_file("note", "kept")
             await box.run("x = 41", language="python", session="main")
         run = await sandbox.runs.start(
-            "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done; read answer; echo $answer; sleep 0.2; echo last",
+            "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done; "
+            "read answer; echo $answer; sleep 0.2; echo last",
             key="once",
             background=True,
             keep_stdin=True,
@@ -124,7 +124,7 @@ async def test_stopping_takes_no_time_and_the_next_call_starts_it_with_its_files
         await manager.stop(ALICE, sandbox.id)
         took = time.monotonic() - began
 
-        assert (await engine.inspect(container_id)).status == "exited"
+        assert (await engine.inspect(container_id)).status in ("exited", "stopping")
         assert took < 3
         (found,) = await manager.list_kept(ALICE)
         assert found.status == "stopped"
@@ -294,6 +294,6 @@ async def test_a_server_that_was_killed_leaves_it_to_the_next(
         assert ended["status"] == "ok"
         assert ended["stdout"] == "".join(f"{i}\n" for i in range(1, 9))
         assert (await call(second, "kill", sandbox_id=made["sandbox_id"]))["killed"] == made["sandbox_id"]
-        assert "sandbox_not_found" in await failure(
+        assert "it was killed" in await failure(
             second, "run_command", command="true", sandbox_id=made["sandbox_id"]
         )
