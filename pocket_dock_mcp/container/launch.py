@@ -296,12 +296,15 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
     """
     state = await find_kept(engine, wanted)
     if state.status != "running":
-        message = f"The sandbox cannot be attached to: it is {state.status}."
-        raise SandboxStateError(message, hint="Resume it: its files are kept.")
+        raise _does_not_run(state.status)
     if state.labels[KEPT_LABEL] == "exec":
         message = "The sandbox cannot be attached to: its image has no python3."
         raise SandboxStateError(message, hint="Stop it and resume it: its files are kept.")
-    link = AgentLink(await bridge(engine, state.id))
+    try:
+        link = AgentLink(await bridge(engine, state.id))
+    except EngineConflictError as error:
+        # It has stopped just now.
+        raise _does_not_run("stopping") from error
     try:
         await link.wait_ready(READY_DEADLINE)
         transport, found = await AgentTransport.rejoin(link)
@@ -313,6 +316,11 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
             message = f"The sandbox could not be attached to: {error} {link.diagnostics}".strip()
             raise SandboxDetachedError(message, hint="Try again; or stop it and resume it.") from error
         raise
+
+
+def _does_not_run(status: str) -> SandboxStateError:
+    message = f"The sandbox cannot be attached to: it is {status}."
+    return SandboxStateError(message, hint="Resume it: its files are kept.")
 
 
 async def find_kept(engine: Engine, wanted: Launch) -> ContainerState:

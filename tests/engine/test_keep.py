@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,9 +19,12 @@ from pocket_dock_mcp.agent.bridge import bridge
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine
+from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.errors import SandboxDetachedError
 from pocket_dock_mcp.models import MIB, Limits
 from tests.engines import LABELS, Deadline, Target, connect, eventually
 from tests.kept import Kept, keeping
+from tests.proxy import proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +81,7 @@ async def main():
     container = await AsyncContainer.create(engine, wanted)
     await container.run("x = 41", language="python", session="s")
     run = await container.start("i=0; while :; do i=$((i+1)); echo $i; done | head -n 400000", meta={"n": 1})
+    await container.info()
     print(json.dumps([container.uid, run.id]), flush=True)
     await anyio.sleep_forever()
 
@@ -144,6 +149,32 @@ async def test_a_holder_that_was_killed_is_followed_by_another(
     assert (result.status, result.stdout_bytes) == ("ok", len(expected))
     assert run.spool(STDOUT).read(0, len(expected)) == expected
     assert (await container.run("x + 1", language="python", session="s")).value == "42"
+
+
+async def test_a_holder_whose_connection_broke_attaches_again(
+    kept: Kept, target: Target, tmp_path: Path
+) -> None:
+    async with proxy(tmp_path / "engine.sock", target.url) as cable:
+        engine = await DockerApiEngine.connect(cable.url)
+        container = await AsyncContainer.create(engine, kept.wanted)
+        kept.wanted = replace(kept.wanted, uid=container.uid)
+        run = await container.start("echo early; sleep 1; echo late; exit 3")
+        while "early" not in run.peek():
+            await run.news()
+        await cable.cut()
+
+        # It is never said to have ended well, nor to be gone.
+        assert (await run.wait()).status == "indeterminate"
+        with pytest.raises(SandboxDetachedError):
+            await container.run("true")
+        await cable.connect()
+        again = await AsyncContainer.reattach(engine, kept.wanted)
+        result = await again.found_runs[0].wait()
+        assert (result.status, result.exit_code, result.stdout) == ("nonzero", 3, "early\nlate\n")
+
+        await again.destroy()
+        await container.destroy()
+        await engine.aclose()
 
 
 async def test_more_output_than_is_kept_waits_for_who_comes_later(kept: Kept) -> None:
@@ -335,10 +366,10 @@ async def test_an_idle_agent_does_not_grow(kept: Kept) -> None:
             await run.wait()
             run.close()
 
-    await work(150)
+    await work(60)
     container = await kept.again(container)
     before = await resident()
-    await work(150)
+    await work(60)
     for _ in range(3):
         container = await kept.again(container)
 
