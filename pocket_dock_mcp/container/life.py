@@ -11,12 +11,12 @@ from typing import NoReturn
 import anyio
 
 from pocket_dock_mcp.agent.link import RemoteError
-from pocket_dock_mcp.container.launch import REMOVE_DEADLINE, Launch, Running, launch, resume
+from pocket_dock_mcp.container.launch import Launch, Running, launch
+from pocket_dock_mcp.container.taking_up import resume
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     AgentError,
     ContainerGoneError,
-    EngineConflictError,
     EngineError,
     PocketDockError,
     SandboxClosedError,
@@ -211,12 +211,13 @@ class Life:
     async def _begin_again(self, fresh: bool) -> None:
         self._end_runs("The sandbox was rebooted.")
         self._ended = SandboxClosedError("The sandbox is being rebooted.", hint="Try again in a moment.")
-        wanted = replace(self.wanted, uid=self.running.transport.facts.uid)
+        uid, shared = self.running.transport.facts.uid, self.wanted.has_shared_uid
+        wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
-                self.running = await _launch_again(self.engine, wanted)
+                self.running = await launch(self.engine, wanted)
             else:
                 await self._halt()
                 self.running = await resume(self.engine, wanted)
@@ -232,18 +233,6 @@ class Life:
     def _require_kept(self, what: str) -> None:
         if not self.wanted.keep or self.running.transport.kind != "agent":
             raise _not_kept(what)
-
-
-async def _launch_again(engine: Engine, wanted: Launch) -> Running:
-    """Launch a container whose name may not be free yet: engines remove in the background."""
-    deadline = anyio.current_time() + REMOVE_DEADLINE
-    while True:
-        try:
-            return await launch(engine, wanted)
-        except EngineConflictError:
-            if anyio.current_time() > deadline:
-                raise
-            await anyio.sleep(_PAUSE)
 
 
 def _not_kept(what: str) -> SandboxStateError:
