@@ -49,6 +49,8 @@ class Life:
         """Why it cannot be used, if it was ended or let go of on purpose."""
         self._lost: SandboxLostError | None = None
         self._let_go = False
+        self._may_come = False
+        """Whether a container was asked for of which nobody knows whether it will be made."""
         self._changing = anyio.Lock()
 
     @property
@@ -151,7 +153,7 @@ class Life:
                 await self.running.transport.aclose()
                 try:
                     await self.engine.remove(self.running.id)
-                    self.removed = True
+                    self.removed = not self._may_come
                 except EngineError as error:
                     # Its lease is closed, so it ends by itself when the engine is able to, unless it is kept.
                     logger.warning("could not remove container %s: %s", self.wanted.name, error)
@@ -222,6 +224,7 @@ class Life:
                 await self._halt()
                 self.running = await resume(self.engine, wanted)
         except PocketDockError as error:
+            self._may_come = fresh and isinstance(error, EngineError)
             hint = "Its files are kept: resume it." if not fresh else None
             self._lost = SandboxLostError(f"The sandbox could not be rebooted: {error.message}", hint=hint)
             raise

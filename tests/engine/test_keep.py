@@ -289,6 +289,20 @@ async def test_the_last_one_takes_the_light_with_him(kept: Kept) -> None:
     assert (await again.read_file("kept.txt")).data == b"kept"
 
 
+async def test_limits_are_the_same_after_a_resume(kept: Kept) -> None:
+    show = "ulimit -u; ulimit -n; cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; true"
+    container = await kept.create()
+    before = (await container.run(show)).stdout
+
+    await container.reboot()
+    assert (await container.run(show)).stdout == before
+    await container.stop()
+    container = await kept.resume()
+    assert (await container.run(show)).stdout == before
+    await container.reboot(fresh=True)
+    assert (await container.run(show)).stdout == before
+
+
 async def test_stopping_takes_less_than_a_second(kept: Kept) -> None:
     container = await kept.create()
     await container.start("trap '' TERM INT HUP; while :; do sleep 1; done")
