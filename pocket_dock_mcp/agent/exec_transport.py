@@ -18,7 +18,7 @@ from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.transport import OnOutput, Process, Program, RunEnd
+from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Process, Program, RunEnd
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
 from pocket_dock_mcp.errors import (
@@ -148,6 +148,7 @@ class ExecTransport:
         self._facts = facts
         self._env = env
         self._meter = Meter()
+        self._halted = False
 
     @classmethod
     async def open(
@@ -191,10 +192,12 @@ class ExecTransport:
         timed_out = limit.cancelled_caught
         if timed_out:
             await self.kill_all()
+        # What the engine says of a program that went with its container is not the program's.
+        ended_by: EndedBy | None = "timeout" if timed_out else "killed" if self._halted else None
         return RunEnd(
-            exit_code=None if timed_out else code,
-            signal=SIGKILL if timed_out else None,
-            ended_by="timeout" if timed_out else None,
+            exit_code=None if ended_by else code,
+            signal=SIGKILL if ended_by else None,
+            ended_by=ended_by,
             usage=RunUsage(wall_s=time.monotonic() - began),
         )
 
@@ -248,6 +251,7 @@ class ExecTransport:
 
     async def halt(self) -> None:
         """End the lease: the first program ends with its input."""
+        self._halted = True
         await self._lease.aclose()
 
     async def wait_broken(self) -> AgentError:

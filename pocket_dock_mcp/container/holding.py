@@ -13,11 +13,12 @@ from typing_extensions import Self
 from pocket_dock_mcp.agent.agent_process import KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
-from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch, rejoin, resume
+from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import recalled
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import AgentError
 
@@ -45,7 +46,8 @@ class HeldContainer:
 
     @classmethod
     async def resume(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
-        """Start a kept container that has stopped, by its name; see `launch.resume` for what it raises."""
+        """Start a kept container that has stopped, by its name; see `taking_up.resume` for what it raises."""
+        wanted = await as_made(engine, wanted)
         return cls(engine, wanted, await resume(engine, wanted), store)
 
     @classmethod
@@ -55,6 +57,7 @@ class HeldContainer:
         Whoever held it before does not any more. `found_runs` has handles to the runs that it knows of: their
         output comes again from the beginning, and they end as they have ended, or will.
         """
+        wanted = await as_made(engine, wanted)
         running, found = await rejoin(engine, wanted)
         container = cls(engine, wanted, running, store)
         async with container._handing_back():

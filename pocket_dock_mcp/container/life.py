@@ -11,12 +11,12 @@ from typing import NoReturn
 import anyio
 
 from pocket_dock_mcp.agent.link import RemoteError
-from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, REMOVE_DEADLINE, Launch, Running, launch, resume
+from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
+from pocket_dock_mcp.container.taking_up import resume
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     AgentError,
     ContainerGoneError,
-    EngineConflictError,
     EngineError,
     PocketDockError,
     SandboxClosedError,
@@ -49,6 +49,8 @@ class Life:
         """Why it cannot be used, if it was ended or let go of on purpose."""
         self._lost: SandboxLostError | None = None
         self._let_go = False
+        self._may_come = False
+        """Whether a container was asked for of which nobody knows whether it will be made."""
         self._changing = anyio.Lock()
 
     @property
@@ -151,7 +153,7 @@ class Life:
                 await self.running.transport.aclose()
                 try:
                     await self.engine.remove(self.running.id)
-                    self.removed = True
+                    self.removed = not self._may_come
                 except EngineError as error:
                     # Its lease is closed, so it ends by itself when the engine is able to, unless it is kept.
                     logger.warning("could not remove container %s: %s", self.wanted.name, error)
@@ -212,18 +214,20 @@ class Life:
     async def _begin_again(self, fresh: bool) -> None:
         self._end_runs("The sandbox was rebooted.")
         self._ended = SandboxClosedError("The sandbox is being rebooted.", hint="Try again in a moment.")
-        wanted = replace(self.wanted, uid=self.running.transport.facts.uid)
+        uid, shared = self.running.transport.facts.uid, self.wanted.has_shared_uid
+        wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
-                self.running = await _launch_again(self.engine, wanted)
+                self.running = await launch(self.engine, wanted)
                 if wanted.keep:
                     await self.running.transport.adopt({}, ADOPT_DEADLINE)
             else:
                 await self._halt()
                 self.running = await resume(self.engine, wanted)
         except PocketDockError as error:
+            self._may_come = fresh and isinstance(error, EngineError)
             hint = "Its files are kept: resume it." if not fresh else None
             self._lost = SandboxLostError(f"The sandbox could not be rebooted: {error.message}", hint=hint)
             raise
@@ -235,18 +239,6 @@ class Life:
     def _require_kept(self, what: str) -> None:
         if not self.wanted.keep or self.running.transport.kind != "agent":
             raise _not_kept(what)
-
-
-async def _launch_again(engine: Engine, wanted: Launch) -> Running:
-    """Launch a container whose name may not be free yet: engines remove in the background."""
-    deadline = anyio.current_time() + REMOVE_DEADLINE
-    while True:
-        try:
-            return await launch(engine, wanted)
-        except EngineConflictError:
-            if anyio.current_time() > deadline:
-                raise
-            await anyio.sleep(_PAUSE)
 
 
 def _not_kept(what: str) -> SandboxStateError:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pocket_dock_mcp.container.core import AsyncContainer
-from pocket_dock_mcp.container.launch import Launch, find_kept, runs_on
+from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.container.taking_up import find_kept, runs_on
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
@@ -154,19 +155,26 @@ class SandboxKeeper:
             raise
 
     async def _join(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
-        launch = self._launch(claim.kept)
         try:
-            state = await find_kept(engine, launch)
-            if state.status == "running" and runs_on(state):
-                return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
-            if state.status == "running":
-                # Without an agent nobody can join it.
-                await engine.stop(state.id)
-            return Reached(claim, await AsyncContainer.resume(engine, launch, store))
+            try:
+                return await self._join_now(engine, claim, store)
+            except SandboxStateError:
+                # It has stopped between the look and the joining.
+                return await self._join_now(engine, claim, store)
         except ContainerGoneError:
             claim.remove()
             message = "This sandbox has ended: its container was removed from outside."
             raise SandboxLostError(message) from None
+
+    async def _join_now(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
+        launch = self._launch(claim.kept)
+        state = await find_kept(engine, launch)
+        if state.status == "running" and runs_on(state):
+            return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
+        if state.status == "running":
+            # Without an agent nobody can join it.
+            await engine.stop(state.id)
+        return Reached(claim, await AsyncContainer.resume(engine, launch, store))
 
     def _launch(self, kept: Kept) -> Launch:
         request = kept.request

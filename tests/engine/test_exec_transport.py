@@ -25,10 +25,12 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxFileNotFoundError,
     SandboxLostError,
+    SandboxStateError,
     SymlinkLoopError,
 )
 from pocket_dock_mcp.models import Edit
-from tests.engines import LABELS, eventually, is_gone, remove_image, unique
+from tests.engines import LABELS, Deadline, eventually, is_gone, remove_image, unique
+from tests.kept import keeping
 
 pytestmark = pytest.mark.anyio
 
@@ -249,3 +251,25 @@ async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: A
 async def test_a_search_is_refused_with_the_way_out(container: AsyncContainer) -> None:
     with pytest.raises(InvalidArgumentError, match="run_command with find or grep"):
         await container.find_files(grep="x")
+
+
+async def test_a_kept_one_can_be_stopped_and_resumed_and_no_more(
+    engine: Engine, bare_image: str, deadline: Deadline
+) -> None:
+    async with keeping(engine, bare_image, deadline) as kept:
+        container = await kept.create()
+        assert (await container.info()).kept == "files"
+        await container.write_file("kept.txt", "kept")
+        run = await container.start("sleep 600")
+        with pytest.raises(SandboxStateError, match="python3"):
+            await container.detach()
+        with pytest.raises(SandboxStateError, match="Stop it and resume it"):
+            await kept.reattach()
+
+        await container.stop()
+        assert (await run.wait()).status == "killed"
+        again = await kept.resume()
+        assert (await again.read_file("kept.txt")).data == b"kept"
+        assert again.uid == container.uid
+        await again.reboot()
+        assert (await again.run("cat kept.txt")).stdout == "kept"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,13 +19,17 @@ from pocket_dock_mcp.agent.bridge import bridge
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine
+from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.errors import SandboxDetachedError
 from pocket_dock_mcp.models import MIB, Limits
 from tests.engines import LABELS, Deadline, Target, connect, eventually
 from tests.kept import Kept, keeping
+from tests.proxy import proxy
 
 pytestmark = pytest.mark.anyio
 
-LINES = 60_000
+LINES = 30_000
+PADDING = "x" * 90
 PRINT_LINES = (
     f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i of many; done; echo end >&2; exit 3"
 )
@@ -76,7 +81,8 @@ async def main():
     wanted = Launch(name, image, labels, keep=True, detached_ttl_s=600)
     container = await AsyncContainer.create(engine, wanted)
     await container.run("x = 41", language="python", session="s")
-    run = await container.start("i=0; while :; do i=$((i+1)); echo $i; done | head -n 400000", meta={"n": 1})
+    run = await container.start("i=0; while :; do i=$((i+1)); echo $i; done | head -n 150000", meta={"n": 1})
+    await container.info()
     print(json.dumps([container.uid, run.id]), flush=True)
     await anyio.sleep_forever()
 
@@ -111,7 +117,7 @@ async def test_another_process_finds_sessions_and_whole_output(kept: Kept, targe
 
         runs = {run.id: run for run in again.found_runs}
         result = await runs[started.id].wait()
-        expected = "".join(f"line {number} of many\n" for number in range(1, LINES + 1)).encode()
+        expected = "".join(f"line {number} {PADDING}\n" for number in range(1, LINES + 1)).encode()
         assert (result.status, result.exit_code, result.stderr) == ("nonzero", 3, "end\n")
         assert runs[started.id].spool(STDOUT).read(0, len(expected) + 1) == expected
         result = await runs[valued.id].wait()
@@ -139,13 +145,40 @@ async def test_a_holder_that_was_killed_is_followed_by_another(
 
     (run,) = container.found_runs
     assert (run.id, run.meta) == (run_id, {"n": 1})
-    expected = "".join(f"{number}\n" for number in range(1, 400_001)).encode()
+    expected = "".join(f"{number}\n" for number in range(1, 150_001)).encode()
     result = await run.wait()
     assert (result.status, result.stdout_bytes) == ("ok", len(expected))
     assert run.spool(STDOUT).read(0, len(expected)) == expected
     assert (await container.run("x + 1", language="python", session="s")).value == "42"
 
 
+async def test_a_holder_whose_connection_broke_attaches_again(
+    kept: Kept, target: Target, tmp_path: Path
+) -> None:
+    async with proxy(tmp_path / "engine.sock", target.url) as cable:
+        engine = await DockerApiEngine.connect(cable.url)
+        container = await AsyncContainer.create(engine, kept.wanted)
+        kept.wanted = replace(kept.wanted, uid=container.uid)
+        run = await container.start("echo early; sleep 1; echo late; exit 3")
+        while "early" not in run.peek():
+            await run.news()
+        await cable.cut()
+
+        # It is never said to have ended well, nor to be gone.
+        assert (await run.wait()).status == "indeterminate"
+        with pytest.raises(SandboxDetachedError):
+            await container.run("true")
+        await cable.connect()
+        again = await AsyncContainer.reattach(engine, kept.wanted)
+        result = await again.found_runs[0].wait()
+        assert (result.status, result.exit_code, result.stdout) == ("nonzero", 3, "early\nlate\n")
+
+        await again.destroy()
+        await container.destroy()
+        await engine.aclose()
+
+
+@pytest.mark.slow
 async def test_more_output_than_is_kept_waits_for_who_comes_later(kept: Kept) -> None:
     size = 80_000_000
     container = await kept.create()
@@ -224,6 +257,7 @@ async def test_user_code_can_neither_take_the_socket_nor_use_it(kept: Kept) -> N
     assert (await again.run("echo fine")).stdout == "fine\n"
 
 
+@pytest.mark.slow
 async def test_it_is_taken_up_while_user_code_does_its_worst(kept: Kept) -> None:
     kept.wanted = replace(kept.wanted, limits=Limits(pids=64))
     container = await kept.create()
@@ -256,6 +290,20 @@ async def test_the_last_one_takes_the_light_with_him(kept: Kept) -> None:
 
     again = await kept.resume()
     assert (await again.read_file("kept.txt")).data == b"kept"
+
+
+async def test_limits_are_the_same_after_a_resume(kept: Kept) -> None:
+    show = "ulimit -u; ulimit -n; cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; true"
+    container = await kept.create()
+    before = (await container.run(show)).stdout
+
+    await container.reboot()
+    assert (await container.run(show)).stdout == before
+    await container.stop()
+    container = await kept.resume()
+    assert (await container.run(show)).stdout == before
+    await container.reboot(fresh=True)
+    assert (await container.run(show)).stdout == before
 
 
 async def test_stopping_takes_less_than_a_second(kept: Kept) -> None:
@@ -323,6 +371,7 @@ async def test_the_bridge_ends_with_either_side(kept: Kept) -> None:
     assert await eventually(only_the_agent_is_left, kept.deadline(15))
 
 
+@pytest.mark.slow
 async def test_an_idle_agent_does_not_grow(kept: Kept) -> None:
     container = await kept.create()
 
@@ -335,10 +384,10 @@ async def test_an_idle_agent_does_not_grow(kept: Kept) -> None:
             await run.wait()
             run.close()
 
-    await work(150)
+    await work(60)
     container = await kept.again(container)
     before = await resident()
-    await work(150)
+    await work(60)
     for _ in range(3):
         container = await kept.again(container)
 

@@ -154,15 +154,18 @@ class Shelf:
 
     def reserve(self, amount: int) -> bool:
         """Take room for a tape, from the oldest of ended runs if need be; or give it back."""
-        if amount > 0 and self._bytes + amount > TOTAL_BYTES:
-            for kept in self._ended.values():
-                if kept.tape.allotted and not kept.is_unfinished:
-                    kept.tape.clear()
-                    break
-            else:
-                return False
+        if amount > 0 and self._bytes + amount > TOTAL_BYTES and not self.clear_oldest():
+            return False
         self._bytes += amount
         return True
+
+    def clear_oldest(self) -> bool:
+        """Let go of the output of the oldest ended run that has a file."""
+        for kept in self._ended.values():
+            if kept.tape.allotted and not kept.is_unfinished:
+                kept.tape.clear()
+                return True
+        return False
 
     def _wake(self) -> None:
         for kept in list(self.runs.values()):
@@ -239,6 +242,7 @@ class Keep:
             return
         except OSError:
             # No descriptor is free for it: as long as it waits we would be called again and again.
+            self.shelf.clear_oldest()
             self._agent.loop.unwatch(self._listener.fileno())
             self._agent.loop.later(_PAUSE, self._listen)
 

@@ -26,12 +26,13 @@ _PLACES = ("/root", "/run", "/var", "/", "/tmp", "/dev/shm")
 class Tape:
     """Positions are bytes since the beginning: `_start` <= what is read next <= `_end`."""
 
-    def __init__(self, reserve: Callable[[int], bool]) -> None:
+    def __init__(self, reserve: Callable[[int], bool], most: int = RUN_BYTES) -> None:
         self.allotted = 0
         """Bytes of disk that it may use."""
         self.missing: Dict[int, int] = {}
         """Bytes at the beginning of each stream that it has not any more."""
         self._reserve = reserve
+        self._most = most
         self._fd: Optional[int] = None
         self._memory = bytearray(IN_MEMORY)
         self._capacity = IN_MEMORY
@@ -58,7 +59,7 @@ class Tape:
         return free - _HEAD.size * (free // self._longest() + 2)
 
     def _longest(self) -> int:
-        return min(_RECORD, self._capacity // 4)
+        return max(1, min(_RECORD, self._capacity // 4))
 
     def append(self, stream: int, data: bytes) -> None:
         """Keep some output, no more than there is room for."""
@@ -79,7 +80,7 @@ class Tape:
         """Take more disk, if nothing has been let go of yet: a ring that has turned stays as it is."""
         if not self._can_grow or self._end > self._capacity:
             return False
-        step = min(_MOST_STEP, max(_FIRST_STEP, self.allotted), RUN_BYTES - self.allotted)
+        step = min(_MOST_STEP, max(_FIRST_STEP, self.allotted), self._most - self.allotted)
         if step <= 0 or not self._reserve(step):
             return False
         try:

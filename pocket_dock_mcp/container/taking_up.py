@@ -1,0 +1,175 @@
+"""Kept containers are taken up again: one that runs, or one that has stopped."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import anyio
+
+from pocket_dock_mcp.agent.agent_process import KeptRun
+from pocket_dock_mcp.agent.agent_transport import AgentTransport
+from pocket_dock_mcp.agent.bridge import bridge
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError
+from pocket_dock_mcp.container.launch import (
+    ADOPT_DEADLINE,
+    KEPT_LABEL,
+    PAUSE,
+    READY_DEADLINE,
+    REMOVE_DEADLINE,
+    SHARED,
+    Launch,
+    NoPythonError,
+    Running,
+    check_facts,
+    start_agent,
+    start_exec,
+)
+from pocket_dock_mcp.engine.base import ContainerState, Engine
+from pocket_dock_mcp.errors import (
+    AgentError,
+    ContainerGoneError,
+    EngineConflictError,
+    EngineError,
+    InvalidArgumentError,
+    SandboxDetachedError,
+    SandboxLostError,
+    SandboxStateError,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE = 0.3
+
+
+async def resume(engine: Engine, wanted: Launch) -> Running:
+    """Start a kept container that has stopped, with the files that it has.
+
+    Raises:
+        SandboxStateError: it runs, or is not one that is kept.
+        ContainerGoneError: there is none of that name that is ours.
+        And what `launch` raises; it is left stopped then.
+    """
+    state = await _settled(engine, wanted)
+    if state.status not in ("exited", "created", "stopping"):
+        message = f"The sandbox cannot be resumed: it is {state.status}."
+        raise SandboxStateError(
+            message, hint="Attach to it again instead." if state.status == "running" else None
+        )
+    uid = wanted.uid
+    if uid is None:
+        message = "A container can be resumed only with the uid that it had: its files belong to it."
+        raise InvalidArgumentError(message)
+    start = start_exec if _is_bare(state) else start_agent
+    deadline = anyio.current_time() + REMOVE_DEADLINE
+    try:
+        while True:
+            try:
+                running = await start(engine, state.id, wanted, uid)
+                await running.transport.adopt({}, ADOPT_DEADLINE)
+                return running
+            except (EngineConflictError, SandboxLostError):
+                # Podman may still tidy up after its last end, with the new beginning in its way.
+                if anyio.current_time() > deadline:
+                    raise
+            await anyio.sleep(RETRY_PAUSE)
+            await engine.stop(state.id)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_DEADLINE):
+            await _stop(engine, state.id)
+        if isinstance(error, NoPythonError):
+            message = f"The sandbox's python3 does not work any more: {error}"
+            raise SandboxLostError(message, hint="Its files are kept; create a new one.") from error
+        raise
+
+
+async def _settled(engine: Engine, wanted: Launch) -> ContainerState:
+    """Return the state of a kept container, when the engine is done with its last end."""
+    deadline = anyio.current_time() + REMOVE_DEADLINE
+    while True:
+        state = await find_kept(engine, wanted)
+        if state.status != "stopping" or anyio.current_time() > deadline:
+            return state
+        await anyio.sleep(PAUSE)
+
+
+async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]]:
+    """Take up a kept container that runs, and return the runs that it knows of.
+
+    Raises:
+        SandboxStateError: it does not run, or cannot be taken up.
+        ContainerGoneError: there is none of that name that is ours.
+        LimitsNotEnforcedError: a limit does not hold (any more), and `enforce` is strict.
+        SandboxDetachedError: it runs and does not answer.
+        EngineError: the engine refused.
+    """
+    state = await find_kept(engine, wanted)
+    if state.status != "running":
+        raise _does_not_run(state.status)
+    if _is_bare(state):
+        message = "The sandbox cannot be attached to: its image has no python3."
+        raise SandboxStateError(message, hint="Stop it and resume it: its files are kept.")
+    try:
+        link = AgentLink(await bridge(engine, state.id))
+    except EngineConflictError as error:
+        # It has stopped just now.
+        raise _does_not_run("stopping") from error
+    try:
+        await link.wait_ready(READY_DEADLINE)
+        transport, found = await AgentTransport.rejoin(link)
+        return Running(state.id, transport, check_facts(wanted, transport.facts)), found
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await link.aclose()
+        if isinstance(error, (AgentError, RemoteError)):
+            message = f"The sandbox could not be attached to: {error} {link.diagnostics}".strip()
+            raise SandboxDetachedError(message, hint="Try again; or stop it and resume it.") from error
+        raise
+
+
+def _does_not_run(status: str) -> SandboxStateError:
+    message = f"The sandbox cannot be attached to: it is {status}."
+    return SandboxStateError(message, hint="Resume it: its files are kept.")
+
+
+async def as_made(engine: Engine, wanted: Launch) -> Launch:
+    """Return what is wanted of a kept container, with what is written on it of how it was made.
+
+    Raises: what `find_kept` raises.
+    """
+    _, _, shared = (await find_kept(engine, wanted)).labels[KEPT_LABEL].partition("-")
+    return replace(wanted, shares_uid=shared == SHARED)
+
+
+def runs_on(state: ContainerState) -> bool:
+    """Whether a kept container runs on without anybody who holds it, and can be taken up: it has an agent."""
+    return not _is_bare(state)
+
+
+def _is_bare(state: ContainerState) -> bool:
+    """Whether its image has no python3."""
+    return state.labels[KEPT_LABEL].startswith("exec")
+
+
+async def find_kept(engine: Engine, wanted: Launch) -> ContainerState:
+    """Return the state of a kept container that carries the labels that it was made with.
+
+    Raises:
+        ContainerGoneError: there is none of that name, or it is somebody else's.
+        SandboxStateError: it is not one that is kept.
+    """
+    state = await engine.inspect(wanted.name)
+    if any(state.labels.get(label) != value for label, value in wanted.labels.items()):
+        message = f"The container {wanted.name!r} is not ours."
+        raise ContainerGoneError(message)
+    if KEPT_LABEL not in state.labels:
+        message = "The sandbox is not one that is kept."
+        raise SandboxStateError(message)
+    return state
+
+
+async def _stop(engine: Engine, container_id: str) -> None:
+    try:
+        await engine.stop(container_id)
+    except EngineError as error:
+        logger.warning("could not stop container %s: %s", container_id, error)
