@@ -46,19 +46,41 @@ _MODULES = (
     "keeping",
     "main",
 )
-"""In the order of their imports."""
 
-_BOOTSTRAP = """\
-import base64, json, sys, types, zlib
-p = types.ModuleType("agent"); p.__path__ = []; sys.modules["agent"] = p; a = []
-for n, s in json.loads(zlib.decompress(base64.b85decode({packed!r}))):
-    m = types.ModuleType("agent." + n); m.__package__ = "agent"; sys.modules[m.__name__] = m
-    setattr(p, n, m); c = compile(s, "agent/" + n + ".py", "exec"); a.append((n, c)); exec(c, m.__dict__)
-p.main.main(a)
+_LOADER = """\
+class AgentLoader:
+    codes = dict()
+    def find_spec(name, path=None, target=None):
+        return spec_from_loader(name, AgentLoader) if name in AgentLoader.codes else None
+    def create_module(spec): return None
+    def exec_module(module):
+        exec(compiled(module.__name__), module.__dict__)
+p = types.ModuleType("agent"); p.__path__ = []; sys.modules["agent"] = p; sys.meta_path.insert(0, AgentLoader)
 """
+"""Loads a module when it is first imported: those that only interpreters need cost the agent nothing."""
 
-_QUICK_BOOTSTRAP = """\
+_BOOTSTRAP = (
+    """\
+import base64, json, sys, types, zlib
+from _frozen_importlib import spec_from_loader
+def compiled(name):
+    c = AgentLoader.codes[name]
+    if isinstance(c, str):
+        c = AgentLoader.codes[name] = compile(c, name.replace(".", "/") + ".py", "exec", 0, True, 2)
+    return c
+"""
+    + _LOADER
+    + """\
+AgentLoader.codes.update(json.loads(zlib.decompress(base64.b85decode({packed!r}))))
+from agent import main
+main.main(lambda: {{n: compiled(n) for n in AgentLoader.codes}})
+"""
+)
+
+_QUICK_BOOTSTRAP = (
+    """\
 import marshal, os, sys, types, zlib
+from _frozen_importlib import spec_from_loader
 def take(n):
     d = b""
     while len(d) < n:
@@ -66,22 +88,27 @@ def take(n):
         if not r: os._exit(0)
         d += r
     return d
+def compiled(name): return marshal.loads(AgentLoader.codes[name])
 v, _, d = take(int.from_bytes(take(4), "big")).partition(b"\\0")
 if v != sys.version.encode(): sys.exit("This was compiled by another Python.")
-p = types.ModuleType("agent"); p.__path__ = []; sys.modules["agent"] = p
-for n, c in marshal.loads(zlib.decompress(d)):
-    m = types.ModuleType("agent." + n); m.__package__ = "agent"; sys.modules[m.__name__] = m
-    setattr(p, n, m); exec(c, m.__dict__)
-del d
-p.main.main([])
 """
+    + _LOADER
+    + """\
+AgentLoader.codes.update(marshal.loads(zlib.decompress(d)))
+del d
+from agent import main
+main.main(dict)
+"""
+)
 
 
 @functools.cache
 def agent_argv() -> tuple[str, ...]:
     """Return the command that runs the agent: isolated, without ``site``, unbuffered."""
     inside = resources.files("pocket_dock_mcp.agent.inside")
-    sources = [(name, inside.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
+    sources = {
+        f"agent.{name}": inside.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in _MODULES
+    }
     packed = base64.b85encode(zlib.compress(json.dumps(sources).encode("utf-8"), 9)).decode("ascii")
     return ("python3", "-I", "-S", "-u", "-c", _BOOTSTRAP.format(packed=packed))
 

@@ -25,9 +25,9 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 import termios
 import time
-import traceback
 from typing import Any, ContextManager, Deque, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 MAX_DIRECTORIES = 2048
@@ -160,7 +160,7 @@ class Changes:
                         self._look_for_written(token)
                     _fill(report, token, limit, self._roots)
         except Exception:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             token.incomplete = True
         report["incomplete"] = token.incomplete
         return report
@@ -184,7 +184,7 @@ class Changes:
             if whole and self._lost:
                 self._recover()
         except Exception:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             self._miss()
 
     def _miss(self) -> None:

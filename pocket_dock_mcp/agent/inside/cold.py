@@ -9,8 +9,7 @@ import socket
 import sys
 from typing import List, NoReturn
 
-from . import dialects, interpreter
-from .zygote import forget_agent
+from . import dialects
 
 ONCE, SERVE = "once", "serve"
 SCRIPT = 60
@@ -33,7 +32,10 @@ def main(how: str) -> NoReturn:
         except OSError:
             # It has two of the three.
             pass
-    forget_agent()
+    # Here and not above: the agent itself needs neither.
+    from . import interpreter, zygote
+
+    zygote.forget_agent()
     if how == SERVE:
         status = interpreter.serve(socket.socket(fileno=CONTROL), REPORT)
     else:

@@ -1,7 +1,7 @@
 """Processes that start the user's programs for the agent, and tell it how they end.
 
 There are two: the `spawner` executes programs, the `zygote` forks interpreters. Both are forked from the
-agent before it has served anything, and like it uid 0: code of the user's uid could forge their answers.
+agent soon after its start, and like it uid 0: code of the user's uid could forge their answers.
 
 The agent itself never forks for a run. Each page that a process with a forked child writes to is copied, and
 for an agent that is busy serving, that was most of what a run cost (measured: 250 pages each).
@@ -18,7 +18,7 @@ import select
 import signal
 import socket
 import struct
-import traceback
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Union
 
 from . import children
@@ -198,7 +198,7 @@ def _be_helper(
         helper(connection, user, ceilings)
     except Exception:
         # A fault of ours; what it was goes to the engine's stderr stream.
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
 

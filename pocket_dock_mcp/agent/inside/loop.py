@@ -6,8 +6,8 @@ import heapq
 import os
 import select
 import signal
+import sys
 import time
-import traceback
 from typing import Callable, Dict, List, Optional, Tuple
 
 Callback = Callable[[], object]
@@ -102,7 +102,7 @@ def _done(callback: Callback) -> bool:
     try:
         callback()
     except Exception:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         return False
     return True
 

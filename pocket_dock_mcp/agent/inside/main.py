@@ -11,11 +11,11 @@ import errno
 import marshal
 import os
 import signal
+import socket
 import sys
-import traceback
 import zlib
 from types import CodeType
-from typing import AbstractSet, Callable, Dict, List, Optional, Set, Tuple, Union
+from typing import AbstractSet, Callable, Dict, NoReturn, Optional, Set, Union
 
 from . import (
     cells,
@@ -41,7 +41,13 @@ from .loop import READ, Loop
 from .receiving import Receiver
 from .sending import Sender
 from .spawner import be_spawner
-from .zygote import be_zygote
+
+HELPERS_AFTER = 0.2
+"""Seconds after the start, if no run wants them before: other sandboxes may be starting at the same time, and
+warming an interpreter up costs as much as all the rest."""
+
+Modules = Callable[[], Dict[str, CodeType]]
+"""Gives all modules of this program, compiled."""
 
 
 class Agent:
@@ -54,8 +60,8 @@ class Agent:
     is_warm = True
     """Whether Python runs in children of an interpreter that is there already."""
 
-    def __init__(self, compiled: List[Tuple[str, CodeType]]) -> None:
-        self._code = compiled
+    def __init__(self, modules: Modules) -> None:
+        self._modules: Optional[Modules] = modules
         self.loop = Loop(self.reap)
         self.sender = Sender(self.loop)
         self.cgroup = Cgroup()
@@ -113,7 +119,7 @@ class Agent:
             self.fail(request_id, "file", error.errno)
         except Exception:
             # A fault of ours must not end the sandbox; what it was goes to the engine's stderr stream.
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             self.fail(request_id, "agent", 0, "internal")
 
     def _compiled(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
@@ -121,11 +127,16 @@ class Agent:
 
         Only before the user is known: so no program of the user has run yet.
         """
-        packed = zlib.compress(marshal.dumps(self._code), 1) if self._code else b""
-        self.send({"kind": "reply", "id": request_id}, sys.version.encode() + b"\0" + packed)
+        modules = {} if self._modules is None else self._modules()
+        # Each for itself, so that each can wait until it is needed.
+        packed = zlib.compress(
+            marshal.dumps({name: marshal.dumps(code) for name, code in modules.items()}), 1
+        )
+        answer = sys.version.encode() + b"\0" + packed if modules else b""
+        self.send({"kind": "reply", "id": request_id}, answer if len(answer) <= wire.MAX_PAYLOAD else b"")
 
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        self._code = []
+        self._modules = None
         self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
         self.ceilings = children.Ceilings(header)
         self._environ = children.environment(self._environ, self.user.home, header["env"])
@@ -137,8 +148,9 @@ class Agent:
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
         self.send({"kind": "reply", "id": request_id, "home": self.user.home, **facts.collect(self)})
-        # Whoever waits for the answer need not wait for the helpers.
-        self.sender.flush()
+        self.loop.later(HELPERS_AFTER, self._start_helpers)
+
+    def _start_helpers(self) -> None:
         for script in (None, b"") if self.is_warm else (None,):
             self.helper_for(script)
 
@@ -205,7 +217,7 @@ class Agent:
 
     def helper_for(self, script: Optional[bytes]) -> helpers.Nursery:
         """Return the helper that starts such a run, starting it first where it is not there."""
-        helper = be_spawner if script is None else be_zygote
+        helper = be_spawner if script is None else _be_zygote
         if helper not in self._helpers:
             self._helpers[helper] = helpers.Nursery(self, helper)
         return self._helpers[helper]
@@ -387,7 +399,14 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
 }
 
 
-def main(compiled: List[Tuple[str, CodeType]]) -> None:
+def _be_zygote(connection: socket.socket, user: identity.User, ceilings: children.Ceilings) -> NoReturn:
+    # Not at the top: what only interpreters need is loaded in their own process.
+    from .zygote import be_zygote
+
+    be_zygote(connection, user, ceilings)
+
+
+def main(modules: Modules) -> None:
     if len(sys.argv) > 1:
         # Not the agent, but a program that it started this way; see `cold`.
         cold.main(sys.argv[1])
@@ -396,6 +415,6 @@ def main(compiled: List[Tuple[str, CodeType]]) -> None:
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     identity.shed_privileges()
-    agent = Agent(compiled)
+    agent = Agent(modules)
     agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
     agent.loop.run()

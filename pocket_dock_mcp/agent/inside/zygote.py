@@ -20,6 +20,8 @@ from typing import Dict, List, NoReturn
 from . import children, helpers, interpreter, wire
 from .identity import User
 
+LOADER = "AgentLoader"
+"""What loads our own modules; see ``agent/bundle.py``."""
 PRELOAD = "/usr/share/pocket-dock/preload"
 """Names of modules, one a line. Only root's word counts: what it names is imported with root's uid."""
 
@@ -150,3 +152,4 @@ def forget_agent() -> None:
     """Take our modules out of the program's sight."""
     for name in [name for name in sys.modules if name == "agent" or name.startswith("agent.")]:
         del sys.modules[name]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") != LOADER]
