@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.transport import CheckpointInfo
 from pocket_dock_mcp.errors import (
     AgentProtocolError,
     CheckpointError,
@@ -14,7 +15,6 @@ from pocket_dock_mcp.errors import (
     ProcessLimitError,
     SessionBusyError,
 )
-from pocket_dock_mcp.models import CheckpointInfo
 
 PREFIX = "cp-"
 """What ids begin with."""

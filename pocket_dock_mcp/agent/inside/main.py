@@ -15,7 +15,7 @@ import sys
 import traceback
 import zlib
 from types import CodeType
-from typing import AbstractSet, Callable, Dict, List, Optional, Set, Tuple, Union
+from typing import Callable, Dict, List, Optional, Set, Tuple, Union
 
 from . import (
     cells,
@@ -308,10 +308,6 @@ class Agent:
     def process_started(self, pid: int, program: Program) -> None:
         self._programs[pid] = program
 
-    def is_known(self, pid: int) -> bool:
-        """Whether the end of this process would be told to somebody."""
-        return pid in self._programs
-
     def process_ended(self, pid: Optional[int]) -> None:
         if pid is not None:
             self._programs.pop(pid, None)
@@ -337,11 +333,9 @@ class Agent:
             if run is not None:
                 run.on_exit(status, children.usage_of(rusage))
 
-    def kill_marked(
-        self, marker: Optional[int], done: Callable[[int], object], spared: AbstractSet[int] = frozenset()
-    ) -> None:
+    def kill_marked(self, marker: Optional[int], done: Callable[[int], object]) -> None:
         """Kill all processes with this marker (None: all of the user's); tell `done` how many there were."""
-        killing.Kill(self, marker, done, spared).step()
+        killing.Kill(self, marker, done).step()
 
     def kill_descendants(self, marker: int, done: Callable[[int], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
