@@ -61,7 +61,7 @@ _WHY: dict[str, tuple[type[PocketDockError], str, str]] = {
     "tampered": (
         CheckpointError,
         "The session {session!r} did not fork as it should.",
-        "Something that it has run interferes: functions that run at a fork, or a subreaper.",
+        "Memory ran out, or something that it has run interferes: functions that run at a fork, a subreaper.",
     ),
 }
 
