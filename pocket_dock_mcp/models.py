@@ -169,15 +169,6 @@ class SessionInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointInfo:
-    """A copy of a session's interpreter that can be gone back to."""
-
-    id: str
-    session: str
-    """The name of the session that it is of, which need not be alive any more."""
-
-
-@dataclass(frozen=True, slots=True)
 class RunResult:
     """How one run ended and what it printed."""
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import secrets
 
+import anyio
+
 from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.transport import CheckpointInfo
 from pocket_dock_mcp.errors import (
+    AgentError,
     AgentProtocolError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -14,7 +18,6 @@ from pocket_dock_mcp.errors import (
     ProcessLimitError,
     SessionBusyError,
 )
-from pocket_dock_mcp.models import CheckpointInfo
 
 PREFIX = "cp-"
 """What ids begin with."""
@@ -58,7 +61,7 @@ _WHY: dict[str, tuple[type[PocketDockError], str, str]] = {
     "tampered": (
         CheckpointError,
         "The session {session!r} did not fork as it should.",
-        "Something that it has run interferes: functions that run at a fork, or a subreaper.",
+        "Memory ran out, or something that it has run interferes: functions that run at a fork, a subreaper.",
     ),
 }
 
@@ -72,7 +75,12 @@ class AgentCheckpoints:
     async def make(self, session: str) -> str:
         """Copy a session."""
         checkpoint_id = PREFIX + secrets.token_hex(8)
-        await self._ask("make", session, checkpoint_id)
+        try:
+            await self._ask("make", session, checkpoint_id)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._abandon(checkpoint_id)
+            raise
         return checkpoint_id
 
     async def restore(self, session: str, checkpoint_id: str) -> None:
@@ -93,6 +101,14 @@ class AgentCheckpoints:
             CheckpointInfo(str(one.get("id"))[:_MAX_ID], str(one.get("session"))[:_MAX_ID])
             for one in found[:MAX_LISTED]
         ]
+
+    async def _abandon(self, checkpoint_id: str) -> None:
+        """End what nobody will ever know the id of."""
+        try:
+            await self.drop(checkpoint_id)
+        except AgentError:
+            # The link is dead, and it goes with its session at the latest.
+            pass
 
     async def _ask(self, do: str, session: str, checkpoint_id: str) -> Header:
         fields = {"do": do, "session": session, "checkpoint": checkpoint_id}

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 from pocket_dock_mcp.errors import AgentError
 from pocket_dock_mcp.models import (
-    CheckpointInfo,
     Facts,
     FileContent,
     FileEntry,
@@ -127,6 +126,15 @@ class Process(Protocol):
 
     def forget(self) -> None:
         """Its output is of no use any more, to nobody who comes later either. Idempotent, and quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A copy of a session's interpreter that can be gone back to."""
+
+    id: str
+    session: str
+    """The name of the session that it is of, which need not be alive any more."""
 
 
 class Checkpoints(Protocol):

@@ -7,11 +7,10 @@ nor connections. What is outside of the process is not part of it: files, and me
 from __future__ import annotations
 
 from pocket_dock_mcp.agent.agent_checkpoints import PREFIX
-from pocket_dock_mcp.agent.transport import Checkpoints, Program, Transport
+from pocket_dock_mcp.agent.transport import CheckpointInfo, Checkpoints, Program, Transport
 from pocket_dock_mcp.container.arguments import checked_session
 from pocket_dock_mcp.container.holding import HeldContainer
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import CheckpointInfo
 
 
 class Checkpointing(HeldContainer):

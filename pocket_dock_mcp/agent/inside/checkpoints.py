@@ -120,17 +120,18 @@ class Restoring:
     def _on_forked(self, pid: int) -> None:
         """The process is there. Who has been the session until now ends, and then it is its turn."""
         kept, agent = self._kept, self._agent
-        if agent.sessions.find(kept.session) is not self._old:
-            # It died meanwhile, and another was begun.
+        current = agent.sessions.find(kept.session)
+        if not agent.checkpoints.has(kept) or (current is not None and current is not self._old):
+            # All was ended meanwhile, or the session has died and another was begun.
             with agent.user:
                 forks.send(pid, signal.SIGKILL)
-            self._on_failed("busy")
+            self._on_failed("died" if current is None else "busy")
             return
         kept.fork = None
         kept.signal(signal.SIGSTOP)
         revived = Revived(kept.line, pid, self._ends.outputs, self._control, kept.cells)
         self._new = agent.sessions.revive(kept.session, revived)
-        if self._old is None:
+        if self._old is None or current is None:
             self._finish()
             return
         kept.line.kept.add(pid)
@@ -164,6 +165,10 @@ class Checkpoints:
     def pids(self) -> Set[int]:
         """Of their processes."""
         return {kept.pid for kept in self._all.values() if kept.pid is not None}
+
+    def has(self, kept: Checkpoint) -> bool:
+        """Whether it can still be restored."""
+        return self._all.get(kept.id) is kept
 
     def serve(self, request_id: int, header: wire.Header) -> None:
         """Do what a request says: make one, restore one, drop one, or list them."""

@@ -6,13 +6,17 @@ import os
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 from . import freezing, killing
 from .loop import READ, Timer
 
 if TYPE_CHECKING:
+    from .checkpoints import Checkpoint
     from .main import Agent
+    from .sessions import Session
+
+    Member = Union[Session, Checkpoint]
 
 DEADLINE = 6.0
 """Seconds for a fork: the user's functions that are called for it are part of it."""
@@ -27,15 +31,15 @@ class Line:
         self.marker = agent.markers.take()
         self.kept: Set[int] = set()
         """Pids that outlive the session's process: of checkpoints, and of what takes its place."""
-        self._members: Set[object] = set()
+        self._members: Set[Member] = set()
         self._was_shared = False
         self._killing: List[Callable[[int], object]] = []
 
-    def join(self, member: object) -> None:
+    def join(self, member: Member) -> None:
         self._was_shared = self._was_shared or bool(self._members)
         self._members.add(member)
 
-    def leave(self, member: object) -> None:
+    def leave(self, member: Member) -> None:
         """The last one makes the marker free for others."""
         self._members.discard(member)
         if self._members:
@@ -46,6 +50,10 @@ class Line:
         else:
             self._agent.markers.give_back(self.marker)
 
+    def has(self, pid: int) -> bool:
+        """Whether this is the process of one of its members already."""
+        return any(member.pid == pid for member in self._members)
+
     def kill(self, done: Callable[[int], object]) -> None:
         """Kill all but those that are kept, and tell when none is left.
 
@@ -53,7 +61,7 @@ class Line:
         """
         self._killing.append(done)
         if len(self._killing) == 1:
-            self._agent.kill_marked(self.marker, self._killed, self.kept)
+            killing.Kill(self._agent, self.marker, self._killed, self.kept).step()
 
     def _killed(self, found: int) -> None:
         killing, self._killing = self._killing, []
@@ -131,7 +139,7 @@ class Fork:
     def _see(self, pid: int) -> None:
         """Believe that the process is what it says if it is of this session, our child and nobody else."""
         is_ours = killing.carries(pid, self._line.marker) and killing.parent(pid) == os.getpid()
-        if not is_ours or self._agent.is_known(pid):
+        if not is_ours or self._line.has(pid):
             self.fail("tampered")
         elif self._is_over():
             self._done(pid)

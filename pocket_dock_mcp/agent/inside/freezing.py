@@ -16,7 +16,7 @@ import socket
 import sys
 from stat import S_ISCHR, S_ISDIR, S_ISREG
 from time import monotonic, sleep
-from typing import Any, Callable, List, NoReturn, Optional
+from typing import Any, Callable, List, Optional
 
 READY, FORKED, THREADS, FAILED = b"ready", b"forked", b"threads %d", b"failed %d"
 """What is said to the agent: by the fork, and by whoever has forked it, or could not."""
@@ -126,21 +126,18 @@ def _be_kept(channel: socket.socket, adopt: Adopt) -> None:
             try:
                 fds = _order(channel)
                 if _fork_off():
-                    posix.setsid()
-                    adopt(fds)
-                    channel.send(READY)
-                    return
+                    break
                 channel.send(FORKED)
             except OSError as error:
                 channel.send(FAILED % (error.errno or errno.EAGAIN))
             for fd in fds:
                 posix.close(fd)
+        posix.setsid()
+        adopt(fds)
+        channel.send(READY)
     except BaseException:
-        _leave()
-
-
-def _leave() -> NoReturn:
-    posix._exit(1)
+        # Nothing that is left of it could be believed.
+        posix._exit(1)
 
 
 def _order(channel: socket.socket) -> List[int]:
@@ -200,5 +197,9 @@ def _random_numbers() -> Any:
 
 
 def _restore_random_numbers(state: Any) -> None:
-    if state is not None:
-        sys.modules["random"].setstate(state)
+    module: Any = sys.modules.get("random")
+    try:
+        if state is not None:
+            module.setstate(state)
+    except Exception:
+        pass

@@ -15,7 +15,7 @@ import socket
 import sys
 import zlib
 from types import CodeType
-from typing import AbstractSet, Callable, Dict, NoReturn, Optional, Set, Union
+from typing import Callable, Dict, NoReturn, Optional, Set, Union
 
 from . import (
     cells,
@@ -322,10 +322,6 @@ class Agent:
     def process_started(self, pid: int, program: Program) -> None:
         self._programs[pid] = program
 
-    def is_known(self, pid: int) -> bool:
-        """Whether the end of this process would be told to somebody."""
-        return pid in self._programs
-
     def process_ended(self, pid: Optional[int]) -> None:
         if pid is not None:
             self._programs.pop(pid, None)
@@ -351,11 +347,9 @@ class Agent:
             if run is not None:
                 run.on_exit(status, children.usage_of(rusage))
 
-    def kill_marked(
-        self, marker: Optional[int], done: Callable[[int], object], spared: AbstractSet[int] = frozenset()
-    ) -> None:
+    def kill_marked(self, marker: Optional[int], done: Callable[[int], object]) -> None:
         """Kill all processes with this marker (None: all of the user's); tell `done` how many there were."""
-        killing.Kill(self, marker, done, spared).step()
+        killing.Kill(self, marker, done).step()
 
     def kill_descendants(self, marker: int, done: Callable[[int], object]) -> None:
         """Like `kill_marked`, for a run whose program has ended: mostly there is nobody to look for."""
