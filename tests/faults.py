@@ -124,7 +124,8 @@ class FaultyProxy:
             await asyncio.gather(
                 self._pump(line, "up", reader, far_writer), self._pump(line, "down", far_reader, writer)
             )
-        except (_CutError, OSError):
+        except (_CutError, OSError, RuntimeError):
+            # The last: of asyncio, for what is written when its end has been announced.
             _abort(line)
         finally:
             self._lines.discard(line)
@@ -206,13 +207,9 @@ class FaultyProxy:
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    try:
-        if data:
-            writer.write(data)
-            await writer.drain()
-    except RuntimeError:
-        # Its end was announced meanwhile.
-        raise _CutError from None
+    if data:
+        writer.write(data)
+        await writer.drain()
 
 
 def _abort(line: _Line) -> None:

@@ -82,7 +82,7 @@ class Operation:
         """See how much is transferred, so that faults are where something happens."""
         streams = [passed for head, passed in traffic if "/attach" in head]
         if self.on_stream and streams:
-            self._more(None, streams[0])
+            self._more(None, max(streams, key=lambda passed: passed["down"]))
         for number, (_head, passed) in enumerate([] if self.on_stream else traffic):
             self._more(number, passed)
 
@@ -106,6 +106,13 @@ async def connect(bench: Bench) -> str:
         return "ok"
     finally:
         await engine.aclose()
+
+
+async def _alone(bench: Bench) -> None:
+    kept = await bench.living()
+    for other in bench.manager.list_sandboxes(bench.owner):
+        if other is not kept:
+            await bench.manager.kill(bench.owner, other.id)
 
 
 async def create(bench: Bench) -> str:
@@ -204,7 +211,7 @@ async def execs(bench: Bench) -> str:
 
 OPERATIONS: dict[str, Operation] = {
     "connect": Operation(connect, _nothing),
-    "create": Operation(create, _living),
+    "create": Operation(create, _alone),
     "run": Operation(run, on_stream=True),
     "files": Operation(files, on_stream=True),
     "listing": Operation(listing, on_stream=True),
