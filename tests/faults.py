@@ -31,6 +31,8 @@ class Fault:
     """After so many bytes of that way."""
     connection: int | None = 0
     """The so manieth that is opened from now on; None for the stream of a container that is open already."""
+    about: str = ""
+    """If given, it is the next connection instead whose first line has this in it."""
     status: int = 500
     """Of an `answer`, which takes the place of the engine's: the engine has not heard the request, or, in an
     `answer after`, has done what it was asked for."""
@@ -116,7 +118,7 @@ class FaultyProxy:
             return
         line = _Line(writer, far_writer)
         fault = self._armed
-        if fault is not None and fault.connection == self._opened:
+        if fault is not None and not fault.about and fault.connection == self._opened:
             line.fault = fault
         self._opened += 1
         self._lines.add(line)
@@ -155,6 +157,9 @@ class FaultyProxy:
     def _learn(self, line: _Line, data: bytes) -> None:
         line.head = data.partition(b"\r\n")[0]
         line.is_stream = b"/attach" in line.head
+        fault = self._armed
+        if fault is not None and fault.about and fault.about.encode() in line.head:
+            line.fault, self._armed = fault, None
         self.traffic.append((line.head.decode("latin-1"), line.passed))
 
     async def _strike(
