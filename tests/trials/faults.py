@@ -129,7 +129,12 @@ class Worker:
         proxy = FaultyProxy(home / "sock", self._url, self._rng)
         await proxy.connect()
         try:
-            settings = Settings(state_dir=home / "state", max_sandboxes=100, max_snapshots=100)
+            settings = Settings(
+                state_dir=home / "state",
+                max_sandboxes=100,
+                max_snapshots=100,
+                pool_mb=self._rng.choice([0, 0, 256]),
+            )
             async with Manager(settings, lambda: DockerApiEngine.connect(proxy.url)) as manager:
                 bench = Bench(manager, proxy, self._url, OWNER, SandboxRequest(image=self._image), self._rng)
                 for operation in operations:
@@ -167,6 +172,8 @@ class Worker:
         took = time.monotonic() - began
         self._report.slowest[name] = max(took, self._report.slowest.get(name, 0.0))
         self._report.runs[name] += 1
+        if (done := self._report.runs.total()) % 100 == 0:
+            print(f"{done} runs, {len(self._report.violations)} violations", flush=True)
         if proxy.has_struck:
             self._report.struck[fault.kind] += 1
         operation.learn(proxy.traffic)

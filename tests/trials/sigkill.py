@@ -118,6 +118,8 @@ class Chain:
         await server.kill()
         began = time.monotonic()
         self._report.kills[phase] += 1
+        if (done := self._report.kills.total()) % 20 == 0:
+            print(f"{done} kills, {len(self._report.violations)} violations", flush=True)
         dead = self.learn_dead()
         await self._expect_stopped(began)
         visitors = Foreigners(self._api, image, self._rng)
