@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ Kind = Literal[
 ]
 Way = Literal["up", "down"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Cut = Callable[[], Awaitable[None]]
 
 _REASONS = {404: "Not Found", 409: "Conflict", 500: "Internal Server Error", 503: "Service Unavailable"}
 
@@ -24,7 +25,8 @@ _REASONS = {404: "Not Found", 409: "Conflict", 500: "Internal Server Error", 503
 class Fault:
     """What is to happen, and when."""
 
-    kind: Kind
+    kind: Kind | Literal["cut"]
+    """A cut is the end of all connections, and of the engine if the proxy knows how to kill it."""
     way: Way = "down"
     """Up is to the engine, down is to us."""
     offset: int = 0
@@ -70,23 +72,30 @@ class FaultyProxy:
         self._armed: Fault | None = None
         self._opened = 0
         self._lifted = asyncio.Event()
+        self.on_cut: Cut | None = None
+        """Kills the engine itself."""
         self.has_struck = False
         """Whether the fault has happened: an operation may be over before its offset is reached."""
         self.traffic: list[tuple[str, dict[Way, int]]] = []
         """Of each connection since `arm`: its first line, and the bytes in both ways."""
 
     async def connect(self) -> None:
-        """Listen and forward."""
+        """Listen and forward; after a cut, again."""
+        self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, self._path)
 
     async def aclose(self) -> None:
         """End everything."""
         self.lift()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Break every connection and refuse new ones: what a dead engine looks like."""
         if self._server is not None:
             self._server.close()
+        self._path.unlink(missing_ok=True)
         for line in list(self._lines):
             _abort(line)
-        self._path.unlink(missing_ok=True)
 
     def arm(self, fault: Fault | None) -> None:
         """Prepare a fault; None just counts what is transferred."""
@@ -167,6 +176,11 @@ class FaultyProxy:
     ) -> None:
         if fault.kind in ("answer", "answer after"):
             await self._answer(line, fault, writer, before + after)
+            raise _CutError
+        if fault.kind == "cut":
+            if self.on_cut is not None:
+                await self.on_cut()
+            await self.cut()
             raise _CutError
         await _write(writer, before)
         if fault.kind == "latency":

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 """Seconds until it is tried again. It doubles with each attempt, up to:"""
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 10.0
 START_PAUSE = 2.0
 """Seconds from the start in which no engine is touched for it: hosts wait for an answer to `initialize`."""
 
