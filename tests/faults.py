@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ Kind = Literal[
 ]
 Way = Literal["up", "down"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Cut = Callable[[], Awaitable[None]]
 
 _REASONS = {404: "Not Found", 409: "Conflict", 500: "Internal Server Error", 503: "Service Unavailable"}
 
@@ -24,13 +25,16 @@ _REASONS = {404: "Not Found", 409: "Conflict", 500: "Internal Server Error", 503
 class Fault:
     """What is to happen, and when."""
 
-    kind: Kind
+    kind: Kind | Literal["cut"]
+    """A cut is the end of all connections, and of the engine if the proxy knows how to kill it."""
     way: Way = "down"
     """Up is to the engine, down is to us."""
     offset: int = 0
     """After so many bytes of that way."""
     connection: int | None = 0
     """The so manieth that is opened from now on; None for the stream of a container that is open already."""
+    about: str = ""
+    """If given, it is the next connection instead whose first line has this in it."""
     status: int = 500
     """Of an `answer`, which takes the place of the engine's: the engine has not heard the request, or, in an
     `answer after`, has done what it was asked for."""
@@ -68,23 +72,30 @@ class FaultyProxy:
         self._armed: Fault | None = None
         self._opened = 0
         self._lifted = asyncio.Event()
+        self.on_cut: Cut | None = None
+        """Kills the engine itself."""
         self.has_struck = False
         """Whether the fault has happened: an operation may be over before its offset is reached."""
         self.traffic: list[tuple[str, dict[Way, int]]] = []
         """Of each connection since `arm`: its first line, and the bytes in both ways."""
 
     async def connect(self) -> None:
-        """Listen and forward."""
+        """Listen and forward; after a cut, again."""
+        self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, self._path)
 
     async def aclose(self) -> None:
         """End everything."""
         self.lift()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Break every connection and refuse new ones: what a dead engine looks like."""
         if self._server is not None:
             self._server.close()
+        self._path.unlink(missing_ok=True)
         for line in list(self._lines):
             _abort(line)
-        self._path.unlink(missing_ok=True)
 
     def arm(self, fault: Fault | None) -> None:
         """Prepare a fault; None just counts what is transferred."""
@@ -116,7 +127,7 @@ class FaultyProxy:
             return
         line = _Line(writer, far_writer)
         fault = self._armed
-        if fault is not None and fault.connection == self._opened:
+        if fault is not None and not fault.about and fault.connection == self._opened:
             line.fault = fault
         self._opened += 1
         self._lines.add(line)
@@ -124,7 +135,8 @@ class FaultyProxy:
             await asyncio.gather(
                 self._pump(line, "up", reader, far_writer), self._pump(line, "down", far_reader, writer)
             )
-        except (_CutError, OSError):
+        except (_CutError, OSError, RuntimeError):
+            # The last: of asyncio, for what is written when its end has been announced.
             _abort(line)
         finally:
             self._lines.discard(line)
@@ -154,6 +166,9 @@ class FaultyProxy:
     def _learn(self, line: _Line, data: bytes) -> None:
         line.head = data.partition(b"\r\n")[0]
         line.is_stream = b"/attach" in line.head
+        fault = self._armed
+        if fault is not None and fault.about and fault.about.encode() in line.head:
+            line.fault, self._armed = fault, None
         self.traffic.append((line.head.decode("latin-1"), line.passed))
 
     async def _strike(
@@ -161,6 +176,11 @@ class FaultyProxy:
     ) -> None:
         if fault.kind in ("answer", "answer after"):
             await self._answer(line, fault, writer, before + after)
+            raise _CutError
+        if fault.kind == "cut":
+            if self.on_cut is not None:
+                await self.on_cut()
+            await self.cut()
             raise _CutError
         await _write(writer, before)
         if fault.kind == "latency":
@@ -206,13 +226,9 @@ class FaultyProxy:
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    try:
-        if data:
-            writer.write(data)
-            await writer.drain()
-    except RuntimeError:
-        # Its end was announced meanwhile.
-        raise _CutError from None
+    if data:
+        writer.write(data)
+        await writer.drain()
 
 
 def _abort(line: _Line) -> None:

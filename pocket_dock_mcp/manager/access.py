@@ -109,6 +109,8 @@ class EngineAccess:
         try:
             with anyio.move_on_after(SWEEP_DEADLINE):
                 await self.sweep(engine)
+            # Nothing is awaited from here on: who closes us finds a journal to close, or none is begun.
+            self._require_open()
             if self.journal is not None and self.journal.is_open_about_another(engine.info.identity):
                 # It stays for whoever reaches that engine again.
                 self.journal.close()
@@ -116,7 +118,6 @@ class EngineAccess:
             if self.journal is None:
                 self.journal = Journal(self._instances)
             self.journal.use_engine(engine.info.identity)
-            self._require_open()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await engine.aclose()

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -172,6 +172,15 @@ def dead_records(directory: Path) -> Iterator[Iterator[tuple[Path, Record]]]:
                     yield path, record
 
     yield walk()
+
+
+def settle(path: Path, names: Collection[str]) -> None:
+    """Note in a dead process's record, which is held, what is settled; it does not get younger by that."""
+    before = path.stat()
+    with path.open("a", encoding="utf-8") as file:
+        # On a line of its own: the process may have died in the middle of one.
+        file.write("\n" + "".join(json.dumps({"settled": name}) + "\n" for name in names))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _parse(instance: str, text: str) -> Record:

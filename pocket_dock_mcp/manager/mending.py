@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 """Seconds until it is tried again. It doubles with each attempt, up to:"""
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 10.0
 START_PAUSE = 2.0
 """Seconds from the start in which no engine is touched for it: hosts wait for an answer to `initialize`."""
 
@@ -34,6 +34,7 @@ class Mender:
         self._owed: dict[str, float] = {}
         """Names of intents that are not settled, and since when nothing more is asked for them."""
         self._news = anyio.Event()
+        self._working = anyio.Lock()
 
     def owe(self, name: str) -> None:
         """Take over an intent of this process that was to be undone, and may not be."""
@@ -61,15 +62,16 @@ class Mender:
 
     async def settle(self) -> bool:
         """Try once, and return whether nothing is left."""
-        try:
-            access = await self._access.ready()
-            await self._pay(access)
-            if not self._access.is_clean:
-                await self._access.sweep(access.engine)
-        except (PocketDockError, OSError) as error:
-            self._access.note(error)
-            logger.info("could not clear away yet: %s", error)
-            return False
+        async with self._working:
+            try:
+                access = await self._access.ready()
+                await self._pay(access)
+                if not self._access.is_clean:
+                    await self._access.sweep(access.engine)
+            except (PocketDockError, OSError) as error:
+                self._access.note(error)
+                logger.info("could not clear away yet: %s", error)
+                return False
         return self._access.is_clean and not self._owed
 
     @property

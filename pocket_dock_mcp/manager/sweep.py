@@ -26,7 +26,7 @@ from pocket_dock_mcp.errors import (
     ImageError,
     ImageNotFoundError,
 )
-from pocket_dock_mcp.manager.journal import Intent, Kind, dead_records
+from pocket_dock_mcp.manager.journal import Intent, Kind, dead_records, settle
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ async def sweep(
             all_of_it.left += done.left
             if not done.left:
                 path.unlink(missing_ok=True)
+            elif settled := record.intents.keys() - {intent.name for intent in done.left}:
+                settle(path, settled)
     if all_of_it.removed:
         names = ", ".join(all_of_it.removed)
         logger.info("removed %d leftovers of earlier processes: %s", len(all_of_it.removed), names)

@@ -68,7 +68,14 @@ class Api:
         return await self._labelled("images/json", label)
 
     async def _labelled(self, path: str, label: str, **query: str) -> list[dict[str, Any]]:
-        return list(await self.call("GET", path, filters=json.dumps({"label": [label]}), **query))
+        for _ in range(5):
+            try:
+                return list(await self.call("GET", path, filters=json.dumps({"label": [label]}), **query))
+            except RefusedError as refused:
+                # Podman fails to list when something is removed meanwhile.
+                if refused.status != 500:
+                    raise
+        raise TimeoutError(f"the engine cannot list {path}")
 
     async def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return what the engine tells of a container, image, volume or network; None if there is none."""

@@ -6,6 +6,8 @@ import random
 import secrets
 from typing import Any
 
+import anyio
+
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from tests.engines import LABELS
 from tests.lab import tar_of
@@ -97,7 +99,11 @@ class Foreigners:
         return {name for kind, name in self._made if kind == "containers"}
 
     async def leave(self) -> None:
-        """Remove them all."""
+        """Remove them all, whatever happens."""
+        with anyio.CancelScope(shield=True):
+            await self._leave()
+
+    async def _leave(self) -> None:
         for kind, name in list(self._made):
             try:
                 force = {"force": "1"} if kind == "containers" else {}

@@ -38,6 +38,11 @@ def _read(pid: int, what: str) -> bytes:
         return b""
 
 
+def slowness() -> float:
+    """Return how many times as long as on an idle machine something may take, by what else runs on it."""
+    return max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
+
+
 def descriptors() -> int:
     """Return how many file descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))

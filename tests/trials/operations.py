@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,10 @@ async def _living(bench: Bench) -> None:
     await bench.living()
 
 
+_Place = tuple[int | None, dict[Way, int]]
+"""A connection by its number, or the stream that is open already; and the bytes in both ways."""
+
+
 @dataclass
 class Operation:
     """Something that can be done while a fault happens."""
@@ -75,28 +80,28 @@ class Operation:
     """Do what belongs to it and is to go well."""
     on_stream: bool = False
     """Whether it is done over the stream of a container that is open already."""
-    sizes: dict[int | None, dict[Way, int]] = field(default_factory=dict)
-    """Bytes that were seen, by connection and way."""
+    seen: deque[list[_Place]] = field(default_factory=lambda: deque(maxlen=20))
+    """What its latest runs without a fault have transferred."""
 
     def learn(self, traffic: Sequence[tuple[str, dict[Way, int]]]) -> None:
         """See how much is transferred, so that faults are where something happens."""
-        streams = [passed for head, passed in traffic if "/attach" in head]
-        if self.on_stream and streams:
-            self._more(None, streams[0])
-        for number, (_head, passed) in enumerate([] if self.on_stream else traffic):
-            self._more(number, passed)
-
-    def _more(self, connection: int | None, passed: dict[Way, int]) -> None:
-        sizes = self.sizes.setdefault(connection, {"up": 0, "down": 0})
-        for way, count in passed.items():
-            sizes[way] = max(sizes[way], min(count, 100_000))
+        if self.on_stream:
+            streams = [passed for head, passed in traffic if "/attach" in head]
+            places: list[_Place] = (
+                [(None, max(streams, key=lambda passed: passed["down"]))] if streams else []
+            )
+        else:
+            places = [(number, passed) for number, (_head, passed) in enumerate(traffic)]
+        if places:
+            self.seen.append([(number, dict(passed)) for number, passed in places])
 
     def place(self, rng: random.Random) -> tuple[int | None, Way, int]:
-        """Return a connection, a way, and how many bytes to expect there at most."""
-        default: int | None = None if self.on_stream else 0
-        connection = rng.choice(list(self.sizes) or [default])
+        """Return a connection, a way, and how many bytes to expect there."""
         way: Way = rng.choice(["up", "down", "down"])
-        return connection, way, self.sizes.get(connection, {"up": 200, "down": 300})[way]
+        if not self.seen:
+            return (None if self.on_stream else 0), way, 200
+        connection, passed = rng.choice(rng.choice(self.seen))
+        return connection, way, passed[way]
 
 
 async def connect(bench: Bench) -> str:
@@ -106,6 +111,13 @@ async def connect(bench: Bench) -> str:
         return "ok"
     finally:
         await engine.aclose()
+
+
+async def _alone(bench: Bench) -> None:
+    kept = await bench.living()
+    for other in bench.manager.list_sandboxes(bench.owner):
+        if other is not kept:
+            await bench.manager.kill(bench.owner, other.id)
 
 
 async def create(bench: Bench) -> str:
@@ -205,7 +217,7 @@ async def execs(bench: Bench) -> str:
 
 OPERATIONS: dict[str, Operation] = {
     "connect": Operation(connect, _nothing),
-    "create": Operation(create, _living),
+    "create": Operation(create, _alone),
     "run": Operation(run, on_stream=True),
     "files": Operation(files, on_stream=True),
     "listing": Operation(listing, on_stream=True),

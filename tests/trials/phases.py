@@ -105,6 +105,21 @@ async def files(server: Server, rng: random.Random) -> None:
     server.send("run_command", command="head -c 50000000 /dev/zero | tr '\\0' x")
 
 
+async def filling(server: Server, rng: random.Random) -> None:
+    """It launches containers ahead, as many as were asked for lately."""
+    await server.initialize()
+    for _ in range(rng.choice([1, 2])):
+        made = await server.call("create_sandbox")
+        await server.call("kill", sandbox_id=made["sandbox_id"])
+
+
+async def comparing(server: Server, rng: random.Random) -> None:
+    """It makes a container of its own to compare with."""
+    await idle(server, rng)
+    await server.call("write_file", path="new", content="new")
+    server.send("diff")
+
+
 PHASES: dict[str, Phase] = {
     "starting": Phase(starting, 1.2),
     "idle": Phase(idle, 0.2),
@@ -119,4 +134,6 @@ PHASES: dict[str, Phase] = {
     "killing": Phase(killing, 0.3),
     "ending": Phase(ending, 0.4),
     "files": Phase(files, 0.6),
+    "filling": Phase(filling, 1.2),
+    "comparing": Phase(comparing, 0.8),
 }

@@ -32,12 +32,12 @@ from pocket_dock_mcp.manager.snapshots import SnapshotStore
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
 from tests.trials.api import Api
 from tests.trials.foreign import STATES, Foreigners
-from tests.trials.host import files_under, processes_about, processes_with
+from tests.trials.host import files_under, processes_about, processes_with, slowness
 from tests.trials.phases import PHASES
 from tests.trials.server import Server
 
 RUNNING_LIMIT_S = 2.0
-SWEPT_LIMIT_S = 15.0
+SWEPT_LIMIT_S = 20.0
 """Seconds from the next start in which all must be gone. A server that nobody uses waits for 2 s first."""
 FIRST_CALL = 0.7
 """How often the next server is used at once; else it is left to sweep by itself."""
@@ -50,14 +50,18 @@ class Report:
     kills: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     seconds_to_stop: list[float] = field(default_factory=list)
+    seconds_to_sweep: list[float] = field(default_factory=list)
     leftovers: Counter[str] = field(default_factory=Counter)
     """What there was for the next start to sweep: a trial that never leaves anything proves little."""
 
     def __str__(self) -> str:
+        late = sum(seconds > RUNNING_LIMIT_S for seconds in self.seconds_to_stop)
         slowest = max(self.seconds_to_stop, default=0.0)
         lines = [
             f"{self.kills.total()} kills: " + ", ".join(f"{n} {phase}" for phase, n in self.kills.items()),
             f"the last container of ours stopped at most {slowest:.2f} s after the kill",
+            f"after more than {RUNNING_LIMIT_S:g} s, which a busy machine excuses: {late} times",
+            f"the next start took at most {max(self.seconds_to_sweep, default=0.0):.1f} s until all was gone",
             "swept at the next start: " + (", ".join(f"{n} {w}" for w, n in self.leftovers.items()) or "-"),
             f"{len(self.violations)} violations",
         ]
@@ -92,18 +96,21 @@ class Chain:
             "POCKET_DOCK_MAX_SNAPSHOTS": "10000",
         }
 
-    async def run(self, phases: Sequence[str], image: str) -> None:
-        """Kill one server in each of these phases, and end the last one as a client does."""
+    async def run(self, phases: Sequence[str], image: str, ends: float) -> None:
+        """Kill one server in each of these phases, while there is time; end the last as a client does."""
         self._residents = Foreigners(self._api, image, self._rng)
         await self._residents.settle_in("0123456789abcdef")
         server = await Server.start(self._environ)
         try:
             for phase in phases:
+                if time.monotonic() > ends:
+                    break
                 self._what = phase
                 server = await self._trial(server, phase, image)
             await self._end(server)
         finally:
-            await server.kill()
+            with anyio.CancelScope(shield=True):
+                await server.kill()
             await self._residents.leave()
 
     async def _trial(self, server: Server, phase: str, image: str) -> Server:
@@ -118,6 +125,8 @@ class Chain:
         await server.kill()
         began = time.monotonic()
         self._report.kills[phase] += 1
+        if (done := self._report.kills.total()) % 20 == 0:
+            print(f"{done} kills, {len(self._report.violations)} violations", flush=True)
         dead = self.learn_dead()
         await self._expect_stopped(began)
         visitors = Foreigners(self._api, image, self._rng)
@@ -190,7 +199,7 @@ class Chain:
                 self._violation("a container runs 30 s after its server was killed")
                 return
             await anyio.sleep(0.05)
-        if asked > RUNNING_LIMIT_S:
+        if asked > RUNNING_LIMIT_S * slowness():
             self._violation(
                 f"the last container stopped only after {asked:.1f} s; load {os.getloadavg()[0]:.1f}"
             )
@@ -202,10 +211,11 @@ class Chain:
             made = await successor.call("create_sandbox")
             await successor.call("kill", sandbox_id=made["sandbox_id"])
         while left := await self.left(visitors):
-            if time.monotonic() - began > SWEPT_LIMIT_S:
+            if time.monotonic() - began > SWEPT_LIMIT_S * slowness():
                 self._violation("left after the next start: " + "; ".join(left))
                 return
             await anyio.sleep(0.1)
+        self._report.seconds_to_sweep.append(time.monotonic() - began)
 
     async def left(self, *foreign: Foreigners) -> list[str]:
         """Say what is there that should not be, once a successor has swept."""
@@ -287,6 +297,7 @@ async def trial(
     parallel: int = 1,
     phases: Sequence[str] = tuple(PHASES),
     image: str | None = None,
+    minutes: float = 24 * 60,
 ) -> Report:
     """Kill `count` servers, spread over the phases evenly and in random order."""
     report = Report()
@@ -300,7 +311,7 @@ async def trial(
                 home = Path(scratch, str(number))
                 home.mkdir()
                 chain = Chain(url, home, rng.randrange(2**32), report)
-                group.start_soon(chain.run, todo[number::parallel], image)
+                group.start_soon(chain.run, todo[number::parallel], image, time.monotonic() + 60 * minutes)
     return report
 
 
@@ -311,13 +322,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--phase", action="append", choices=list(PHASES), help="only this one (repeatable)")
+    parser.add_argument("--minutes", type=float, default=24 * 60, help="end then, whatever was done")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
     # As Ctrl-C does, so that foreign objects are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     phases = given.phase or tuple(PHASES)
     report = anyio.run(
-        lambda: trial(given.engine, given.count, seed=given.seed, parallel=given.parallel, phases=phases)
+        lambda: trial(
+            given.engine,
+            given.count,
+            seed=given.seed,
+            parallel=given.parallel,
+            phases=phases,
+            minutes=given.minutes,
+        )
     )
     print(report)
     sys.exit(1 if report.violations else 0)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from pocket_dock_mcp.manager.journal import Journal, Record, dead_records
+import pytest
+
+from pocket_dock_mcp.errors import StateError
+from pocket_dock_mcp.manager.journal import Intent, Journal, Record, dead_records
 
 
 def dead(directory: Path) -> list[Record]:
@@ -66,6 +70,60 @@ def test_a_line_that_was_cut_off_is_no_intent(tmp_path: Path) -> None:
     (record,) = dead(tmp_path)
 
     assert record == Record("0123", "e")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "7",
+        "null",
+        '{"intend": "container"}',
+        '{"intend": ["x"], "name": "n", "nonce": 5}',
+        "[" * 100_000,
+    ],
+)
+def test_a_line_that_says_nothing_does_not_hide_the_others(tmp_path: Path, line: str) -> None:
+    (tmp_path / "0123.jsonl").write_text(
+        f'{{"engine": "e"}}\n{line}\n{{"intend": "image", "name": "i", "nonce": "n"}}\n', encoding="utf-8"
+    )
+
+    (record,) = dead(tmp_path)
+
+    assert record == Record("0123", "e", {"i": Intent("image", "i", "n")})
+
+
+def test_what_the_engine_has_confirmed_is_read_back(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    made, coming = (journal.intend("container", name) for name in ("made", "coming"))
+    journal.made(made.name)
+    journal.close()
+
+    (record,) = dead(tmp_path)
+
+    assert [intent.is_made for intent in record.intents.values()] == [True, False]
+    assert record.intents["coming"] == coming
+
+
+def test_a_full_disk_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    kept = journal.intend("container", "kept")
+    full = os.open("/dev/full", os.O_WRONLY)
+    usual = os.dup(journal._file.fileno())
+    os.dup2(full, journal._file.fileno())
+
+    with pytest.raises(StateError):
+        journal.intend("container", "never made")
+    # What only says that something is gone is no reason to fail.
+    journal.settled("never made")
+    os.dup2(usual, journal._file.fileno())
+    later = journal.intend("container", "later")
+    os.close(full)
+    os.close(usual)
+    journal.close()
+
+    (record,) = dead(tmp_path)
+    assert list(record.intents.values()) == [kept, later]
 
 
 def test_nonces_differ(tmp_path: Path) -> None:
