@@ -36,7 +36,7 @@ ALICE = Owner(session="first", principal="alice")
 ALICE_AGAIN = Owner(session="second", principal="alice")
 BOB = Owner(session="third", principal="bob")
 
-NewManager = Callable[[], Any]
+NewManager = Callable[..., Any]
 
 
 def silent(_line: str) -> None:

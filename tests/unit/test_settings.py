@@ -75,7 +75,20 @@ def test_every_setting_can_be_set() -> None:
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
     found = settings(**given).model_dump()
     assert [f"{value}" for value in found.values()] == [
-        *("docker", "/var/lib/dock", "best-effort", "agent", "3", "0", "2.5", "60.0", "256", "0.5", "64"),
+        *(
+            "docker",
+            "/var/lib/dock",
+            "best-effort",
+            "agent",
+            "3",
+            "0",
+            "0",
+            "2.5",
+            "60.0",
+            "256",
+            "0.5",
+            "64",
+        ),
         *("1024", "2.0", "256", "100", "0", "False", "4096"),
     ]
 

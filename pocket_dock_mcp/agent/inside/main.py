@@ -363,33 +363,14 @@ class Agent:
 Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer]
 Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
+# Closed: what a host may ask for is a method of the same name, and nothing else is.
+_OPERATIONS = (
+    "init compiled adopt ping halt stats spawn data credit cancel signal resize sessions end_session "
+    "checkpoint wait_port kill kill_all read write stat list"
+)
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
-    "init": Agent._init,
-    "compiled": Agent._compiled,
-    "adopt": Agent._adopt,
-    "ping": Agent._ping,
-    "halt": Agent._halt,
-    "rejoin": Agent._on_kept,
-    "list_runs": Agent._on_kept,
-    "replay": Agent._on_kept,
-    "forget": Agent._on_kept,
-    "stats": Agent._stats,
-    "spawn": Agent._spawn,
-    "data": Agent._data,
-    "credit": Agent._credit,
-    "cancel": Agent._cancel,
-    "signal": Agent._signal,
-    "resize": Agent._resize,
-    "sessions": Agent._sessions,
-    "end_session": Agent._end_session,
-    "checkpoint": Agent._checkpoint,
-    "wait_port": Agent._wait_port,
-    "kill": Agent._kill,
-    "kill_all": Agent._kill_all,
-    "read": Agent._read,
-    "write": Agent._write,
-    "stat": Agent._stat,
-    "list": Agent._list,
+    **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
+    **dict.fromkeys(("rejoin", "list_runs", "replay", "forget"), Agent._on_kept),
 }
 
 
