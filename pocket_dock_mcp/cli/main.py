@@ -12,7 +12,7 @@ import sys
 from typing import Any, NoReturn, Protocol
 
 from pocket_dock_mcp import __version__
-from pocket_dock_mcp.cli import doctor, exits
+from pocket_dock_mcp.cli import doctor, exits, kept
 from pocket_dock_mcp.cli.console import Console
 from pocket_dock_mcp.errors import PocketDockError
 
@@ -29,7 +29,7 @@ class Command(Protocol):
         """
 
 
-COMMANDS: tuple[Command, ...] = (doctor,)
+COMMANDS: tuple[Command, ...] = (kept, doctor)
 """In the order in which the help lists them. A new command is a new module and a place here."""
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.manager.records import Claim
 
 
+LOCAL_PRINCIPAL = "local"
+"""Whoever can start a process on this account: over stdio and on the command line there is nobody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a sandbox is. Decided by the front end from the connection, never from what a client types."""

@@ -10,10 +10,7 @@ from typing import Any
 from mcp.server.mcpserver import Context, MCPServer
 
 from pocket_dock_mcp.manager.core import Manager
-from pocket_dock_mcp.manager.sandbox import Owner
-
-LOCAL_PRINCIPAL = "local"
-"""Whoever can start this server on this account: over stdio there is nobody else."""
+from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
 
 Lifespan = Callable[[MCPServer[Owner]], AbstractAsyncContextManager[Owner]]
 

@@ -1,0 +1,132 @@
+"""`pocket-dock list`, `stop`, `resume`, `destroy` and `prune`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
+from pocket_dock_mcp.settings import Settings
+from tests.engines import Target, connect
+
+pytestmark = pytest.mark.anyio
+
+OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def dock(target: Target, tmp_path: Path) -> Callable[..., Done]:
+    """Return what runs `pocket-dock` with a state directory of the test's own."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "POCKET_DOCK_ENGINE": target.url,
+        "POCKET_DOCK_STATE_DIR": str(tmp_path / "state"),
+    }
+
+    def dock(*argv: str) -> Done:
+        command = [sys.executable, "-m", "pocket_dock_mcp.cli.main", *argv]
+        return subprocess.run(
+            command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+        )
+
+    return dock
+
+
+async def made(target: Target, tmp_path: Path, image: str, *names: str) -> list[str]:
+    """Make persistent sandboxes with a file in each, and leave them running."""
+    settings = Settings(state_dir=tmp_path / "state")
+    ids = []
+    async with Manager(settings, lambda: connect(target)) as manager:
+        for name in names:
+            sandbox = await manager.create(
+                OWNER, SandboxRequest(image=image, persist=True, name=name), lambda _line: None
+            )
+            with sandbox.use() as box:
+                await box.write_file("name", name)
+            ids.append(sandbox.id)
+    return ids
+
+
+async def test_they_are_listed_stopped_resumed_and_destroyed(
+    target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
+) -> None:
+    assert json.loads(dock("list", "--json").stdout) == []
+    first, second = await made(target, tmp_path, image, "first", "second")
+
+    listed = dock("list")
+    assert listed.returncode == 0
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
+        [first, "first", "running"],
+        [second, "second", "running"],
+    ]
+
+    def statuses() -> list[str]:
+        return [one["status"] for one in json.loads(dock("list", "--json").stdout)]
+
+    assert dock("stop", "first", second).stdout == f"stopped {first}\nstopped {second}\n"
+    assert statuses() == ["stopped", "stopped"]
+    assert dock("resume", "first").stdout == f"resumed {first}\n"
+    assert statuses() == ["running", "stopped"]
+
+    refused = dock("prune")
+    assert refused.returncode == 1
+    assert "--yes" in refused.stderr
+    assert dock("prune", "--yes").stdout == f"destroyed {second}\n"
+    assert dock("destroy", "first").stdout == f"destroyed {first}\n"
+    assert statuses() == []
+    assert dock("prune").stdout == "No persistent sandbox is stopped.\n"
+
+
+async def test_what_cannot_be_done_is_said_in_one_line_and_the_rest_is_done(
+    target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
+) -> None:
+    (only,) = await made(target, tmp_path, image, "only")
+
+    done = dock("destroy", "nothing\x1b[2J", "only")
+
+    assert done.returncode == 1
+    assert done.stdout == f"destroyed {only}\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert "There is no such sandbox" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+async def test_one_in_use_is_refused_and_stays(
+    target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
+) -> None:
+    async with Manager(Settings(state_dir=tmp_path / "state"), lambda: connect(target)) as manager:
+        request = SandboxRequest(image=image, persist=True, name="busy")
+        sandbox = await manager.create(OWNER, request, lambda _line: None)
+
+        refused = await anyio.to_thread.run_sync(dock, "destroy", "busy")
+
+        assert refused.returncode == 1
+        assert "Another process" in refused.stderr
+        with sandbox.use() as box:
+            assert (await box.run("echo hi")).ok
+        await manager.kill(OWNER, sandbox.id)
+
+
+def test_an_engine_that_is_down_has_an_exit_status_of_its_own(tmp_path: Path) -> None:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "POCKET_DOCK_ENGINE": f"unix://{tmp_path}/nobody.sock",
+        "POCKET_DOCK_STATE_DIR": str(tmp_path / "state"),
+    }
+    command = [sys.executable, "-m", "pocket_dock_mcp.cli.main", "destroy", "x"]
+
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode in (1, 3)
+    assert len(done.stderr.splitlines()) == 1
