@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 LINES = 30_000
 PADDING = "x" * 90
 PRINT_LINES = (
-    f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i of many; done; echo end >&2; exit 3"
+    f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i {PADDING}; done; echo end >&2; exit 3"
 )
 KNOCK = """
 import socket, sys
