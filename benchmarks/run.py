@@ -35,6 +35,7 @@ from measuring import (
     server_pid,
     timed,
 )
+from starting import starting
 
 from pocket_dock_mcp import __version__
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
@@ -107,7 +108,7 @@ class Bench:
             await self.endings(box)
             await self.flood(box)
         await self.sixteen()
-        await self.lifecycle()
+        await starting(self, self._engine, self._image)
         await self.over_mcp()
         await self.frames()
 
@@ -226,36 +227,6 @@ class Bench:
         )
 
     # -- containers -------------------------------------------------------------------------------
-
-    async def lifecycle(self) -> None:
-        created, closed, raw = [], [], []
-        for _ in range(7):
-            raw.append(await self.raw_start())
-            began = time.perf_counter()
-            box = await AsyncContainer.create(self._engine, self.launch())
-            created.append(time.perf_counter() - began)
-            closed.append(await timed(box.aclose))
-        create, bare = statistics.median(created), statistics.median(raw)
-        self.add(
-            "create a sandbox (cold)",
-            ms(create),
-            against=f"{create / bare:.2f}x of engine create + start ({ms(bare)})",
-            budget="<= 1.3x",
-            holds=create / bare <= 1.3,
-        )
-        close = statistics.median(closed)
-        self.add("close a sandbox", ms(close), budget="<= 150 ms", holds=close <= 0.15)
-
-    async def raw_start(self) -> float:
-        spec = self.raw_spec("cat")
-        began = time.perf_counter()
-        container = await self._engine.create(spec)
-        stream = await self._engine.attach(container)
-        await self._engine.start(container)
-        elapsed = time.perf_counter() - began
-        await stream.aclose()
-        await self._engine.remove(container)
-        return elapsed
 
     def raw_spec(self, command: str) -> ContainerSpec:
         argv = ("/bin/sh", "-c", command)

@@ -67,26 +67,29 @@ class AgentTransport:
         env: Mapping[str, str],
         warm: bool = True,
         keep: Keep | None = None,
+        begun: Header | None = None,
     ) -> AgentTransport:
         """Tell a fresh agent who the user is and learn what holds inside.
 
         `processes` is what the user may have at once; below the container's limit, so that the agent can
-        always fork. With `keep` the agent outlives this link.
+        always fork. With `keep` the agent outlives this link. `begun` is the first frame of an agent that
+        knew the user from the beginning, and has told what holds: then nobody waits for the rest of it.
         """
-        reply = await link.call(
-            "init",
-            deadline=CALL_DEADLINE,
-            uid=uid,
-            home=home,
-            processes=processes,
-            open_files=limits.open_files,
-            file_bytes=limits.file_bytes,
-            env=dict(env),
-            warm=warm,
-            keep=keep is not None,
-            ttl=None if keep is None else keep.detached_ttl_s,
-        )
-        return cls(link, _facts(reply))
+        fields = {
+            "uid": uid,
+            "home": home,
+            "processes": processes,
+            "open_files": limits.open_files,
+            "file_bytes": limits.file_bytes,
+            "env": dict(env),
+            "warm": warm,
+            "keep": keep is not None,
+            "ttl": None if keep is None else keep.detached_ttl_s,
+        }
+        if begun is None:
+            return cls(link, _facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
+        await link.tell("init", **fields)
+        return cls(link, _facts(begun))
 
     @classmethod
     async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:

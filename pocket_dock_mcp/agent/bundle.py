@@ -40,6 +40,7 @@ _MODULES = (
     "sessions",
     "ports",
     "facts",
+    "early",
     "readings",
     "files",
     "writing",
@@ -55,13 +56,13 @@ class AgentLoader:
     def create_module(spec): return None
     def exec_module(module):
         exec(compiled(module.__name__), module.__dict__)
-p = types.ModuleType("agent"); p.__path__ = []; sys.modules["agent"] = p; sys.meta_path.insert(0, AgentLoader)
+p = type(sys)("agent"); p.__path__ = []; sys.modules["agent"] = p; sys.meta_path.insert(0, AgentLoader)
 """
 """Loads a module when it is first imported: those that only interpreters need cost the agent nothing."""
 
 _BOOTSTRAP = (
     """\
-import base64, json, sys, types, zlib
+import base64, json, sys, zlib
 from _frozen_importlib import spec_from_loader
 def compiled(name):
     c = AgentLoader.codes[name]
@@ -79,7 +80,7 @@ main.main(lambda: {{n: compiled(n) for n in AgentLoader.codes}})
 
 _QUICK_BOOTSTRAP = (
     """\
-import marshal, os, sys, types, zlib
+import marshal, os, sys
 from _frozen_importlib import spec_from_loader
 def take(n):
     d = b""
@@ -88,16 +89,19 @@ def take(n):
         if not r: os._exit(0)
         d += r
     return d
+def part(): return take(int.from_bytes(take(4), "big"))
 def compiled(name): return marshal.loads(AgentLoader.codes[name])
-v, _, d = take(int.from_bytes(take(4), "big")).partition(b"\\0")
-if v != sys.version.encode(): sys.exit("This was compiled by another Python.")
+u, _, h = part().decode().partition(" ")
+if part() != sys.version.encode(): sys.exit("This was compiled by another Python.")
 """
     + _LOADER
     + """\
-AgentLoader.codes.update(marshal.loads(zlib.decompress(d)))
-del d
+AgentLoader.codes.update(marshal.loads(part()))
+from agent import early
+e = early.begin(int(u), h)
+AgentLoader.codes.update(marshal.loads(early.zlib.decompress(part())))
 from agent import main
-main.main(dict)
+main.main(dict, e)
 """
 )
 
@@ -114,10 +118,14 @@ def agent_argv() -> tuple[str, ...]:
 
 
 def quick_argv() -> tuple[str, ...]:
-    """Return the command that runs an agent whose modules come as the first of its input, compiled."""
+    """Return the command that runs an agent whose modules come as the first of its input, compiled.
+
+    Its first frame has what holds inside, and comes before all else is loaded.
+    """
     return (*agent_argv()[:-1], _QUICK_BOOTSTRAP)
 
 
-def quick_input(compiled: bytes) -> bytes:
+def quick_input(compiled: bytes, uid: int, home: str) -> bytes:
     """Return what `quick_argv` reads before its first frame."""
-    return len(compiled).to_bytes(4, "big") + compiled
+    user = f"{uid} {home}".encode()
+    return len(user).to_bytes(4, "big") + user + compiled

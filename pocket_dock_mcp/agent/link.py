@@ -99,8 +99,8 @@ class AgentLink:
         """The last of what the program wrote to standard error."""
         return self._diagnostics.decode("utf-8", "replace")
 
-    async def wait_ready(self, deadline: float) -> None:
-        """Wait for the agent's first frame.
+    async def wait_ready(self, deadline: float) -> Header:
+        """Wait for the agent's first frame and return it.
 
         Raises:
             AgentTimeoutError: it did not come within `deadline` seconds.
@@ -113,6 +113,7 @@ class AgentLink:
             raise self._failure()
         # Lower numbers are those of an earlier link's requests.
         self._next_id = max(self._next_id, _natural(header.get("next", 1)))
+        return header
 
     async def wait_broken(self) -> AgentError:
         """Wait until the link is dead and return why."""
@@ -129,6 +130,16 @@ class AgentLink:
         """
         header, _ = await self._called(op, deadline, fields)
         return header
+
+    async def tell(self, op: str, /, **fields: Any) -> None:
+        """Send a request and do not wait for its reply. What cannot be served so ends the link."""
+        request_id, request = self.open(None)
+        request.answer.add_done_callback(self._heed)
+        await self.send(request_id, {"op": op, **fields})
+
+    def _heed(self, answer: asyncio.Future[tuple[Header, bytes]]) -> None:
+        if not answer.cancelled() and answer.exception() is None and answer.result()[0]["kind"] == "error":
+            self._break(AgentProtocolError("The program in the container cannot begin."))
 
     async def fetch(self, op: str, /, *, deadline: float) -> bytes:
         """Send a request whose reply is one piece of data, and return that; see `call`."""

@@ -13,7 +13,7 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.agent_transport import AgentTransport, Keep
 from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv, quick_input
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
-from pocket_dock_mcp.agent.link import AgentLink, RemoteError
+from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
 from pocket_dock_mcp.agent.quick import CompiledAgents
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.engine.base import Engine, Stream
@@ -98,6 +98,10 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
         except NoPythonError as error:
             logger.info("the agent has to be compiled again for %s: %s", wanted.image, error)
             COMPILED.forget(engine.info.identity, wanted.image)
+        except SandboxLostError:
+            # Whatever it was: the next one does not depend on it.
+            COMPILED.forget(engine.info.identity, wanted.image)
+            raise
     try:
         return await _with_agent(engine, wanted, uid)
     except NoPythonError as error:
@@ -149,9 +153,9 @@ async def start_agent(
         stream = await engine.attach(container_id)
         link = AgentLink(stream)
         if compiled is not None:
-            stream.send_nowait(quick_input(compiled))
+            stream.send_nowait(quick_input(compiled, uid, policy.HOME))
         await engine.start(container_id)
-        await _await_ready(link)
+        first = await _await_ready(link)
         if compiled is None and _can_be_quick(wanted):
             await COMPILED.learn(engine.info.identity, wanted.image, link)
         transport = await AgentTransport.open(
@@ -163,6 +167,7 @@ async def start_agent(
             env=wanted.env,
             warm=wanted.warm_python,
             keep=Keep(wanted.detached_ttl_s) if wanted.keep else None,
+            begun=None if compiled is None else first,
         )
         return Running(container_id, transport, check_facts(wanted, transport.facts))
     except BaseException as error:
@@ -177,9 +182,9 @@ async def start_agent(
         raise
 
 
-async def _await_ready(link: AgentLink) -> None:
+async def _await_ready(link: AgentLink) -> Header:
     try:
-        await link.wait_ready(READY_DEADLINE)
+        return await link.wait_ready(READY_DEADLINE)
     except AgentError as error:
         if link.diagnostics:
             # It started and could not run: a python3 that is too old or incomplete.

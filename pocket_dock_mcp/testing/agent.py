@@ -29,8 +29,8 @@ from pocket_dock_mcp.testing.transfers import (
 )
 
 PYTHON = "3.11.2"
-PREFIX = 4
-"""Bytes of the length of what was compiled elsewhere."""
+PREFIX, COMPILED = 4, b"compiled"
+"""How many bytes are before the user in what a quick agent reads first, and what is behind."""
 _HARMLESS = frozenset({0, 17, 18, 23, 28})
 """Signals that do not end a program that does nothing about them: none, CHLD, CONT, URG, WINCH."""
 
@@ -82,11 +82,14 @@ class FakeAgent:
         return exit_code
 
     async def _take_compiled(self) -> None:
+        """Take the user, and what an agent in such an image was compiled to; see `quick_input`."""
         data = b""
-        while len(data) < PREFIX or len(data) < PREFIX + int.from_bytes(data[:PREFIX], "big"):
+        while len(data) < PREFIX or not data.endswith(COMPILED):
             if not (piece := await self._process.read()):
                 return
             data += piece
+        uid, _, home = data[PREFIX : -len(COMPILED)].decode().partition(" ")
+        self._become(int(uid), home)
 
     async def read(self, process: Process) -> int:
         """Serve a client until its input ends."""
@@ -106,7 +109,8 @@ class FakeAgent:
 
     def _greet(self) -> None:
         if self._faults.greeting is None:
-            self.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
+            facts = {} if not self.uid else {"home": self.home, **self._facts()}
+            self.send({**facts, "kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
         else:
             self.emit(self._faults.greeting)
 
@@ -149,8 +153,8 @@ class FakeAgent:
     # -- requests ---------------------------------------------------------------------------------
 
     def _on_init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        self.uid = header["uid"]
-        self.home = self._settle(header["home"])
+        if not self.uid:
+            self._become(header["uid"], header["home"])
         self._env = {"HOME": self.home, "USER": "sandbox", "LANG": "C.UTF-8", **header["env"]}
         if header.get("keep"):
             keep = self._keep = FakeKeep(self)
@@ -159,8 +163,10 @@ class FakeAgent:
         self._reply_facts(request_id)
 
     def _reply_facts(self, request_id: int) -> None:
-        facts = {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
-        self.reply(request_id, home=self.home, **facts)
+        self.reply(request_id, home=self.home, **self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
 
     def _on_halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id)
@@ -181,6 +187,10 @@ class FakeAgent:
         if self._keep is not None:
             self._keep.forget(request_id)
 
+    def _become(self, uid: int, home: str) -> None:
+        self.uid = uid
+        self.home = self._settle(home)
+
     def _settle(self, home: str) -> str:
         """Return the home: the user's own, or a shared one where somebody else has it."""
         node = self.container.files.walk(home, 0).node
@@ -190,7 +200,7 @@ class FakeAgent:
         return home if node.type == "directory" and node.allows(self.uid, 3) else "/tmp"  # noqa: S108
 
     def _on_compiled(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        self.reply(request_id, b"opaque")
+        self.reply(request_id, COMPILED)
 
     def _on_adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self._env.update(header["env"])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Not otherwise: see `early`.
+    from typing import Dict, Optional
 
 _FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),

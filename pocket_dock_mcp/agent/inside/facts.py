@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, List, Optional
 
-from . import runs, wire
+from . import identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    # Not otherwise: see `early`.
+    from typing import Any, Dict, List, Optional, Union
+
+    from .early import Early
     from .main import Agent
 
 
@@ -24,10 +28,10 @@ def pick_uid(wanted: int) -> int:
     first, end = max(ranges, key=lambda pair: pair[1] - pair[0])
     low = max(first, 1000)
     # Markers have the top of the first 65536 ids.
-    return low + wanted % (min(end, runs.MARKER_FIRST) - low)
+    return low + wanted % (min(end, identity.MARKER_FIRST) - low)
 
 
-def collect(agent: Agent) -> wire.Header:
+def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
     """Say what holds in here, for the host to compare with what it asked for."""
     status = {}
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
@@ -35,7 +39,6 @@ def collect(agent: Agent) -> wire.Header:
             name, _, value = line.partition(":")
             status[name] = value.strip()
     return {
-        "protocol": wire.PROTOCOL,
         "uid": agent.user.uid,
         "python": "%d.%d.%d" % sys.version_info[:3],
         "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},

@@ -10,6 +10,9 @@ import ctypes
 import os
 import stat
 
+MARKER_FIRST = 61000
+"""The first of the groups that tell runs apart."""
+
 PR_CAPBSET_DROP = 24
 CAP_SETGID = 6
 CAP_SETUID = 7

@@ -8,12 +8,10 @@ keep the sandbox; see `keeping`.
 from __future__ import annotations
 
 import errno
-import marshal
 import os
 import signal
 import socket
 import sys
-import zlib
 from types import CodeType
 from typing import Callable, Dict, NoReturn, Optional, Set, Union
 
@@ -22,6 +20,7 @@ from . import (
     checkpoints,
     children,
     cold,
+    early,
     facts,
     files,
     helpers,
@@ -60,11 +59,12 @@ class Agent:
     is_warm = True
     """Whether Python runs in children of an interpreter that is there already."""
 
-    def __init__(self, modules: Modules) -> None:
+    def __init__(self, modules: Modules, begun: Optional[early.Early]) -> None:
         self._modules: Optional[Modules] = modules
+        self._begun = begun
         self.loop = Loop(self.reap)
         self.sender = Sender(self.loop)
-        self.cgroup = Cgroup()
+        self.cgroup = Cgroup() if begun is None else begun.cgroup
         self._began = readings.Beginning(self.cgroup)
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -127,17 +127,14 @@ class Agent:
 
         Only before the user is known: so no program of the user has run yet.
         """
-        modules = {} if self._modules is None else self._modules()
-        # Each for itself, so that each can wait until it is needed.
-        packed = zlib.compress(
-            marshal.dumps({name: marshal.dumps(code) for name, code in modules.items()}), 1
-        )
-        answer = sys.version.encode() + b"\0" + packed if modules else b""
-        self.send({"kind": "reply", "id": request_id}, answer if len(answer) <= wire.MAX_PAYLOAD else b"")
+        self.send({"kind": "reply", "id": request_id}, early.packed(self._modules))
 
     def _init(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self._modules = None
-        self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
+        if self._begun is None:
+            self.user = identity.settle(facts.pick_uid(header["uid"]), header["home"])
+        else:
+            self.user = self._begun.user
         self.ceilings = children.Ceilings(header)
         self._environ = children.environment(self._environ, self.user.home, header["env"])
         self.is_warm = header.get("warm", True)
@@ -147,7 +144,15 @@ class Agent:
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
-        self.send({"kind": "reply", "id": request_id, "home": self.user.home, **facts.collect(self)})
+        self.send(
+            {
+                "kind": "reply",
+                "id": request_id,
+                "protocol": wire.PROTOCOL,
+                "home": self.user.home,
+                **facts.collect(self),
+            }
+        )
         self.loop.later(HELPERS_AFTER, self._start_helpers)
 
     def _start_helpers(self) -> None:
@@ -381,7 +386,7 @@ def _be_zygote(connection: socket.socket, user: identity.User, ceilings: childre
     be_zygote(connection, user, ceilings)
 
 
-def main(modules: Modules) -> None:
+def main(modules: Modules, begun: Optional[early.Early] = None) -> None:
     if len(sys.argv) > 1:
         # Not the agent, but a program that it started this way; see `cold`.
         cold.main(sys.argv[1])
@@ -389,7 +394,9 @@ def main(modules: Modules) -> None:
     # as well as ignoring would, and its children need not undo anything.
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    identity.shed_privileges()
-    agent = Agent(modules)
-    agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
+    if begun is None:
+        identity.shed_privileges()
+    agent = Agent(modules, begun)
+    if begun is None:
+        agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
     agent.loop.run()

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, List, Optional, Set
 
 from . import children, cold, dialects, wire
+from .identity import MARKER_FIRST
 from .inputs import Input
 from .limits import Account
 from .outputs import ERR, OUT, REPORT, Outputs
@@ -19,7 +20,6 @@ from .outputs import ERR, OUT, REPORT, Outputs
 if TYPE_CHECKING:
     from .main import Agent
 
-MARKER_FIRST = 61000
 MARKER_LAST = 64999
 """Group ids for markers: within the 65536 ids that a rootless user namespace maps."""
 
