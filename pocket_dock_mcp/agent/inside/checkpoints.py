@@ -108,7 +108,9 @@ class Restoring:
         self._kept.fork = None
         self._ends.close_own_ends()
         self._control.close()
-        if code in ("late", "tampered"):
+        if not self._agent.checkpoints.has(self._kept):
+            code = "died"
+        elif code in ("late", "tampered"):
             # It cannot be known what it will do next.
             self._agent.checkpoints.drop(self._kept)
         else:
@@ -125,7 +127,7 @@ class Restoring:
             # All was ended meanwhile, or the session has died and another was begun.
             with agent.user:
                 forks.send(pid, signal.SIGKILL)
-            self._on_failed("died" if current is None else "busy")
+            self._on_failed("busy")
             return
         kept.fork = None
         kept.signal(signal.SIGSTOP)
