@@ -77,7 +77,9 @@ class FaultyProxy:
         self.has_struck = False
         """Whether the fault has happened: an operation may be over before its offset is reached."""
         self.traffic: list[tuple[str, dict[Way, int]]] = []
-        """Of each connection since `arm`: its first line, and the bytes in both ways."""
+        """Of each connection made since `arm`: its first line, and the bytes in both ways."""
+        self.streams: list[dict[Way, int]] = []
+        """Of the containers' streams that were open then: the bytes in both ways."""
 
     async def connect(self) -> None:
         """Listen and forward; after a cut, again."""
@@ -103,12 +105,13 @@ class FaultyProxy:
         self._lifted = asyncio.Event()
         self.has_struck = False
         self.traffic = []
+        self.streams = []
         self._opened = 0
         self._armed = fault
         for line in self._lines:
             line.passed = {"up": 0, "down": 0}
             if line.is_stream:
-                self.traffic.append((line.head.decode("latin-1"), line.passed))
+                self.streams.append(line.passed)
                 if fault is not None and fault.connection is None:
                     line.fault = fault
 
@@ -201,12 +204,13 @@ class FaultyProxy:
     async def _end(self, line: _Line, fault: Fault) -> None:
         if fault.kind == "reset":
             raise _CutError
+        if fault.kind == "slow close":
+            # Nothing more comes, and only when everything is over inside, the end.
+            await asyncio.sleep(fault.seconds)
         for writer in (line.near, line.far):
             with contextlib.suppress(OSError):
                 if writer.can_write_eof():
                     writer.write_eof()
-        if fault.kind == "slow close":
-            await asyncio.sleep(fault.seconds)
         for writer in (line.near, line.far):
             writer.close()
         raise _CutError

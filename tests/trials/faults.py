@@ -33,11 +33,11 @@ from pocket_dock_mcp.agent import agent_process, agent_transport, exec_transport
 from pocket_dock_mcp.container import launch, life
 from pocket_dock_mcp.engine import docker_api, docker_connection
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
-from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.errors import EngineError, PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, SandboxRequest
 from pocket_dock_mcp.manager.snapshots import SnapshotStore
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, Swept, sweep
 from pocket_dock_mcp.settings import Settings
 from tests.engines import eventually
 from tests.faults import KINDS, Fault, FaultyProxy, Kind
@@ -180,7 +180,7 @@ class Worker:
         if proxy.has_struck:
             self._report.struck[fault.kind] += 1
         else:
-            operation.learn(proxy.traffic)
+            operation.learn(proxy)
         proxy.lift()
         self._report.outcomes[outcome] += 1
 
@@ -245,19 +245,7 @@ class Worker:
             await eventually(none_runs, within=10 * slowness())
         except TimeoutError:
             self._report.violation(f"a container of {instance} still runs after the manager's end")
-        engine = await self._direct()
-        try:
-            swept = await sweep(
-                engine,
-                home / "state" / "instances",
-                lambda intent: SnapshotStore(home / "state" / "snapshots").has_tag(intent.name),
-                grace_s=NO_GRACE,
-            )
-            for path in (home / "state" / "snapshots").glob("*.json"):
-                # One whose deletion has failed is still on record, so it was kept; as it should be.
-                await engine.remove_image(json.loads(path.read_text())["tag"])
-        finally:
-            await engine.aclose()
+        swept = await self._sweep(home / "state")
         self._report.swept += len(swept.removed)
 
         async def nothing_is_left() -> list[str]:
@@ -267,6 +255,8 @@ class Worker:
             return left
 
         async def is_empty() -> bool:
+            if await nothing_is_left():
+                await self._sweep(home / "state")
             return not await nothing_is_left()
 
         try:
@@ -274,11 +264,29 @@ class Worker:
         except TimeoutError:
             self._report.violation(f"left after the manager's end and a sweep: {await nothing_is_left()}")
 
+    async def _sweep(self, state: Path) -> Swept:
+        """Sweep as the next start would when nothing can come any more; remove what is kept on purpose, too."""
+        engine = await self._direct()
+        kept = SnapshotStore(state / "snapshots")
+        try:
+            swept = await sweep(
+                engine, state / "instances", lambda intent: kept.has_tag(intent.name), grace_s=NO_GRACE
+            )
+            for path in (state / "snapshots").glob("*.json"):
+                # One whose deletion has failed is still on record, so it was kept; as it should be.
+                await engine.remove_image(json.loads(path.read_text())["tag"])
+        except EngineError:
+            # The engine is busy: so the next sweep has to do it.
+            return Swept()
+        finally:
+            await engine.aclose()
+        return swept
+
     async def _direct(self) -> DockerApiEngine:
-        for _ in range(ATTEMPTS):
-            with suppress(PocketDockError):
-                return await DockerApiEngine.connect(self._url)
-        return await DockerApiEngine.connect(self._url)
+        with anyio.fail_after(300):
+            while True:
+                with suppress(PocketDockError):
+                    return await DockerApiEngine.connect(self._url)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,15 +83,13 @@ class Operation:
     seen: deque[list[_Place]] = field(default_factory=lambda: deque(maxlen=20))
     """What its latest runs without a fault have transferred."""
 
-    def learn(self, traffic: Sequence[tuple[str, dict[Way, int]]]) -> None:
+    def learn(self, proxy: FaultyProxy) -> None:
         """See how much is transferred, so that faults are where something happens."""
         if self.on_stream:
-            streams = [passed for head, passed in traffic if "/attach" in head]
-            places: list[_Place] = (
-                [(None, max(streams, key=lambda passed: passed["down"]))] if streams else []
-            )
+            busiest = max(proxy.streams, key=lambda passed: passed["down"], default=None)
+            places: list[_Place] = [(None, busiest)] if busiest is not None else []
         else:
-            places = [(number, passed) for number, (_head, passed) in enumerate(traffic)]
+            places = [(number, passed) for number, (_head, passed) in enumerate(proxy.traffic)]
         if places:
             self.seen.append([(number, dict(passed)) for number, passed in places])
 
