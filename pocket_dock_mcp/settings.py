@@ -104,6 +104,10 @@ class Settings(BaseModel):
         default=True,
         description="Whether Python runs in children of a warm interpreter; false: in a new one each time.",
     )
+    audit: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether what is done with sandboxes is logged below the state directory, in audit.",
+    )
     output_bytes: int = Field(
         default=8 * 1024,
         ge=1024,

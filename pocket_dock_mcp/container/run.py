@@ -233,6 +233,11 @@ class AsyncRun:
         await self._decide()
         return self.result(output_bytes)
 
+    async def outcome(self) -> RunResult | PocketDockError:
+        """Wait for its end and return what came of it, without its output, which may be gone by then."""
+        await self._decide()
+        return self._outcome or RunResult("indeterminate")
+
     def result(self, output_bytes: int = 1024 * 1024) -> RunResult:
         """Return what is known by now; the status is ``running`` before the end was seen by `wait`.
 

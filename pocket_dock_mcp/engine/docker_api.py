@@ -40,6 +40,7 @@ from pocket_dock_mcp.engine.docker_connection import (
     ExecutedStream,
     connector,
     engine_call,
+    in_our_words,
     listed,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
@@ -312,7 +313,7 @@ class DockerApiEngine:
                 response = await stack.enter_async_context(query)
             stack.callback(response.close)
             while True:
-                async with engine_call(verb, subject, max(0, int(ends - anyio.current_time()))):
+                async with in_our_words(verb, subject, max(0, int(ends - anyio.current_time()))):
                     event = await response.content.readline()
                     lines = answers.progress_lines(verb, subject, json.loads(event)) if event else []
                 if not event:

@@ -14,6 +14,7 @@ import anyio
 from aiodocker.execs import Exec
 from aiodocker.stream import Stream as DockerStream
 
+from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, ExecState
 from pocket_dock_mcp.engine.translate import Verb, translate
 from pocket_dock_mcp.errors import (
@@ -59,11 +60,19 @@ def connector(url: str) -> aiohttp.BaseConnector:
 
 @asynccontextmanager
 async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
-    """Give one request its deadline and turn its failures into our errors.
+    """Give one request its deadline, turn its failures into our errors, and make a span of it.
 
     What is made of the answer belongs into the block as well: a broken connection or proxy may have made
     anything of it.
     """
+    with telemetry.engine_verb(verb):
+        async with in_our_words(verb, subject, deadline):
+            yield
+
+
+@asynccontextmanager
+async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
+    """As `engine_call`, for a part of a request, which is no span of its own."""
     try:
         with anyio.fail_after(deadline):
             yield

@@ -21,7 +21,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pocket_dock_mcp.manager.sandbox import Owner
 from pocket_dock_mcp.output import neutralise
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -34,21 +33,23 @@ MAX_LINE_BYTES = 8 * 1024
 MAX_TEXT = 200
 """Characters of a text from outside: a first line, a path, a name."""
 
+MAX_HEAD = 4096
+"""Characters of a program in which its first line is looked for."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+# Each begins where a word does, and none can match in more than one way: the text may be made to be slow.
+_NAMED = re.compile(r"(?<![\w-])([\w-]{1,100})(?:[\"']?\s{0,3}([=:])\s{0,3}|(?<=[\w-])\s{1,3})(?=[^\s;&|])")
+"""A name before a value: assigned, or an option's."""
+_VALUE = re.compile(r"[^\s;&|]+")
+_SPEAKING = re.compile(r"(?i)passw|secret|token|api_?-?key|credential|authorization")
+_ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9_]*")
 _SECRETS = (
-    # An assignment to a name that speaks of a secret, in any language, or a header or an option of that name.
-    re.compile(
-        r"(?i)([\w-]*(?:passw(?:or)?d|secret|token|api_?-?key|credential|authorization)[\w-]*[\"']?\s*(?:[=:]|\s)\s*)"
-        r"(?:(?:bearer|basic)\s+)?[^\s;&|]+"
-    ),
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"),
-    re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)"),
-    # Variables that are set for a command or exported: values of an environment are never written.
-    re.compile(r"((?:^|\s|;|&)(?:export\s+)?[A-Z][A-Z0-9_]*=)[^\s;&|]+"),
+    re.compile(r"(?i)((?<!\w)(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}"),
+    re.compile(r"(://[^\s/:@]{0,100}:)[^\s/@]{1,200}(?=@)"),
     # What well-known services give out.
-    re.compile(r"()\b(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|pypi)[-_][\w-]{8,}"),
-    re.compile(r"()\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
-    re.compile(r"()\beyJ[\w-]{8,}\.[\w.-]+"),
+    re.compile(r"()(?<!\w)(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|pypi)[-_][\w-]{8,}"),
+    re.compile(r"()(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{12,}"),
+    re.compile(r"()(?<!\w)eyJ[\w-]{8,}[\w.-]*"),
 )
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,11 @@ class AuditLog:
         self._has_failed = False
         self._pruned = -PRUNE_EVERY_S
 
-    def open(self, sandbox_id: str, owner: Owner) -> SandboxLog:
+    def open(self, sandbox_id: str, principal: str, session: str) -> SandboxLog:
         """Return the log of one sandbox. A file that is there is gone on with."""
         if self._directory is not None:
             self._prune(self._directory)
-        return SandboxLog(self, self._directory, sandbox_id, owner)
+        return SandboxLog(self, self._directory, sandbox_id, principal, session)
 
     def failed(self, error: OSError) -> None:
         """Hear that something could not be written."""
@@ -106,13 +107,15 @@ def too_much(directory: Path) -> Iterator[Path]:
 class SandboxLog:
     """The log of one sandbox. Its methods are quick, and quiet whatever happens to the disk."""
 
-    def __init__(self, log: AuditLog, directory: Path | None, sandbox_id: str, owner: Owner) -> None:
+    def __init__(
+        self, log: AuditLog, directory: Path | None, sandbox_id: str, principal: str, session: str
+    ) -> None:
         self._log = log
         self._path = None if directory is None else directory / f"{_file_name(sandbox_id)}.jsonl"
         self._who = {
             "sandbox_id": sandbox_id,
-            "principal": _text(owner.principal),
-            "session": hashlib.sha256(owner.session.encode()).hexdigest()[:16],
+            "principal": _text(principal),
+            "session": hashlib.sha256(session.encode()).hexdigest()[:16],
         }
         self._file = -1
         self._size = 0
@@ -182,11 +185,11 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 def code_facts(code: str) -> dict[str, object]:
     """Return what a log says of a program: enough to tell which it was, and not what is in it."""
     raw = code.encode("utf-8", "surrogateescape")
-    first = next((line for line in code.splitlines() if line.strip()), "")
+    first = next((line for line in code[:MAX_HEAD].splitlines() if line.strip()), "")
     return {
         "code_bytes": len(raw),
         "code_sha256": hashlib.sha256(raw).hexdigest(),
-        "first_line": redacted(first[: 4 * MAX_TEXT].strip()),
+        "first_line": redacted(first[: 2 * MAX_TEXT].strip()),
     }
 
 
@@ -194,11 +197,25 @@ def redacted(text: str) -> str:
     """Return text without what looks like a secret. No pattern finds all of them: it is a courtesy."""
     for pattern in _SECRETS:
         text = pattern.sub(r"\1***", text)
-    return text
+    shown, at = [], 0
+    while (found := _NAMED.search(text, at)) is not None:
+        shown.append(text[at : found.end()])
+        at = found.end()
+        if _is_telling(found[1], found[2]) and (value := _VALUE.match(text, at)) is not None:
+            shown.append("***")
+            at = value.end()
+    return "".join([*shown, text[at:]])
+
+
+def _is_telling(name: str, sign: str | None) -> bool:
+    """Whether the value of a name is not to be shown: by the name, or as an environment variable's."""
+    if sign is None:
+        return name.startswith("-") and _SPEAKING.search(name) is not None
+    return _SPEAKING.search(name) is not None or (sign == "=" and _ENVIRONMENT.fullmatch(name) is not None)
 
 
 def _text(text: str) -> str:
-    plain = neutralise(text.replace("\n", " "))[0]
+    plain = text if text.isascii() and text.isprintable() else neutralise(text.replace("\n", " "))[0]
     return plain if len(plain) <= MAX_TEXT else f"{plain[:MAX_TEXT]}..."
 
 

@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from typing_extensions import Unpack
 
+from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
@@ -34,6 +35,7 @@ from pocket_dock_mcp.manager.forking import Forker, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.observing import Beginning, Observer
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
 from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
@@ -67,7 +69,8 @@ class Manager:
         self._mender = Mender(self._access)
         self._maker = Maker(self._access, self._mender)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
-        self._ender = Ender(self._table, self._access, self._maker, self._keeper)
+        self._observer = Observer(settings)
+        self._ender = Ender(self._table, self._access, self._maker, self._keeper, self._observer)
         self._persistence = SandboxKeeper(settings, self._access)
         self._reaching = anyio.Lock()
         self._comparer = Comparer(self._maker, self._access, self._keeper)
@@ -107,7 +110,7 @@ class Manager:
             SnapshotNotFoundError, ImageError, EngineError, LimitsNotEnforcedError, SandboxLostError.
         """
         check_request(request, self._settings)
-        with self._reserved_for(owner, 1):
+        with telemetry.span("sandbox.create"), self._reserved_for(owner, 1):
             sandbox = await self._make(owner, request, progress)
         await self._require_owner(owner, [sandbox])
         return sandbox
@@ -130,7 +133,8 @@ class Manager:
             )
             forks = await self._forker.fork(container, wanted, count, self._store)
             request = replace(source.request, persist=False)
-            made = [self._hold(Sandbox(new_id(), owner, request, fork)) for fork in forks]
+            made = [self._hold(Sandbox(new_id(), owner, request, fork), "fork") for fork in forks]
+        self._observer.forked(source, made)
         await self._require_owner(owner, made)
         return source, made
 
@@ -192,6 +196,7 @@ class Manager:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
             await self._persistence.destroy(owner.principal, sandbox_id)
+            self._observer.destroyed(owner, sandbox_id)
         else:
             await self._ender.end(sandbox, "it was killed")
         return sandbox_id
@@ -241,7 +246,9 @@ class Manager:
             And what `open` and `AsyncContainer.commit` raise.
         """
         sandbox = await self.open(owner, sandbox_id)
-        return sandbox, await self._keeper.keep(sandbox, owner.principal, name)
+        made = await self._keeper.keep(sandbox, owner.principal, name)
+        self._observer.snapshot_made(sandbox, made)
+        return sandbox, made
 
     async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
         """Return the principal's snapshots on this engine, oldest first."""
@@ -253,7 +260,9 @@ class Manager:
         Raises:
             SnapshotNotFoundError: unknown, or somebody else's.
         """
-        return await self._keeper.delete(owner.principal, snapshot_id)
+        deleted = await self._keeper.delete(owner.principal, snapshot_id)
+        self._observer.snapshot_deleted(owner, deleted)
+        return deleted
 
     async def diff(
         self, owner: Owner, sandbox_id: str | None, **options: Unpack[DiffOptions]
@@ -281,6 +290,7 @@ class Manager:
                 if count == 1
                 else f"and {count} more would be over the {self._settings.max_sandboxes}"
             )
+            telemetry.refused("quota")
             raise QuotaError(
                 f"You have {there} sandboxes, {more} allowed.",
                 hint="Use one of them (list_sandboxes), or kill one first.",
@@ -344,7 +354,7 @@ class Manager:
             sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
             sandbox.claim = reached.claim
             sandbox.runs.adopt(reached.container.found_runs)
-            return self._hold(sandbox)
+            return self._hold(sandbox, "open")
 
     async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
         """Return an id; without one, that of the owner's only sandbox, held or kept."""
@@ -374,7 +384,8 @@ class Manager:
         share = SpoolBudget(self._spool.total_bytes // 4, self._spool)
         return OutputStore(self._settings.state_dir / "spool", share)
 
-    def _hold(self, sandbox: Sandbox) -> Sandbox:
+    def _hold(self, sandbox: Sandbox, event: Beginning = "create") -> Sandbox:
         self._table.add(sandbox)
+        self._observer.begun(sandbox, event)
         self._ender.watch(sandbox)
         return sandbox

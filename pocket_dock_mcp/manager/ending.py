@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import anyio
 from anyio.abc import TaskGroup
@@ -13,24 +12,30 @@ from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
+from pocket_dock_mcp.manager.observing import Ending, Observer
 from pocket_dock_mcp.manager.records import Claim
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.table import Table
 
 logger = logging.getLogger(__name__)
 
-Ending = Literal["remove", "stop", "leave"]
-"""What becomes of a kept sandbox. All others are removed with their end, however it comes."""
-
 
 class Ender:
     """Ends sandboxes, and sees to it that nothing of them is left but what is kept."""
 
-    def __init__(self, table: Table, access: EngineAccess, maker: Maker, keeper: SnapshotKeeper) -> None:
+    def __init__(
+        self,
+        table: Table,
+        access: EngineAccess,
+        maker: Maker,
+        keeper: SnapshotKeeper,
+        observer: Observer,
+    ) -> None:
         self._table = table
         self._access = access
         self._maker = maker
         self._keeper = keeper
+        self._observer = observer
         self._ending = 0
         self._ended_one = anyio.Event()
         self._changed = anyio.Event()
@@ -42,13 +47,17 @@ class Ender:
             return
         if sandbox.claim is None or how == "remove":
             self._table.remember(sandbox, why)
+        if sandbox.claim is None:
+            how = "remove"
         self._ending += 1
+        self._observer.ending(sandbox, why, how)
         try:
             if sandbox.claim is None or how == "remove":
                 await self._remove(sandbox)
             else:
                 await self._let_go(sandbox, sandbox.claim, how)
         finally:
+            self._observer.ended(sandbox, why, how)
             sandbox.ended()
             self._ending -= 1
             self.wake()
@@ -78,7 +87,7 @@ class Ender:
 
     async def run(self, tasks: TaskGroup) -> None:
         """End what has expired, for ever, and sleep until the next will."""
-        self._tasks = tasks
+        self._tasks = self._observer.tasks = tasks
         while True:
             waits = []
             for sandbox in self._table.all():

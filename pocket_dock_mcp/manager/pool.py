@@ -10,6 +10,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
+from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.stock import Ready, Stock
@@ -84,11 +85,13 @@ class WarmPool:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
         if not self._budget_bytes or wanted.uid is not None or wanted.keep:
             # A uid that is given is a snapshot's, and a kept container has its owner's name: for nobody else.
+            telemetry.instruments().created.add(1, {"source": "cold"})
             return await self._new(wanted, store)
         kind = replace(wanted, env={})
         name = repr(kind)
         stock = self._stocks.get(name)
         container = None if stock is None else await stock.take(wanted.env, store)
+        telemetry.instruments().created.add(1, {"source": "cold" if container is None else "warm"})
         if container is None:
             container = await self._new(wanted, store)
         self._demand.note(name)

@@ -13,6 +13,7 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import MIB, Limits, Network
 from pocket_dock_mcp.settings import Settings
@@ -68,6 +69,8 @@ class Sandbox:
         self.claim: Claim | None = None
         """On its record, if it is kept beyond this process."""
         self.runs = RunBook(container)
+        self.log = AuditLog(None).open(sandbox_id, owner.principal, owner.session)
+        """What is done with it goes there."""
         self.ports_seen: set[int] = set()
         """TCP ports that its owner has been told of."""
         self.created = time.time()

@@ -52,6 +52,8 @@ class FileTools:
         with sandbox.use() as container:
             bits = None if mode is None else int(mode, 8)
             done = await container.write_file(path, data, mode=bits, append=append)
+            what = "append" if append else "write"
+            sandbox.log.write("file", what=what, path=done.path, size_bytes=done.size)
         return render_files.written(sandbox.id, done, len(data) if append else None)
 
     @told
@@ -68,6 +70,7 @@ class FileTools:
         sandbox = await self._manager.open(owner_of(ctx), sandbox_id)
         with sandbox.use() as container:
             done = await container.edit_file(path, wanted)
+            sandbox.log.write("file", what="edit", path=done.path, size_bytes=done.size)
         return render_files.edited(sandbox.id, done)
 
     @told

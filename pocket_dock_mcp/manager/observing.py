@@ -1,0 +1,171 @@
+"""What happens to sandboxes, told to those who watch: audit log, spans, counters. It never fails a call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+from anyio.abc import TaskGroup
+from opentelemetry.trace import Span, StatusCode
+
+from pocket_dock_mcp import telemetry
+from pocket_dock_mcp.container.run import STREAMS
+from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.manager.audit import AuditLog, code_facts
+from pocket_dock_mcp.manager.runs import SandboxRun
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
+from pocket_dock_mcp.manager.snapshots import Snapshot
+from pocket_dock_mcp.models import RunResult
+from pocket_dock_mcp.settings import Settings
+
+Beginning = Literal["create", "fork", "open"]
+"""How this process has come to a sandbox; ``open``: it was kept."""
+Ending = Literal["remove", "stop", "leave"]
+"""What becomes of a kept sandbox. All others are removed with their end, however it comes."""
+
+
+class Observer:
+    """Hears what the manager does."""
+
+    tasks: TaskGroup | None = None
+    """Where what takes a moment is found out, such as how a run has ended that nobody waits for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
+        self._ending: dict[str, str | None] = {}
+        """Sandboxes that are just being ended, and what their runs end with; None: they go on."""
+
+    # -- sandboxes --------------------------------------------------------------------------------
+
+    def begun(self, sandbox: Sandbox, event: Beginning) -> None:
+        """This process holds a sandbox from now on."""
+        request, limits = sandbox.request, sandbox.request.limits
+        sandbox.log = self._audit.open(sandbox.id, sandbox.owner.principal, sandbox.owner.session)
+        sandbox.log.write(
+            event,
+            image=request.image,
+            snapshot=request.snapshot,
+            memory_bytes=limits.memory_bytes,
+            cpus=limits.cpus,
+            pids=limits.pids,
+            network=request.network,
+            env_names=sorted(request.env)[:50],
+            name=request.name,
+            persist=request.persist,
+            container=sandbox.container.name,
+        )
+        for run in sandbox.runs:
+            # Begun, and put on the log, by an earlier process.
+            self._follow(sandbox, run)
+        sandbox.runs.started = functools.partial(self._run_started, sandbox)
+        telemetry.instruments().live.add(1)
+
+    def forked(self, source: Sandbox, forks: Sequence[Sandbox]) -> None:
+        """Sandboxes were made from one."""
+        source.log.write("forked", into=[fork.id for fork in forks])
+
+    def ending(self, sandbox: Sandbox, why: str, how: Ending) -> None:
+        """A sandbox is about to be ended or let go of: what still runs in it will not be heard of again."""
+        left = None if how == "leave" else "killed"
+        self._ending[sandbox.id] = "lost" if how == "remove" and "died" in why else left
+
+    def ended(self, sandbox: Sandbox, why: str, how: Ending) -> None:
+        """A sandbox was ended or let go of."""
+        self._ending.pop(sandbox.id, None)
+        sandbox.log.write("end" if how == "remove" else how, why=why, removed=sandbox.container.removed)
+        sandbox.log.close()
+        telemetry.instruments().live.add(-1)
+
+    def destroyed(self, owner: Owner, sandbox_id: str) -> None:
+        """A kept sandbox was ended that no process held."""
+        log = self._audit.open(sandbox_id, owner.principal, owner.session)
+        log.write("end", why="it was killed", removed=True)
+        log.close()
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    def snapshot_made(self, sandbox: Sandbox, snapshot: Snapshot) -> None:
+        """A snapshot was made."""
+        facts = {"snapshot_id": snapshot.id, "name": snapshot.name, "size_bytes": snapshot.size_bytes}
+        sandbox.log.write("snapshot", **facts)
+
+    def snapshot_deleted(self, owner: Owner, snapshot: Snapshot) -> None:
+        """A snapshot was deleted. That is no sandbox's matter, so it has a log of its own."""
+        log = self._audit.open("snapshots", owner.principal, owner.session)
+        log.write("snapshot_deleted", snapshot_id=snapshot.id)
+        log.close()
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def _run_started(self, sandbox: Sandbox, run: SandboxRun) -> None:
+        program = run.run.program
+        sandbox.log.write(
+            "run",
+            run_id=run.id,
+            language=program.language,
+            run_session=program.session,
+            background=run.background,
+            timeout_s=program.timeout_s,
+            **code_facts(program.code),
+        )
+        self._follow(sandbox, run)
+
+    def _follow(self, sandbox: Sandbox, run: SandboxRun) -> None:
+        """Hear how a run ends, whoever else waits for it."""
+        attributes: telemetry.Attributes = {
+            "pocket_dock.sandbox": telemetry.short(sandbox.id),
+            "pocket_dock.run_id": run.id,
+            "pocket_dock.language": run.run.program.language,
+        }
+        over = functools.partial(self._run_over, sandbox, run, telemetry.begin("sandbox.run", attributes))
+        if run.run.is_running:
+            run.run.on_exit(lambda _run: over())
+        else:
+            over()
+
+    def _run_over(self, sandbox: Sandbox, run: SandboxRun, span: Span) -> None:
+        if sandbox.id in self._ending:
+            # Asking what became of it would mean asking the engine, once for each run.
+            doom = self._ending[sandbox.id]
+            if doom is None:
+                span.end()
+            else:
+                self._run_ended(sandbox, run, span, RunResult("lost" if doom == "lost" else "killed"))
+        elif self.tasks is not None:
+            self.tasks.start_soon(self._find_out, sandbox, run, span)
+
+    async def _find_out(self, sandbox: Sandbox, run: SandboxRun, span: Span) -> None:
+        self._run_ended(sandbox, run, span, await run.run.outcome())
+
+    def _run_ended(
+        self, sandbox: Sandbox, run: SandboxRun, span: Span, outcome: RunResult | PocketDockError
+    ) -> None:
+        output = sum(run.run.spool(stream).total for stream in STREAMS)
+        language = run.run.program.language
+        if isinstance(outcome, PocketDockError):
+            status, wall_s = "not_started", 0.0
+            sandbox.log.write("run_end", run_id=run.id, status=status, error=outcome.code)
+        else:
+            status, wall_s = outcome.status, outcome.usage.wall_s
+            sandbox.log.write(
+                "run_end",
+                run_id=run.id,
+                status=status,
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                wall_s=round(wall_s, 3),
+                cpu_s=round(outcome.usage.cpu_s, 3),
+                peak_memory_bytes=outcome.usage.peak_memory_bytes,
+                output_bytes=output,
+                files_changed=None if outcome.files_changed is None else outcome.files_changed.counts,
+            )
+        if span.is_recording():
+            span.set_attribute("pocket_dock.status", status)
+            if status != "ok":
+                span.set_status(StatusCode.ERROR, status)
+        span.end()
+        counted = telemetry.instruments()
+        counted.runs.add(1, {"status": status, "language": language})
+        counted.run_duration.record(wall_s, {"language": language})
+        counted.output.add(output)

@@ -1,0 +1,244 @@
+"""What is told of sandboxes to those who watch: on the audit log, as spans, and as counters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.client import Client
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from pocket_dock_mcp.errors import QuotaError
+from pocket_dock_mcp.manager.audit import read_log
+from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
+from pocket_dock_mcp.server.app import create_server
+from pocket_dock_mcp.settings import Settings
+from tests.engines import Target, connect, eventually
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Owner(session="alice's session", principal="alice")
+SECRET = "hunter2hunter2"
+
+
+def silent(_line: str) -> None:
+    """Hear progress and say nothing."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, image: str) -> Settings:
+    return Settings(state_dir=tmp_path, max_sandboxes=2, profile=image, pool_mb=0)
+
+
+@pytest.fixture
+async def manager(target: Target, settings: Settings) -> AsyncIterator[Manager]:
+    async with Manager(settings, lambda: connect(target)) as manager:
+        yield manager
+
+
+@pytest.fixture
+def request_(image: str) -> SandboxRequest:
+    return SandboxRequest(image=image, env={"PASSWORD": SECRET})
+
+
+def logged(settings: Settings, name: str) -> list[dict[str, Any]]:
+    path = settings.state_dir / "audit" / f"{name}.jsonl"
+    return list(read_log(path)) if path.exists() else []
+
+
+async def log_of(settings: Settings, sandbox: Sandbox, *events: str) -> list[dict[str, Any]]:
+    """Return a sandbox's log when these events are on it."""
+
+    async def there() -> list[dict[str, Any]] | None:
+        lines = logged(settings, sandbox.id)
+        return lines if [line["event"] for line in lines] == list(events) else None
+
+    return await eventually(there, within=20) or []
+
+
+@pytest.mark.fake_too
+async def test_what_is_done_with_a_sandbox_is_on_its_log(
+    manager: Manager, settings: Settings, request_: SandboxRequest
+) -> None:
+    sandbox = await manager.create(ALICE, request_, silent)
+    with sandbox.use():
+        run = await sandbox.runs.start(
+            f"exit 3 # PASSWORD={SECRET}",
+            key=None,
+            background=False,
+            language="shell",
+            env={"A": SECRET},
+            stdin=SECRET,
+        )
+        await run.run.wait()
+    await log_of(settings, sandbox, "create", "run", "run_end")
+    _, snapshot = await manager.snapshot(ALICE, sandbox.id, "kept")
+    await manager.kill(ALICE, sandbox.id)
+    await manager.delete_snapshot(ALICE, snapshot.id)
+
+    created, started, over, kept, ended = await log_of(
+        settings, sandbox, "create", "run", "run_end", "snapshot", "end"
+    )
+    assert created["principal"] == "alice"
+    assert created["env_names"] == ["PASSWORD"]
+    assert created["memory_bytes"] == request_.limits.memory_bytes
+    assert started["run_id"] == over["run_id"] == run.id
+    assert started["first_line"] == "exit 3 # PASSWORD=***"
+    assert (over["status"], over["exit_code"]) in {("nonzero", 3), ("nonzero", 127)}
+    assert over["wall_s"] >= 0
+    assert kept["snapshot_id"] == snapshot.id
+    assert ended["why"] == "it was killed"
+    assert [line["event"] for line in logged(settings, "snapshots")] == ["snapshot_deleted"]
+    assert SECRET not in (settings.state_dir / "audit" / f"{sandbox.id}.jsonl").read_text()
+    assert ALICE.session not in (settings.state_dir / "audit" / f"{sandbox.id}.jsonl").read_text()
+
+
+@pytest.mark.fake_too
+async def test_runs_that_go_on_when_a_sandbox_ends_have_an_end_on_the_log(
+    manager: Manager, settings: Settings, request_: SandboxRequest
+) -> None:
+    sandbox = await manager.create(ALICE, request_, silent)
+    run = await sandbox.runs.start("sleep 600", key=None, background=True, language="shell")
+    await manager.kill(ALICE, sandbox.id)
+
+    *_, over, _ended = await log_of(settings, sandbox, "create", "run", "run_end", "end")
+    assert (over["run_id"], over["status"]) == (run.id, "killed")
+
+
+@pytest.mark.fake_too
+async def test_a_log_that_cannot_be_written_or_is_switched_off_fails_nothing(
+    target: Target, settings: Settings, request_: SandboxRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "audit").write_text("in the way")
+    for one in (settings, settings.model_copy(update={"audit": "off"})):
+        async with Manager(one, lambda: connect(target)) as manager:
+            sandbox = await manager.create(ALICE, request_, silent)
+            run = await sandbox.runs.start("exit 0", key=None, background=False, language="shell")
+            assert (await run.run.wait()).status == "ok"
+    assert (tmp_path / "audit").read_text() == "in the way"
+
+
+# -- OpenTelemetry ----------------------------------------------------------------------------------
+
+
+class Recorded:
+    """What an SDK gets."""
+
+    def __init__(self) -> None:
+        self.spans_to = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        self.traces = TracerProvider()
+        self.traces.add_span_processor(SimpleSpanProcessor(self.spans_to))
+        self.meters = MeterProvider([self.reader])
+        trace.set_tracer_provider(self.traces)
+        metrics.set_meter_provider(self.meters)
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.spans_to.get_finished_spans())
+
+    def count(self, name: str, **attributes: str) -> float:
+        data = self.reader.get_metrics_data()
+        points = [
+            point
+            for resource in (data.resource_metrics if data is not None else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+        return sum(
+            getattr(point, "value", getattr(point, "count", 0))
+            for point in points
+            if attributes.items() <= dict(point.attributes or {}).items()
+        )
+
+
+@pytest.fixture(scope="module")
+def _recorded() -> Iterator[Recorded]:
+    # The process can have one SDK, once; after these tests it is shut down, and keeps nothing.
+    recorded = Recorded()
+    yield recorded
+    recorded.traces.shutdown()
+    recorded.meters.shutdown()
+
+
+@pytest.fixture
+def recorded(_recorded: Recorded) -> Recorded:
+    _recorded.spans_to.clear()
+    return _recorded
+
+
+@pytest.mark.fake_too
+async def test_spans_of_a_call_are_below_the_sdks_span_of_its_message(
+    recorded: Recorded, manager: Manager, settings: Settings, target: Target
+) -> None:
+    async with Client(create_server(manager, settings)) as client:
+        made = await client.call_tool("create_sandbox", {"env": {"PASSWORD": SECRET}})
+        assert not made.is_error
+        ran = await client.call_tool("run_command", {"command": f"exit 4 # {SECRET}"})
+        assert ran.structured_content is not None
+        run_id = ran.structured_content["run_id"]
+
+    async def run_is_over() -> bool:
+        return any(span.name == "sandbox.run" for span in recorded.spans())
+
+    await eventually(run_is_over, within=20)
+    spans = {span.name: span for span in recorded.spans()}
+    create_call, run_call = spans["tools/call create_sandbox"], spans["tools/call run_command"]
+    create, run = spans["sandbox.create"], spans["sandbox.run"]
+    assert create.parent is not None
+    assert create.parent.span_id == create_call.context.span_id
+    assert run.parent is not None
+    assert run.parent.span_id == run_call.context.span_id
+    assert (run.attributes or {})["pocket_dock.run_id"] == run_id
+    assert (run.attributes or {})["pocket_dock.status"] == "nonzero"
+    if not target.name.startswith("fake"):
+        engine = spans["engine.create"]
+        assert engine.parent is not None
+        assert engine.parent.span_id == create.context.span_id
+    sandbox_id = ran.structured_content["sandbox_id"]
+    everything = "".join(span.to_json() for span in recorded.spans() if not span.name.startswith("tools/"))
+    assert SECRET not in everything
+    assert sandbox_id not in everything
+
+
+@pytest.mark.fake_too
+async def test_what_happens_is_counted(
+    recorded: Recorded, manager: Manager, request_: SandboxRequest
+) -> None:
+    def counts() -> dict[str, float]:
+        return {
+            "cold": recorded.count("pocket_dock.sandboxes.created", source="cold"),
+            "live": recorded.count("pocket_dock.sandboxes.live"),
+            "quota": recorded.count("pocket_dock.refused", reason="quota"),
+            "nonzero": recorded.count("pocket_dock.runs", status="nonzero", language="shell"),
+            "durations": recorded.count("pocket_dock.run.duration"),
+        }
+
+    before = counts()
+    first = await manager.create(ALICE, request_, silent)
+    await manager.create(ALICE, replace(request_), silent)
+    with pytest.raises(QuotaError):
+        await manager.create(ALICE, request_, silent)
+    run = await first.runs.start("exit 5", key=None, background=False, language="shell")
+    await run.run.wait()
+
+    def changes() -> dict[str, float]:
+        return {name: value - before[name] for name, value in counts().items()}
+
+    async def run_is_counted() -> bool:
+        return changes()["nonzero"] == 1
+
+    await eventually(run_is_counted, within=20)
+    assert changes() == {"cold": 2, "live": 2, "quota": 1, "nonzero": 1, "durations": 1}
+    await manager.end_session(ALICE)
+    assert changes()["live"] == 0
