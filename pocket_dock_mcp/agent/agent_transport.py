@@ -41,7 +41,9 @@ _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "f
 class Keep:
     """That an agent is to outlive its link, and for how long with nothing that runs; None is for ever."""
 
-    detached_ttl_s: float | None = None
+    detached_ttl_s: float | None
+    output_bytes: int
+    """How much of one run's output it keeps."""
 
 
 class AgentTransport:
@@ -85,6 +87,7 @@ class AgentTransport:
             "warm": warm,
             "keep": keep is not None,
             "ttl": None if keep is None else keep.detached_ttl_s,
+            "room": None if keep is None else keep.output_bytes,
         }
         if begun is None:
             return cls(link, _facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))

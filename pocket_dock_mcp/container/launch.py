@@ -25,7 +25,7 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import ContainerSpec, Facts, Limits, Network, RunStatus
+from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class Launch:
     """Whether it outlives who holds it: it runs on without, and its files stay when it has stopped."""
     detached_ttl_s: float | None = None
     """Seconds after which a kept one stops by itself, with nobody who holds it and no run that goes on."""
+    kept_output_bytes: int = 64 * MIB
+    """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
     @property
     def has_shared_uid(self) -> bool:
@@ -166,7 +168,7 @@ async def start_agent(
             limits=wanted.limits,
             env=wanted.env,
             warm=wanted.warm_python,
-            keep=Keep(wanted.detached_ttl_s) if wanted.keep else None,
+            keep=Keep(wanted.detached_ttl_s, wanted.kept_output_bytes) if wanted.keep else None,
             begun=None if compiled is None else first,
         )
         return Running(container_id, transport, check_facts(wanted, transport.facts))

@@ -178,9 +178,9 @@ async def test_a_holder_whose_connection_broke_attaches_again(
         await engine.aclose()
 
 
-@pytest.mark.slow
 async def test_more_output_than_is_kept_waits_for_who_comes_later(kept: Kept) -> None:
-    size = 80_000_000
+    size = 6_000_000
+    kept.wanted = replace(kept.wanted, kept_output_bytes=4 * MIB)
     container = await kept.create()
     await container.start(f"echo first >&2; head -c {size} /dev/zero")
     container_id = container._running.id
@@ -214,7 +214,7 @@ async def test_more_output_than_is_kept_waits_for_who_comes_later(kept: Kept) ->
     result = await run.wait()
 
     assert (result.status, result.stdout_bytes) == ("ok", size - run.missing[0])
-    assert size - 65 * MIB < run.missing[0] < size - 63 * MIB
+    assert size - 4.1 * MIB < run.missing[0] < size - 3.8 * MIB
     assert run.missing[1] == len("first\n")
     assert f"The first {run.missing[0]} bytes of stdout" in (result.hint or "")
 
@@ -308,14 +308,15 @@ async def test_limits_are_the_same_after_a_resume(kept: Kept) -> None:
     assert (await container.run(show)).stdout == before
 
 
-async def test_stopping_takes_less_than_a_second(kept: Kept) -> None:
+async def test_stopping_waits_for_no_program(kept: Kept) -> None:
     container = await kept.create()
     await container.start("trap '' TERM INT HUP; while :; do sleep 1; done")
     began = time.monotonic()
     await container.stop()
     took = time.monotonic() - began
 
-    assert took < kept.deadline(1)
+    # A tenth of a second, where the machine has nothing else to do.
+    assert took < kept.deadline(5)
     assert await kept.has_exited()
 
 
@@ -386,12 +387,12 @@ async def test_an_idle_agent_does_not_grow(kept: Kept) -> None:
             await run.wait()
             run.close()
 
-    await work(60)
+    await work(25)
     container = await kept.again(container)
     before = await resident()
-    await work(60)
+    await work(25)
     for _ in range(3):
         container = await kept.again(container)
 
     assert container.found_runs == []
-    assert await resident() - before < 1024
+    assert await resident() - before < 512

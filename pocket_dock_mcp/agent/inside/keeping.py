@@ -45,7 +45,7 @@ class Kept:
         self.wanted = True
         self.is_open = True
         """Whether the present client follows it."""
-        self.tape = Tape(shelf.reserve)
+        self.tape = Tape(shelf.reserve, shelf.room)
         self._shelf = shelf
         self._credit = wire.WINDOW
         self._told = False
@@ -112,8 +112,10 @@ class Kept:
 class Shelf:
     """All kept runs, by number, within the room that there is for them."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, room: int) -> None:
         self.agent = agent
+        self.room = room
+        """Bytes for the output of one run."""
         self.runs: Dict[int, Kept] = {}
         self._ended: collections.OrderedDict[int, Kept] = collections.OrderedDict()
         self._bytes = 0
@@ -189,8 +191,8 @@ def _described(kept: Kept) -> wire.Header:
 class Keep:
     """Who is connected, and for how long nobody has been."""
 
-    def __init__(self, agent: Agent, ttl: Optional[float]) -> None:
-        self.shelf = Shelf(agent)
+    def __init__(self, agent: Agent, ttl: Optional[float], room: int) -> None:
+        self.shelf = Shelf(agent, room)
         self._agent = agent
         self._ttl = ttl
         self._first_id = 0

@@ -139,7 +139,7 @@ class Agent:
         self._environ = children.environment(self._environ, self.user.home, header["env"])
         self.is_warm = header.get("warm", True)
         if header.get("keep"):
-            self.keep = keeping.Keep(self, header.get("ttl"))
+            self.keep = keeping.Keep(self, header.get("ttl"), header["room"])
             self.keep.saw(request_id)
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:

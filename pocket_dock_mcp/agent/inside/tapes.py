@@ -17,7 +17,6 @@ _HEAD = struct.Struct(">BI")
 _RECORD = 64 * 1024
 IN_MEMORY = 4096
 """Bytes of a tape that need no file."""
-RUN_BYTES = 64 * 1024 * 1024
 _FIRST_STEP, _MOST_STEP = 64 * 1024, 1024 * 1024
 _PLACES = ("/root", "/run", "/var", "/", "/tmp", "/dev/shm")
 """Where such a file may be, the first that can be written. It has a name for a moment only."""
@@ -26,7 +25,7 @@ _PLACES = ("/root", "/run", "/var", "/", "/tmp", "/dev/shm")
 class Tape:
     """Positions are bytes since the beginning: `_start` <= what is read next <= `_end`."""
 
-    def __init__(self, reserve: Callable[[int], bool], most: int = RUN_BYTES) -> None:
+    def __init__(self, reserve: Callable[[int], bool], most: int) -> None:
         self.allotted = 0
         """Bytes of disk that it may use."""
         self.missing: Dict[int, int] = {}
