@@ -191,13 +191,13 @@ def _described(kept: Kept) -> wire.Header:
 class Keep:
     """Who is connected, and for how long nobody has been."""
 
-    def __init__(self, agent: Agent, ttl: Optional[float], room: int) -> None:
-        self.shelf = Shelf(agent, room)
+    def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
+        self.shelf = Shelf(agent, header["room"])
         self._agent = agent
-        self._ttl = ttl
+        self._ttl: Optional[float] = header.get("ttl")
         self._first_id = 0
         """Requests with lower numbers are an earlier client's."""
-        self._last_id = 0
+        self._last_id = request_id
         self._client: List[int] = []
         """Descriptors to read from it and to write to it, but for the first client's."""
         self._since: Optional[float] = None

@@ -139,8 +139,7 @@ class Agent:
         self._environ = children.environment(self._environ, self.user.home, header["env"])
         self.is_warm = header.get("warm", True)
         if header.get("keep"):
-            self.keep = keeping.Keep(self, header.get("ttl"), header["room"])
-            self.keep.saw(request_id)
+            self.keep = keeping.Keep(self, request_id, header)
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
@@ -181,9 +180,8 @@ class Agent:
 
     def _on_kept(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         if self.keep is None:
-            self.fail(request_id, "agent", errno.EOPNOTSUPP)
-        else:
-            getattr(self.keep, header["op"])(request_id, header)
+            raise OSError(errno.EOPNOTSUPP, "nothing is kept")
+        getattr(self.keep, header["op"])(request_id, header)
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         if self.keep is not None and not self.keep.shelf.add(request_id, header.get("meta")):
