@@ -82,6 +82,13 @@ Helper = Callable[[socket.socket, User, children.Ceilings], NoReturn]
 """What a helper does in its own process, given its connection, the user, and the limit of processes."""
 
 
+def be_zygote(connection: socket.socket, user: User, ceilings: children.Ceilings) -> NoReturn:
+    """Be the zygote. What only interpreters need is loaded here, in their own process."""
+    from . import zygote
+
+    zygote.be_zygote(connection, user, ceilings)
+
+
 class Nursery:
     """The agent's side of one helper."""
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import sys
 from types import CodeType
-from typing import Callable, Dict, NoReturn, Optional, Set, Union
+from typing import Callable, Dict, Optional, Set, Union
 
 from . import (
     cells,
@@ -220,7 +219,7 @@ class Agent:
 
     def helper_for(self, script: Optional[bytes]) -> helpers.Nursery:
         """Return the helper that starts such a run, starting it first where it is not there."""
-        helper = be_spawner if script is None else _be_zygote
+        helper = be_spawner if script is None else helpers.be_zygote
         if helper not in self._helpers:
             self._helpers[helper] = helpers.Nursery(self, helper)
         return self._helpers[helper]
@@ -375,13 +374,6 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **dict.fromkeys(("rejoin", "list_runs", "replay", "forget"), Agent._on_kept),
 }
-
-
-def _be_zygote(connection: socket.socket, user: identity.User, ceilings: children.Ceilings) -> NoReturn:
-    # Not at the top: what only interpreters need is loaded in their own process.
-    from .zygote import be_zygote
-
-    be_zygote(connection, user, ceilings)
 
 
 def main(modules: Modules, begun: Optional[early.Early] = None) -> None:
