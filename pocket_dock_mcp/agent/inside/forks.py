@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
-from . import freezing, killing
+from . import killing, wire
 from .loop import READ, Timer
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ class Fork:
         if not said:
             self.fail("tampered")
         elif pid != self._parent:
-            self._young = pid if said == freezing.READY else self._young
-        elif said == freezing.FORKED:
+            self._young = pid if said == wire.READY else self._young
+        elif said == wire.FORKED:
             self._has_forked = True
         else:
             self._refused(said.split())

@@ -18,8 +18,7 @@ from stat import S_ISCHR, S_ISDIR, S_ISREG
 from time import monotonic, sleep
 from typing import Any, Callable, List, Optional
 
-READY, FORKED, THREADS, FAILED = b"ready", b"forked", b"threads %d", b"failed %d"
-"""What is said to the agent: by the fork, and by whoever has forked it, or could not."""
+from .wire import FAILED, FORKED, READY, THREADS
 
 _GIVEN = 4
 """Descriptors that a restored session gets: standard output and error, its report, its control socket."""

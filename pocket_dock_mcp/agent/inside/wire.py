@@ -41,6 +41,9 @@ MAX_APPEND = 8 * 1024 * 1024
 MAX_PATH = 4096
 """Bytes of a path: Linux's PATH_MAX."""
 
+READY, FORKED, THREADS, FAILED = b"ready", b"forked", b"threads %d", b"failed %d"
+"""What is said of a fork for a checkpoint: by the fork, and by who has forked it or could not."""
+
 
 class FrameError(Exception):
     """The peer's bytes are not a frame."""
