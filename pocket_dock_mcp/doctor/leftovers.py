@@ -17,14 +17,14 @@ from pathlib import Path
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import ImageNotFoundError
+from pocket_dock_mcp.errors import ImageNotFoundError, SandboxBusyError
 from pocket_dock_mcp.images import PROFILES
 from pocket_dock_mcp.images.ensure import PROFILE_LABEL
 from pocket_dock_mcp.manager.journal import Intent, Record, dead_records
 from pocket_dock_mcp.manager.locking import remove_torn
-from pocket_dock_mcp.manager.records import KeptStore
+from pocket_dock_mcp.manager.records import Kept, KeptStore
 from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore
-from pocket_dock_mcp.manager.sweep import GRACE_S, IsKept, sweep, there
+from pocket_dock_mcp.manager.sweep import GRACE_S, NONCE_LABEL, IsKept, sweep, there
 
 SNAPSHOT_LABEL = "pocket-dock.snapshot"
 SETTLED_S = 60.0
@@ -49,6 +49,8 @@ class Left:
     """Engines that other dead processes have something on, perhaps."""
     snapshots: list[Snapshot] = field(default_factory=list)
     """On record, and without an image."""
+    sandboxes: list[Kept] = field(default_factory=list)
+    """Kept sandboxes on record, and without a container."""
     unrecorded: list[str] = field(default_factory=list)
     """Images that say that they are a snapshot, and that no record of ours names."""
     nameless: list[str] = field(default_factory=list)
@@ -78,6 +80,8 @@ async def look(engine: Engine, state_dir: Path) -> Left:
                 left.journals.append(path)
     recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
+    kept = KeptStore(state_dir / "sandboxes").of(None, here)
+    left.sandboxes = [sandbox for sandbox in kept if not await _has_container(engine, sandbox)]
     known = {snapshot.id for snapshot in recorded}
     left.unrecorded = [
         " ".join(image.tags) or image.id
@@ -115,6 +119,11 @@ async def _has(engine: Engine, snapshot: Snapshot) -> bool:
     return True
 
 
+async def _has_container(engine: Engine, kept: Kept) -> bool:
+    found = await engine.containers(f"{NONCE_LABEL}={kept.nonce}")
+    return any(state.name == kept.container for state in found)
+
+
 def told(left: Left, engine: Engine) -> Iterator[Finding]:
     """Say what is left on the engine and in our records."""
     program = engine.info.kind if engine.info.kind != "fake" else "podman"
@@ -140,6 +149,10 @@ def told(left: Left, engine: Engine) -> Iterator[Finding]:
         title = f"The images of {len(left.snapshots)} snapshots are gone from the engine"
         names = some(snapshot.name or snapshot.id for snapshot in left.snapshots)
         yield Finding("leftovers.snapshots", "warning", title, names, FIX)
+    if left.sandboxes:
+        title = f"The containers of {len(left.sandboxes)} kept sandboxes are gone from the engine"
+        names = some(sandbox.request.name or sandbox.id for sandbox in left.sandboxes)
+        yield Finding("leftovers.sandboxes", "warning", title, names, FIX)
     if left.unrecorded:
         title = f"{len(left.unrecorded)} images of snapshots are on no record here"
         detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
@@ -166,7 +179,27 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
         if not await _has(engine, snapshot):
             store.remove(snapshot.id)
             done.append(f"removed the record of the snapshot {snapshot.id}, whose image is gone")
+    for kept in left.sandboxes:
+        if await _forget(engine, KeptStore(state_dir / "sandboxes"), kept):
+            done.append(f"removed the record of the sandbox {kept.id}, whose container is gone")
     return done
+
+
+async def _forget(engine: Engine, store: KeptStore, kept: Kept) -> bool:
+    """Take a sandbox that is gone off the record, unless some process is at it."""
+    try:
+        claim = store.claim(kept.id)
+    except SandboxBusyError:
+        return False
+    if claim is None:
+        return False
+    try:
+        if await _has_container(engine, kept):
+            return False
+        claim.remove()
+        return True
+    finally:
+        claim.release()
 
 
 # -- on disk, whatever the engine says ----------------------------------------------------------------

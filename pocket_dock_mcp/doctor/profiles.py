@@ -64,7 +64,8 @@ async def _reference(engine: Engine, reference: str) -> tuple[Finding, str | Non
     except ImageNotFoundError:
         detail = "The first sandbox waits for its pull."
         title = f"The image {reference} is not there yet"
-        return Finding("images.default", "warning", title, detail, f"podman pull {reference}"), None
+        program = "docker" if engine.info.kind == "docker" else "podman"
+        return Finding("images.default", "warning", title, detail, f"{program} pull {reference}"), None
     return Finding("images.default", "ok", f"The image {reference} is there"), image.id
 
 

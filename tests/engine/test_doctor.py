@@ -23,6 +23,9 @@ from pocket_dock_mcp.doctor.trial import program
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
 from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.manager.records import Kept, KeptStore
+from pocket_dock_mcp.manager.sandbox import SandboxRequest
+from pocket_dock_mcp.manager.sandbox import new_id as new_sandbox_id
 from pocket_dock_mcp.manager.snapshots import Snapshot, SnapshotStore, new_id
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.models import ContainerSpec, Limits
@@ -203,8 +206,14 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
     store.add(gone)
     store.add(other)
 
+    gone_box = kept(engine.info.identity)
+    boxes = KeptStore(state / "sandboxes")
+    boxes.add(gone_box).release()
+    busy_box = boxes.add(kept(engine.info.identity))
+
     found = by_id(await examined())
     names = {
+        "leftovers.sandboxes",
         "leftovers.journals",
         "leftovers.snapshots",
         "leftovers.files",
@@ -217,7 +226,9 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
         "leftovers.pending": "info",
     }
 
-    assert len((await examined(fix=True)).done) == 3
+    assert len((await examined(fix=True)).done) == 4
+    assert [one.id for one in boxes.of(None, engine.info.identity)] == [busy_box.kept.id]
+    busy_box.remove()
 
     again = by_id(await examined())
     assert (names & again.keys()) == {"leftovers.elsewhere", "leftovers.files", "leftovers.pending"}
@@ -229,6 +240,20 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
         alive.instance,
     }
     alive.close()
+
+
+def kept(engine: str) -> Kept:
+    return Kept(
+        id=new_sandbox_id(),
+        principal="alice",
+        engine=engine,
+        container=unique("gone"),
+        nonce=secrets.token_hex(8),
+        image_id="sha256:0",
+        uid=1000,
+        request=SandboxRequest(image="minimal", persist=True),
+        created=0.0,
+    )
 
 
 def snapshot(engine: str) -> Snapshot:

@@ -46,6 +46,7 @@ def test_the_defaults() -> None:
         "spool_mb": 2048,
         "pool_mb": 256,
         "warm_python": True,
+        "audit": "on",
         "output_bytes": 8192,
     }
 
@@ -70,6 +71,7 @@ def test_every_setting_can_be_set() -> None:
         "SPOOL_MB": "100",
         "POOL_MB": "0",
         "WARM_PYTHON": "false",
+        "AUDIT": "off",
         "OUTPUT_BYTES": "4096",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
@@ -89,7 +91,7 @@ def test_every_setting_can_be_set() -> None:
             "0.5",
             "64",
         ),
-        *("1024", "2.0", "256", "100", "0", "False", "4096"),
+        *("1024", "2.0", "256", "100", "0", "False", "off", "4096"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Cgroup:
                     break
                 except OSError:
                     pass
+        self.began = time.monotonic()
+        """When this container began, as far as we can tell."""
+        self.cpu_before = self.cpu_seconds()
+        """What had been used by then: the engine's own work in it."""
 
     def read(self, what: str) -> Optional[str]:
         """Return the file's text, or None where there is none."""

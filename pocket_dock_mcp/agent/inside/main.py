@@ -27,7 +27,6 @@ from . import (
     keeping,
     killing,
     ports,
-    readings,
     runs,
     sessions,
     wire,
@@ -64,13 +63,11 @@ class Agent:
         self.loop = Loop(self.reap)
         self.sender = Sender(self.loop)
         self.cgroup = Cgroup() if begun is None else begun.cgroup
-        self._began = readings.Beginning(self.cgroup)
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.procfs = os.stat("/proc").st_dev
-        self._environ = dict(os.environ)
-        # Python sets it for itself where no locale is given.
-        self._environ.pop("LC_CTYPE", None)
+        # Without what Python sets for itself where no locale is given.
+        self._environ = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self.work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
@@ -168,8 +165,9 @@ class Agent:
         self.send({"kind": "reply", "id": request_id})
 
     def _stats(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        running = sum(isinstance(work, (runs.Run, cells.Cell)) for work in self.work.values())
-        self.send({"kind": "reply", "id": request_id, **readings.collect(self, self._began, running)})
+        from . import readings
+
+        self.send({"kind": "reply", "id": request_id, **readings.collect(self)})
 
     def _halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """End everything, as the end of the input does where nothing is kept."""

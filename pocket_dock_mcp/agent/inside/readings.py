@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Dict, List, Optional
 
-from . import killing, wire
+from . import cells, killing, runs, wire
 
 if TYPE_CHECKING:
-    from .cgroup import Cgroup
     from .main import Agent
 
 MAX_INTERFACES = 16
 _SIOCGIFADDR = 0x8915
 
 
-class Beginning:
-    """When this container began, and what its cgroup had used by then: the engine's own work in it."""
-
-    def __init__(self, cgroup: Cgroup) -> None:
-        self.at = time.monotonic()
-        self.cpu_s = cgroup.cpu_seconds()
-
-
-def collect(agent: Agent, began: Beginning, runs: int) -> wire.Header:
+def collect(agent: Agent) -> wire.Header:
     """Return the numbers of now."""
     cgroup = agent.cgroup
     now = time.monotonic()
     return {
         "now": now,
-        "uptime": now - began.at,
-        "cpu_before": began.cpu_s,
+        "uptime": now - cgroup.began,
+        "cpu_before": cgroup.cpu_before,
         "cpu_s": cgroup.cpu_seconds(),
         "memory": cgroup.number("memory_now"),
         "memory_peak": cgroup.number("memory_peak"),
@@ -44,7 +33,7 @@ def collect(agent: Agent, began: Beginning, runs: int) -> wire.Header:
         "processes": sum(1 for _ in killing.owned(agent.user.uid)),
         "network": interfaces(),
         "disk_free": disk_free(agent.user.home),
-        "runs": runs,
+        "runs": sum(isinstance(work, (runs.Run, cells.Cell)) for work in agent.work.values()),
         "sessions": len(agent.sessions.describe()),
     }
 
@@ -81,9 +70,11 @@ def interfaces() -> List[Dict[str, object]]:
 
 
 def _address(interface: str) -> Optional[str]:
+    import fcntl
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+            answer = fcntl.ioctl(sock, _SIOCGIFADDR, interface.encode()[:15].ljust(256, b"\0"))
         except OSError:
             # It has none.
             return None
