@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from . import killing, wire
+from .facts import disk_free
 
 if TYPE_CHECKING:
     from .cgroup import Cgroup
@@ -44,17 +44,10 @@ def collect(agent: Agent, began: Beginning, runs: int) -> wire.Header:
         "processes": sum(1 for _ in killing.owned(agent.user.uid)),
         "network": interfaces(),
         "disk_free": disk_free(agent.user.home),
+        "root_free": disk_free("/"),
         "runs": runs,
         "sessions": len(agent.sessions.describe()),
     }
-
-
-def disk_free(path: str) -> Optional[int]:
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    return found.f_bavail * found.f_frsize
 
 
 def interfaces() -> List[Dict[str, object]]:
