@@ -11,9 +11,11 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.container import disk
+from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineDiskError, InvalidArgumentError, QuotaError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL
 from pocket_dock_mcp.models import MIB, Limits
 from pocket_dock_mcp.settings import Settings
 from tests.engines import Target, connect, eventually
@@ -121,20 +123,20 @@ async def test_who_goes_on_behind_everybodys_back_is_killed_too(
 
 
 async def test_a_disk_that_is_nearly_full_gets_no_sandbox_and_no_snapshot(
-    managers: Managers, image: str
+    engine: Engine, managers: Managers, image: str
 ) -> None:
     async with managers(min_free_mb=TERABYTE_MB) as manager:
         with pytest.raises(EngineDiskError, match="are to stay free") as caught:
             await made(manager, image)
         assert "POCKET_DOCK_MIN_FREE_MB" in caught.value.hint
         assert manager.list_sandboxes(ALICE) == []
-        assert manager._access.journal is not None
+        journal = manager._access.journal
+        assert journal is not None
 
-        async def settled() -> bool:
-            assert manager._access.journal is not None
-            return not manager._access.journal._live
+        async def gone() -> bool:
+            return not await engine.containers(f"{INSTANCE_LABEL}={journal.instance}")
 
-        await eventually(settled, within=10)
+        await eventually(gone, within=20)
     async with managers() as manager:
         sandbox = await made(manager, image)
         manager._keeper._settings = manager._settings.model_copy(update={"min_free_mb": TERABYTE_MB})
