@@ -11,6 +11,7 @@
     |  +- EngineTimeoutError           TimeoutError: somebody listens and does not answer
     |  +- EngineResponseError          the engine refused or failed
     |  +- EngineConflictError          the object is in another state, or the name is taken
+    |  +- EngineDiskError              its disk has less room than is to stay free
     |  +- ContainerGoneError           LookupError: the engine knows no such container
     |  +- ProgramNotFoundError         the image has no such program
     +- ImageError
@@ -35,8 +36,8 @@
     |  |     +- CheckpointNotFoundError LookupError: there is none of this id, or not any more
     |  +- SearchError                  a search for files failed
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
+    |  +- WorkspaceError               a home directory in memory could not be moved
     |  +- CompareError                 two states of files could not be compared
-    |     +- CompareTooLargeError      there are too many files, or it takes too long
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -152,6 +153,12 @@ class EngineConflictError(EngineError):
     """The engine refused because of the object's present state (HTTP 409)."""
 
     code = "engine_conflict"
+
+
+class EngineDiskError(EngineError):
+    """The engine's disk has less room than is to stay free."""
+
+    code = "engine_disk_full"
 
 
 class ContainerGoneError(EngineError, LookupError):
@@ -322,17 +329,17 @@ class SearchTimeoutError(SearchError, TimeoutError):
     code = "search_timeout"
 
 
+class WorkspaceError(SandboxError):
+    """A home directory in memory could not be put into a snapshot, or back."""
+
+    code = "workspace_failed"
+    default_hint = "Stop what runs in the sandbox, and try again."
+
+
 class CompareError(SandboxError):
     """Two states of a sandbox's files could not be compared."""
 
     code = "compare_failed"
-
-
-class CompareTooLargeError(CompareError):
-    """There are more files than can be compared at once, or it takes too long."""
-
-    code = "compare_too_large"
-    default_hint = "Give the path of the directory that matters."
 
 
 class AgentError(PocketDockError):

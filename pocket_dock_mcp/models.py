@@ -14,6 +14,7 @@ GIB = 1024 * MIB
 
 Language = Literal["python", "shell", "javascript"]
 Network = Literal["none", "open"]
+Workspace = Literal["disk", "memory"]
 
 RunStatus = Literal[
     "running",
@@ -53,6 +54,8 @@ class Limits:
     """Size of ``/dev/shm``."""
     open_files: int = 1024
     """Open file descriptors of one process."""
+    disk_bytes: int = 4096 * MIB
+    """Of files on the disk that its image has not. Looked at while programs run; over it they are killed."""
     file_bytes: int = 4096 * MIB
     """Size of one file."""
 
@@ -70,6 +73,8 @@ class ContainerSpec:
     network: Network = "none"
     capabilities: tuple[str, ...] = ()
     """All others are dropped."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Directories that are file systems in memory, and their sizes in bytes."""
     init: bool = False
     """Put a small init before the first program, which then need not reap orphans."""
     hostname: str = "sandbox"
@@ -93,6 +98,12 @@ class Facts:
     cpus: float | None = None
     interfaces: tuple[str, ...] | None = None
     """Network interfaces that are up."""
+    home_bytes: int | None = None
+    """Size of the home directory's file system, where it is another than the root's."""
+    disk_free: int | None = None
+    """Bytes that the engine's disk has free."""
+    parked: bool = False
+    """Whether the files of a home directory lie beside it, to be put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +398,7 @@ class ContainerInfo:
     processes: int | None
     """User processes alive now."""
     network: Network
+    workspace: Workspace
     python: str | None
     """Version of the image's python3."""
     kept: Literal["nothing", "files", "processes"] = "nothing"

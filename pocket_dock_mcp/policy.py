@@ -32,6 +32,8 @@ MAX_PROCESSES = 4096
 
 MIN_MEMORY_BYTES = 32 * MIB
 MIN_PIDS = 16
+MIN_DISK_BYTES = 16 * MIB
+MIN_MEMORY_HOME_BYTES = 8 * MIB
 
 EXEC_ARGV = ("/bin/sh", "-c", "exec cat >/dev/null")
 """PID 1 where there is no python3: it ends when its input does, and so keeps the lease."""
@@ -57,7 +59,9 @@ def user_processes(limits: Limits, *, shares_uid: bool = False) -> int:
     return min(most * _SHARERS, MAX_PROCESSES) if shares_uid else most
 
 
-def check_limits(limits: Limits, *, max_memory_bytes: int, max_cpus: float, max_pids: int) -> None:
+def check_limits(
+    limits: Limits, *, max_memory_bytes: int, max_cpus: float, max_pids: int, max_disk_bytes: int
+) -> None:
     """Refuse limits that make no sense or exceed the configured ceilings.
 
     Raises:
@@ -66,6 +70,7 @@ def check_limits(limits: Limits, *, max_memory_bytes: int, max_cpus: float, max_
     _require_range("memory_mb", limits.memory_bytes / MIB, MIN_MEMORY_BYTES / MIB, max_memory_bytes / MIB)
     _require_range("cpus", limits.cpus, 0.05, max_cpus)
     _require_range("pids", limits.pids, MIN_PIDS, max_pids)
+    _require_range("disk_mb", limits.disk_bytes / MIB, MIN_DISK_BYTES / MIB, max_disk_bytes / MIB)
 
 
 def _require_range(name: str, value: float, low: float, high: float) -> None:
@@ -84,9 +89,10 @@ def agent_spec(
     limits: Limits,
     network: Network,
     *,
+    memory: Mapping[str, int] | None = None,
     keep: bool = False,
 ) -> ContainerSpec:
-    """Return the container of an image with python3."""
+    """Return the container of an image with python3; `memory` has directories in memory with their sizes."""
     return ContainerSpec(
         name=name,
         image=image,
@@ -95,6 +101,7 @@ def agent_spec(
         limits=limits,
         network=network,
         capabilities=AGENT_CAPABILITIES,
+        memory=memory or {},
         keep=keep,
     )
 

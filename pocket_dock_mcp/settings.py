@@ -27,6 +27,7 @@ _CEILINGS = {
     "memory_mb": "max_memory_mb",
     "cpus": "max_cpus",
     "pids": "max_pids",
+    "disk_mb": "max_disk_mb",
     "idle_ttl_s": "max_lifetime_s",
 }
 """What a sandbox gets unless it asks, and what it can ask for at most."""
@@ -79,12 +80,27 @@ class Settings(BaseModel):
     pids: int = Field(
         default=128, ge=16, le=4096, description="Processes and threads of a sandbox that does not ask."
     )
+    disk_mb: int = Field(
+        default=4096, ge=16, le=16_777_216, description="MiB of files of a sandbox that does not ask."
+    )
     max_memory_mb: int = Field(
         default=8192, ge=32, le=1_048_576, description="MiB of memory that a sandbox may ask for."
     )
     max_cpus: float = Field(default=8.0, ge=0.05, le=1024, description="CPUs that a sandbox may ask for.")
     max_pids: int = Field(
         default=1024, ge=16, le=4096, description="Processes and threads that a sandbox may ask for."
+    )
+    max_disk_mb: int = Field(
+        default=32_768, ge=16, le=16_777_216, description="MiB of files that a sandbox may ask for."
+    )
+    max_snapshot_mb: int = Field(
+        default=8192, ge=1, le=16_777_216, description="MiB that a snapshot may have, with its image."
+    )
+    min_free_mb: int = Field(
+        default=1024,
+        ge=0,
+        le=16_777_216,
+        description="MiB that stay free on the engine's disk: with less, no new sandboxes and snapshots.",
     )
     spool_mb: int = Field(
         default=2048,

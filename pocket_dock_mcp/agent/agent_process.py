@@ -249,6 +249,7 @@ def _run_end(header: Header, report: Report) -> RunEnd:
         ended_by=ended_by,
         oom=bool(header.get("oom")),
         full_disk=full if isinstance(full, str) else None,
+        disk_used=optional_int(header, "disk"),
         left_behind=optional_int(header, "left_behind") or 0,
         files_changed=_files_changed(header.get("files")),
         session=_session_state(header.get("session")),

@@ -122,8 +122,16 @@ class AgentTransport:
     ) -> frozenset[int]:
         """Wait until a port is listened on."""
         run = process.id if isinstance(process, AgentProcess) else None
-        request_id, request = self._link.open(None)
         fields = {"op": "wait_port", "port": port, "known": sorted(known), "run": run}
+        found = (await self._await(fields)).get("ports")
+        if not isinstance(found, list) or not all(type(port) is int for port in found):
+            message = "The program in the container sent ports that are none."
+            raise AgentProtocolError(message)
+        return frozenset(found)
+
+    async def _await(self, fields: Header) -> Header:
+        """Make a request that is answered when something has happened, however long that takes."""
+        request_id, request = self._link.open(None)
         await self._link.send(request_id, fields)
         try:
             header, _ = await self._link.finish(request_id, request, None)
@@ -131,11 +139,7 @@ class AgentTransport:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
             raise
-        found = header.get("ports")
-        if not isinstance(found, list) or not all(type(port) is int for port in found):
-            message = "The program in the container sent ports that are none."
-            raise AgentProtocolError(message)
-        return frozenset(found)
+        return header
 
     async def sessions(self) -> list[SessionInfo]:
         """Return the sessions that are alive."""
@@ -221,6 +225,22 @@ class AgentTransport:
         """Have the agent exit, and everything with it."""
         await self._link.call("halt", deadline=HALT_DEADLINE)
 
+    async def disk_free(self) -> int | None:
+        """Return how many bytes the engine's disk has free."""
+        return optional_int(await self._link.call("stats", deadline=CALL_DEADLINE), "root_free")
+
+    async def watch_disk(self, room: int, *, floor: int, grace: int) -> int:
+        """Wait until the disk has lost more than `room` bytes while programs ran, to whomever.
+
+        Or more than `grace`, where it has less than `floor` left. Returns how many bytes it has left.
+        """
+        reply = await self._await({"op": "watch_disk", "room": room, "floor": floor, "grace": grace})
+        return int_of(reply, "free")
+
+    async def stop_for_disk(self, used: int) -> None:
+        """End all runs because the sandbox has written too much: `used` bytes."""
+        await self._link.call("disk_full", deadline=CALL_DEADLINE, used=used)
+
     async def wait_broken(self) -> AgentError:
         """Wait until the link is dead and return why."""
         return await self._link.wait_broken()
@@ -273,6 +293,9 @@ def _facts(reply: Header) -> Facts:
         pids_limit=optional_int(reply, "pids_limit"),
         cpus=None if reply.get("cpus") is None else number_of(reply, "cpus"),
         interfaces=tuple(str(name) for name in interfaces) if isinstance(interfaces, list) else None,
+        home_bytes=optional_int(reply, "home_bytes"),
+        disk_free=optional_int(reply, "disk_free"),
+        parked=reply.get("parked") is True,
     )
 
 

@@ -71,7 +71,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-EndedBy = Literal["timeout", "cpu", "memory", "output", "killed"]
+EndedBy = Literal["timeout", "cpu", "memory", "output", "disk", "killed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ class RunEnd:
     """Whether the kernel killed a process of the sandbox for its memory limit meanwhile."""
     full_disk: str | None = None
     """A path on a file system that had room when it began and has none now."""
+    disk_used: int | None = None
+    """Bytes that the sandbox had written, if that is why we ended it."""
     left_behind: int = 0
     """Processes that it had left running, and that were killed."""
     files_changed: FilesChanged | None = None

@@ -16,6 +16,7 @@ MAX_STDIN_BYTES = 64 * MIB
 MAX_LIMIT = 2.0**53
 MAX_SIDE = 65_535
 """Rows or columns of a terminal: the kernel has 16 bits for each."""
+MAX_PORT = 65_535
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _LANGUAGES: dict[str, Language] = {
@@ -150,3 +151,10 @@ def checked_terminal(size: tuple[int, int] | None, session: str | None) -> tuple
         message = f"A terminal of {size[0]} x {size[1]} characters cannot be; each is from 1 to {MAX_SIDE}."
         raise InvalidArgumentError(message)
     return size
+
+
+def check_port(port: int | None) -> None:
+    """Refuse a TCP port that there cannot be. Raises `InvalidArgumentError`."""
+    if port is not None and not 1 <= port <= MAX_PORT:
+        message = f"port is {port}; it must be from 1 to {MAX_PORT}."
+        raise InvalidArgumentError(message)

@@ -10,16 +10,17 @@ from typing import Any, Literal
 import anyio
 from typing_extensions import Unpack
 
-from pocket_dock_mcp.container.arguments import check_output_bytes
+from pocket_dock_mcp.container.arguments import check_output_bytes, check_port
 from pocket_dock_mcp.container.checkpoints import Checkpointing
+from pocket_dock_mcp.container.disk import Disk
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
 from pocket_dock_mcp.container.memory import remembered
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.workspace import parked
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
-    InvalidArgumentError,
     PocketDockError,
 )
 from pocket_dock_mcp.models import (
@@ -36,7 +37,6 @@ from pocket_dock_mcp.models import (
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
-MAX_PORT = 65_535
 CANCEL_DEADLINE = 10.0
 """Seconds for killing a run whose caller is gone, before it is left to its own time limit."""
 
@@ -56,6 +56,11 @@ class AsyncContainer(Checkpointing):
     @property
     def _files(self) -> Files:
         return Files(self._transport)
+
+    @property
+    def disk(self) -> Disk:
+        """What it writes, and what is left for all; another one after a reboot."""
+        return Disk(self._engine, self._running, self._wanted)
 
     # -- programs ---------------------------------------------------------------------------------
 
@@ -139,9 +144,7 @@ class AsyncContainer(Checkpointing):
             InvalidArgumentError: no such port can be, or the image has no python3.
             SandboxLostError, SandboxClosedError: it is not there any more.
         """
-        if port is not None and not 1 <= port <= MAX_PORT:
-            message = f"port is {port}; it must be from 1 to {MAX_PORT}."
-            raise InvalidArgumentError(message)
+        check_port(port)
         async with self._reaching():
             process = None if run is None else run.process
             return sorted(await self._transport.wait_port(port, known, process))
@@ -258,6 +261,7 @@ class AsyncContainer(Checkpointing):
             memory_bytes=live.memory_bytes,
             processes=live.processes,
             network=self._wanted.network,
+            workspace=self._wanted.workspace,
             python=facts.python,
             kept=self._kept(),
             live=live,
@@ -273,10 +277,11 @@ class AsyncContainer(Checkpointing):
 
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
+            DiskFullError, WorkspaceError: a home directory in memory could not be made part of it.
             EngineError: the engine failed.
         """
-        self._life.require_open()
         try:
-            return await self._engine.commit(self._running.id, tag, labels=labels)
+            async with self._reaching(), parked(self._transport, self._wanted):
+                return await self._engine.commit(self._running.id, tag, labels=labels)
         except ContainerGoneError as error:
             raise self._life.mark_lost(str(error)) from error

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import anyio.to_thread
 
+from pocket_dock_mcp.agent.inside import facts
 from pocket_dock_mcp.container import linediff
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.inventory import Entry, Tree, hashes, walk
@@ -28,8 +29,6 @@ MAX_NAMES = 64 * 1024
 _OTHERS_MAY_WRITE = 0o022
 _OURS = frozenset({"/etc/passwd", "/etc/group"})
 """The agent puts the user's uid into them."""
-PARKED = "/var/tmp/.pocket-dock-home"  # noqa: S108  # inside the container
-"""Where the home directory is on its way into a snapshot."""
 
 ChangeKind = Literal["modified", "created", "deleted"]
 
@@ -174,7 +173,7 @@ def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
 
 def _is_ours(path: str, old: Entry | None, new: Entry | None, uids: set[int]) -> bool:
     """Whether we, and not the user's programs, have made the difference."""
-    if path.startswith(PARKED) or (path in _OURS and len(uids) > 1):
+    if path in facts.PARKED or (path in _OURS and len(uids) > 1):
         return True
     # PID 1 is root, and its interpreter caches what it imports; programs cannot make a file of root's.
     only = new if old is None else old if new is None else None

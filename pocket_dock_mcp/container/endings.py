@@ -16,6 +16,7 @@ _BY_US: dict[str, RunStatus] = {
     "cpu": "timeout",
     "memory": "oom",
     "output": "output_limit",
+    "disk": "disk_full",
     "killed": "killed",
 }
 
@@ -92,6 +93,17 @@ def _about_memory(end: RunEnd, program: Program, limits: Limits) -> str:
 
 
 def _about_disk(end: RunEnd, limits: Limits) -> str:
+    if end.disk_used is not None and end.disk_used <= limits.disk_bytes:
+        return (
+            f"The engine's disk is nearly full{_stopped(end)}. The sandbox has {end.disk_used // MIB} MiB of "
+            "files on it, which are there. Delete what is not needed, here and on the machine."
+        )
+    if end.disk_used is not None:
+        return (
+            f"The sandbox has {end.disk_used // MIB} MiB of files, over its limit of "
+            f"{limits.disk_bytes // MIB} MiB{_stopped(end)}. Its files are there: delete some, or create a "
+            "sandbox with a larger disk_mb."
+        )
     if end.full_disk is None:
         return f"A file passed the limit of {limits.file_bytes // MIB} MiB for one file. Split it."
     more = ""

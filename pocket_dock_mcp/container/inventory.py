@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.container.core import AsyncContainer
-from pocket_dock_mcp.errors import CompareError, CompareTooLargeError
+from pocket_dock_mcp.errors import CompareError
 from pocket_dock_mcp.models import MIB, FileType
 
 MAX_ENTRIES = 200_000
@@ -23,6 +23,7 @@ MAX_HASHED = 20_000
 WALK_TIMEOUT_S = 60.0
 HASH_TIMEOUT_S = 30.0
 _GRACE_S = 10.0
+_NARROW = "Give the path of the directory that matters."
 _MAX_INT = 1 << 64
 _HASH_DIGITS = 64
 _NUMBERS = 6
@@ -72,8 +73,7 @@ async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()
     """Return all entries of a tree.
 
     Raises:
-        CompareTooLargeError: there are more than `MAX_ENTRIES`, or they take too long.
-        CompareError: it failed, or something in the container tampered with it.
+        CompareError: there are too many files, or something in the container tampered with it.
         And what `AsyncContainer.run` raises.
     """
     order = {"op": "walk", "root": root, "max_entries": MAX_ENTRIES, "skipped": list(skipped)}
@@ -88,7 +88,7 @@ async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()
             case _:
                 raise _nonsense()
     if end.get("more") is True:
-        raise CompareTooLargeError(f"There are more than {MAX_ENTRIES} files below {root!r}.")
+        raise CompareError(f"There are more than {MAX_ENTRIES} files below {root!r}.", hint=_NARROW)
     tree.missing = "missing" in end
     tree.closed, tree.skipped = (frozenset(_strings(end.get(name, []))) for name in ("closed", "skipped"))
     return tree
@@ -121,7 +121,7 @@ async def _lines(container: AsyncContainer, order: dict[str, Any], timeout_s: fl
         output_bytes=MAX_BYTES,
     )
     if result.status == "timeout" or result.truncated:
-        raise CompareTooLargeError(f"Not all of it could be looked at in {timeout_s:g} s.")
+        raise CompareError(f"Not all of it could be looked at in {timeout_s:g} s.", hint=_NARROW)
     if result.status != "ok":
         said = result.stderr.strip()[-300:] or "it said nothing"
         message = f"The files could not be looked at ({result.status}): {said}"

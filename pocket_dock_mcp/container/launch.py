@@ -16,16 +16,19 @@ from pocket_dock_mcp.agent.exec_transport import ExecTransport
 from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
 from pocket_dock_mcp.agent.quick import CompiledAgents
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.container.disk import require_free
+from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_back
 from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
     EngineConflictError,
     EngineError,
+    InvalidArgumentError,
     LimitsNotEnforcedError,
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus
+from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,10 @@ class Launch:
     """Whether Python runs in children of a warm interpreter, or each time in a new one."""
     keep: bool = False
     """Whether it outlives who holds it: it runs on without, and its files stay when it has stopped."""
+    min_free_bytes: int = 0
+    """That the engine's disk must have free."""
+    workspace: Workspace = "disk"
+    """Where the home directory is."""
     detached_ttl_s: float | None = None
     """Seconds after which a kept one stops by itself, with nobody who holds it and no run that goes on."""
     kept_output_bytes: int = 64 * MIB
@@ -108,6 +115,9 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
         return await _with_agent(engine, wanted, uid)
     except NoPythonError as error:
         logger.info("no agent in %s (%s); using plain execs", wanted.image, error)
+    if wanted.workspace != "disk":
+        message = f"The image {wanted.image!r} has no python3, which a workspace in memory needs."
+        raise InvalidArgumentError(message, hint="Use workspace='disk'.")
     return await _with_exec(engine, wanted, uid)
 
 
@@ -132,7 +142,14 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes 
     labels = _labels(wanted, "agent")
     argv = agent_argv() if compiled is None else quick_argv()
     spec = policy.agent_spec(
-        wanted.name, wanted.image, argv, labels, wanted.limits, wanted.network, keep=wanted.keep
+        wanted.name,
+        wanted.image,
+        argv,
+        labels,
+        wanted.limits,
+        wanted.network,
+        memory=memory_of(wanted.workspace, wanted.limits),
+        keep=wanted.keep,
     )
     container_id = await _create_again(engine, spec)
     try:
@@ -171,7 +188,9 @@ async def start_agent(
             keep=Keep(wanted.detached_ttl_s, wanted.kept_output_bytes) if wanted.keep else None,
             begun=None if compiled is None else first,
         )
-        return Running(container_id, transport, check_facts(wanted, transport.facts))
+        missing = check_facts(wanted, transport.facts)
+        await put_back(transport)
+        return Running(container_id, transport, missing)
     except BaseException as error:
         if link is not None:
             with anyio.CancelScope(shield=True):
@@ -218,7 +237,8 @@ async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int
         transport = await ExecTransport.open(
             engine, container_id, stream, uid=uid, home=policy.HOME, env=wanted.env
         )
-        return Running(container_id, transport, check_facts(wanted, transport.facts))
+        # Nobody looks at its disk in there. It is told, and no reason to refuse the image.
+        return Running(container_id, transport, (*check_facts(wanted, transport.facts), "disk"))
     except BaseException as error:
         if stream is not None:
             with anyio.CancelScope(shield=True):
@@ -260,7 +280,9 @@ async def _remove(engine: Engine, container_id: str) -> bool:
 def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
     missing = policy.unenforced(wanted.limits, wanted.network, facts)
+    missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."
         raise LimitsNotEnforcedError(message)
+    require_free(facts.disk_free, wanted.min_free_bytes)
     return missing

@@ -66,6 +66,8 @@ class ContainerState:
     exit_code: int | None = None
     """Only when it has exited."""
     oom_killed: bool = False
+    size_bytes: int | None = None
+    """Of what it has written to its disk; only where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,8 @@ class Engine(Protocol):
         Quiet when it does not run, or is gone.
         """
 
-    async def inspect(self, container_id: str) -> ContainerState:
-        """Say how it is.
+    async def inspect(self, container_id: str, *, size: bool = False) -> ContainerState:
+        """Say how it is; with `size` also how much it has written, for which an engine looks at all of it.
 
         Raises:
             ContainerGoneError: there is no such container.

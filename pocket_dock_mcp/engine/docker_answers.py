@@ -33,6 +33,7 @@ def container(data: Mapping[str, Any]) -> ContainerState:
         labels=data["Config"].get("Labels") or {},
         exit_code=state.get("ExitCode") if status == "exited" else None,
         oom_killed=bool(state.get("OOMKilled")),
+        size_bytes=None if data.get("SizeRw") is None else int(data["SizeRw"]),
     )
 
 

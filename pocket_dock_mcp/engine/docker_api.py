@@ -168,10 +168,11 @@ class DockerApiEngine:
         except ContainerGoneError:
             pass
 
-    async def inspect(self, container_id: str) -> ContainerState:
+    async def inspect(self, container_id: str, *, size: bool = False) -> ContainerState:
         """Say how a container is; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):
-            data = await self._client.containers.container(container_id).show()
+            wanted = {"size": "true"} if size else {}
+            data = await self._client.containers.container(container_id).show(**wanted)
             return answers.container(data)
 
     async def remove(self, container_id: str) -> None:

@@ -68,7 +68,10 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         # An engine's log of the container would be host disk outside every limit.
         "LogConfig": {"Type": "none", "Config": {}},
         # A volume that the image declares would be host disk without a limit; a small tmpfs hides it.
-        "Tmpfs": dict.fromkeys(image_volumes, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
+        "Tmpfs": {
+            **dict.fromkeys(image_volumes, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
+            **{path: f"rw,exec,nosuid,nodev,size={size},mode=1777" for path, size in spec.memory.items()},
+        },
     }
 
 

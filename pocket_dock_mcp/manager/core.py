@@ -323,6 +323,8 @@ class Manager:
         if request.snapshot is not None:
             found = self._keeper.find(owner.principal, access.engine, request.snapshot)
             image, uid = found.image_id, found.uid
+            request = replace(request, workspace=found.workspace_for(request.workspace))
+            check_request(request, self._settings)
         else:
             image = (await access.images.ensure(request.image, progress)).id
         container = await self._pool.make(self._wanted(request, image, uid), self._store())
@@ -376,6 +378,8 @@ class Manager:
             uid=uid,
             enforce=self._settings.limits,
             warm_python=self._settings.warm_python,
+            min_free_bytes=self._settings.min_free_mb * MIB,
+            workspace=request.workspace or "disk",
             keep=request.persist,
             detached_ttl_s=request.idle_ttl_s if request.persist else None,
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import anyio
 from anyio.abc import TaskGroup
 
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
@@ -18,6 +19,9 @@ from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.table import Table
 
 logger = logging.getLogger(__name__)
+
+GUARD_PAUSE = 0.5
+"""Seconds after which a sandbox that stopped answering is looked for again: it may have been rebooted."""
 
 
 class Ender:
@@ -102,7 +106,8 @@ class Ender:
                 await self._changed.wait()
 
     async def _notice_death(self, sandbox: Sandbox) -> None:
-        await sandbox.container.wait_lost()
+        async with beside(_guard_disk, sandbox):
+            await sandbox.container.wait_lost()
         # A kept one may only have lost its connection: whoever opens it next will see.
         await self.end(sandbox, "its container died or was removed from outside", "leave")
 
@@ -135,3 +140,10 @@ class Ender:
             logger.warning("%s could not be let go of: %s", container.name, error)
         finally:
             claim.release()
+
+
+async def _guard_disk(sandbox: Sandbox) -> None:
+    """See that it does not write too much, also after it was begun again."""
+    while True:
+        await sandbox.container.disk.guard()
+        await anyio.sleep(GUARD_PAUSE)

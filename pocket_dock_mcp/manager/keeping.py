@@ -21,6 +21,7 @@ from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
+from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class SnapshotKeeper:
                 f"There are {len(kept)} snapshots already, as many as allowed.",
                 hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
             )
+        await self._require_room(engine, sandbox)
         snapshot_id = snapshots.new_id()
         intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
         labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
@@ -55,6 +57,7 @@ class SnapshotKeeper:
                 image_id = await container.commit(intent.name, labels=labels)
                 journal.made(intent.name)
                 size = (await engine.image(image_id)).size_bytes
+                self._check_size(size)
             except BaseException as error:
                 self._access.note(error)
                 # Perhaps there is no image, or it is still coming.
@@ -70,6 +73,7 @@ class SnapshotKeeper:
             uid=sandbox.container.uid,
             created=time.time(),
             size_bytes=size,
+            workspace=sandbox.container.launched.workspace,
         )
         try:
             self._snapshots.add(made)
@@ -78,6 +82,23 @@ class SnapshotKeeper:
             raise StateError(f"The snapshot cannot be put on record: {error.strerror}.") from error
         journal.settled(intent.name)
         return made
+
+    async def _require_room(self, engine: Engine, sandbox: Sandbox) -> None:
+        """See that a snapshot would not be too large, and would leave the engine's disk room."""
+        with sandbox.use() as container:
+            # First of all: who is lost says so.
+            info = await container.info()
+            written = await container.disk.used() or 0
+            self._check_size((await engine.image(info.image)).size_bytes + written)
+            await container.disk.require_free(self._settings.min_free_mb * MIB + written)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._settings.max_snapshot_mb * MIB:
+            raise QuotaError(
+                f"The snapshot would have {size // MIB} MiB with its image, and "
+                f"{self._settings.max_snapshot_mb} MiB are allowed.",
+                hint="Delete files that need not be in it, or raise POCKET_DOCK_MAX_SNAPSHOT_MB.",
+            )
 
     async def list(self, principal: str) -> list[Snapshot]:
         """Return a principal's snapshots on this engine, oldest first."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.runs import RunBook
-from pocket_dock_mcp.models import MIB, Limits, Network
+from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class SandboxRequest:
     """It ends so many seconds after its creation, whatever runs in it."""
     name: str = ""
     """For people; need not be unique."""
+    workspace: Workspace | None = None
+    """Where its home directory is; None for that of the snapshot, or the disk."""
     persist: bool = False
     """It outlives the session and this process: it is stopped where others end, and ended on request only."""
 
@@ -139,7 +142,13 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         max_memory_bytes=settings.max_memory_mb * MIB,
         max_cpus=settings.max_cpus,
         max_pids=settings.max_pids,
+        max_disk_bytes=settings.max_disk_mb * MIB,
     )
+    if request.workspace == "memory":
+        memory_home_bytes(request.limits)
+        if request.persist:
+            message = "A workspace in memory does not persist: it is gone when the sandbox stops."
+            raise InvalidArgumentError(message, hint="Use workspace='disk', or take a snapshot.")
     for name, value in (("ttl_s", request.idle_ttl_s), ("max_lifetime_s", request.max_lifetime_s)):
         if not 1 <= value <= settings.max_lifetime_s:
             message = f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."

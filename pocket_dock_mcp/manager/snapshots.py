@@ -11,7 +11,9 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.locking import create_locked
+from pocket_dock_mcp.models import Workspace
 
 _ID = re.compile(r"snap-[0-9a-f]{32}")
 
@@ -34,6 +36,22 @@ class Snapshot:
     created: float
     """Seconds since the epoch."""
     size_bytes: int
+    workspace: Workspace = "disk"
+    """Where the home directory was."""
+
+    def workspace_for(self, wanted: Workspace | None) -> Workspace:
+        """Return where the home directory is to be of a sandbox that is made from it.
+
+        Raises:
+            InvalidArgumentError: it cannot be there.
+        """
+        if wanted == "memory" and self.workspace == "disk":
+            # They are on the disk where the file system in memory would hide them.
+            message = (
+                "The files of this snapshot cannot go into a workspace in memory: they are of one on disk."
+            )
+            raise InvalidArgumentError(message, hint="Leave workspace out.")
+        return wanted or self.workspace
 
 
 def new_id() -> str:

@@ -58,7 +58,9 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
         memory_mb=info.limits.memory_bytes // MIB,
         cpus=info.limits.cpus,
         pids=info.limits.pids,
+        disk_mb=info.limits.disk_bytes // MIB,
         network=info.network,
+        workspace=info.workspace,
         expires_in_s=round(sandbox.remaining_s()),
         unenforced=list(info.unenforced),
         live=render_live.live_reply(info.live),
@@ -79,7 +81,9 @@ def kept_reply(found: KeptSandbox) -> SandboxReply:
         memory_mb=request.limits.memory_bytes // MIB,
         cpus=request.limits.cpus,
         pids=request.limits.pids,
+        disk_mb=request.limits.disk_bytes // MIB,
         network=request.network,
+        workspace=request.workspace or "disk",
         expires_in_s=None,
         unenforced=[],
         live=render_live.live_reply(Readings()),
@@ -108,6 +112,7 @@ def _describe(sandbox: SandboxReply) -> str:
     return (
         f"{sandbox.image}: {sandbox.memory_mb} MiB memory, {sandbox.cpus:g} CPU, {sandbox.pids} processes, "
         f"{network}{f', home {sandbox.home}' if sandbox.home else ''}"
+        f"{' in memory' if sandbox.workspace == 'memory' else ''}"
     )
 
 

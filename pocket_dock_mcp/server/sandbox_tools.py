@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -11,7 +11,7 @@ from pocket_dock_mcp.container.checkpoints import is_checkpoint
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SandboxError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
-from pocket_dock_mcp.models import MIB, Limits, Network
+from pocket_dock_mcp.models import MIB, Limits, Workspace
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.call import Ctx, progress, told
 from pocket_dock_mcp.server.owners import owner_of
@@ -64,6 +64,15 @@ class SandboxTools:
                 description="Seconds without a call after which it ends, up to a day. Default 1800, unless configured otherwise."
             ),
         ] = None,
+        disk_mb: Annotated[
+            int | None, Field(description="MiB of files, from 16. Default 4096. Over it runs are killed.")
+        ] = None,
+        workspace: Annotated[
+            Workspace | None,
+            Field(
+                description="'memory': the home directory is in memory, at most half of memory_mb. Default: 'disk', or as the snapshot."
+            ),
+        ] = None,
         name: Annotated[str, Field(description="A name for people, shown in listings.", max_length=100)] = "",
         persist: Annotated[
             bool,
@@ -76,7 +85,17 @@ class SandboxTools:
         Returns its sandbox_id and the limits in force. It ends after {idle} minutes without a call, when the
         session ends, or by kill; its files end with it unless it persists or you take a snapshot. The first call
         on a machine may build the image, which takes a minute."""
-        request = self._request(profile, snapshot, memory_mb, cpus, pids, network, env, ttl_s, name, persist)
+        request = self._request(
+            profile,
+            snapshot,
+            self._limits(memory_mb, cpus, pids, disk_mb),
+            network=network,
+            env=env or {},
+            idle_ttl_s=self._settings.idle_ttl_s if ttl_s is None else ttl_s,
+            name=name,
+            workspace=workspace,
+            persist=persist,
+        )
         notes: list[str] = []
         async with progress(ctx, notes) as tell:
             sandbox = await self._manager.create(owner_of(ctx), request, tell)
@@ -159,37 +178,28 @@ class SandboxTools:
 
     # -- shared -----------------------------------------------------------------------------------
 
-    def _request(
-        self,
-        profile: str | None,
-        snapshot: str | None,
-        memory_mb: int | None,
-        cpus: float | None,
-        pids: int | None,
-        network: Network,
-        env: dict[str, str] | None,
-        ttl_s: float | None,
-        name: str,
-        persist: bool,
-    ) -> SandboxRequest:
-        if profile is not None and snapshot is not None:
-            raise InvalidArgumentError("Give profile or snapshot, not both.")
+    def _limits(
+        self, memory_mb: int | None, cpus: float | None, pids: int | None, disk_mb: int | None
+    ) -> Limits:
         settings = self._settings
-        limits = Limits(
+        return Limits(
             memory_bytes=(settings.memory_mb if memory_mb is None else memory_mb) * MIB,
             cpus=settings.cpus if cpus is None else cpus,
             pids=settings.pids if pids is None else pids,
+            disk_bytes=(settings.disk_mb if disk_mb is None else disk_mb) * MIB,
         )
+
+    def _request(
+        self, profile: str | None, snapshot: str | None, limits: Limits, **more: Any
+    ) -> SandboxRequest:
+        if profile is not None and snapshot is not None:
+            raise InvalidArgumentError("Give profile or snapshot, not both.")
         return SandboxRequest(
-            image=settings.profile if profile is None else profile,
+            image=self._settings.profile if profile is None else profile,
             snapshot=snapshot,
             limits=limits,
-            network=network,
-            env=env or {},
-            idle_ttl_s=settings.idle_ttl_s if ttl_s is None else ttl_s,
-            max_lifetime_s=settings.max_lifetime_s,
-            name=name,
-            persist=persist,
+            max_lifetime_s=self._settings.max_lifetime_s,
+            **more,
         )
 
 

@@ -231,6 +231,12 @@ class FakeAgent:
             sessions=0,
         )
 
+    def _on_watch_disk(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        """Nothing written here takes room, so there is nothing to say."""
+
+    def _on_disk_full(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id)
+
     def _on_spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         run = self._runs[request_id] = FakeRun(self, request_id, header)
         if self._keep is not None:

@@ -72,6 +72,17 @@ async def test_a_started_container_runs(lab: Lab) -> None:
     assert (await lab.engine.inspect(container_id)).status == "running"
 
 
+async def test_what_a_container_has_written_is_told_when_it_is_asked_for(lab: Lab) -> None:
+    """Nothing, or the little that the engine itself puts there."""
+    container_id, _ = await lab.start()
+
+    size = (await lab.engine.inspect(container_id, size=True)).size_bytes
+
+    assert size is not None
+    assert 0 <= size < 100_000
+    assert (await lab.engine.inspect(container_id)).size_bytes is None
+
+
 async def test_a_container_of_an_unknown_image_is_not_created(lab: Lab) -> None:
     """The missing image is named as the reason, and no image is pulled."""
     with pytest.raises(ImageNotFoundError) as caught:

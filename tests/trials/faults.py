@@ -265,7 +265,7 @@ class Worker:
             self._report.violation(f"left after the manager's end and a sweep: {await nothing_is_left()}")
 
     async def _sweep(self, state: Path) -> Swept:
-        """Sweep as the next start would when nothing can come any more, and remove what is kept on purpose."""
+        """Sweep as the next start would when nothing can come any more; remove what is kept, too."""
         engine = await self._direct()
         kept = SnapshotStore(state / "snapshots")
         try:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from pocket_dock_mcp.agent.inside import facts
 from pocket_dock_mcp.agent.inside import inventory as inside
 from pocket_dock_mcp.container import inventory
-from pocket_dock_mcp.container.diffing import PARKED, Candidates, TreeDiff, candidates
+from pocket_dock_mcp.container.diffing import Candidates, TreeDiff, candidates
 from pocket_dock_mcp.container.inventory import Entry, Tree
 from pocket_dock_mcp.container.linediff import MAX_LINE, unified
 from pocket_dock_mcp.errors import CompareError
@@ -102,7 +103,7 @@ def test_what_we_do_ourselves_is_no_change() -> None:
     cached = entry(uid=0)
     new = {
         "/usr/lib/python3/__pycache__/re.pyc": cached,
-        f"{PARKED}-1": entry(),
+        facts.PARKED[0]: entry(),
         "/home/sandbox/__pycache__/mine.pyc": entry(),
         "/etc/hosts": entry(size=9),
     }

@@ -11,7 +11,7 @@ from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.models import MIB, Facts, Limits
 
-CEILINGS = {"max_memory_bytes": 1024 * MIB, "max_cpus": 2.0, "max_pids": 256}
+CEILINGS = {"max_memory_bytes": 1024 * MIB, "max_cpus": 2.0, "max_pids": 256, "max_disk_bytes": 8192 * MIB}
 GOOD = Facts(
     uid=1_234_567,
     home="/home/sandbox",

@@ -43,6 +43,10 @@ def test_the_defaults() -> None:
         "max_memory_mb": 8192,
         "max_cpus": 8,
         "max_pids": 1024,
+        "disk_mb": 4096,
+        "max_disk_mb": 32_768,
+        "max_snapshot_mb": 8192,
+        "min_free_mb": 1024,
         "spool_mb": 2048,
         "pool_mb": 256,
         "warm_python": True,
@@ -65,9 +69,13 @@ def test_every_setting_can_be_set() -> None:
         "MEMORY_MB": "256",
         "CPUS": "0.5",
         "PIDS": "64",
+        "DISK_MB": "100",
         "MAX_MEMORY_MB": "1024",
         "MAX_CPUS": "2",
         "MAX_PIDS": "256",
+        "MAX_DISK_MB": "200",
+        "MAX_SNAPSHOT_MB": "300",
+        "MIN_FREE_MB": "0",
         "SPOOL_MB": "100",
         "POOL_MB": "0",
         "WARM_PYTHON": "false",
@@ -91,7 +99,7 @@ def test_every_setting_can_be_set() -> None:
             "0.5",
             "64",
         ),
-        *("1024", "2.0", "256", "100", "0", "False", "off", "4096"),
+        *("100", "1024", "2.0", "256", "200", "300", "0", "100", "0", "False", "off", "4096"),
     ]
 
 
@@ -174,6 +182,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         ("MEMORY_MB", "MAX_MEMORY_MB", "256", "512"),
         ("CPUS", "MAX_CPUS", "0.5", "1"),
         ("PIDS", "MAX_PIDS", "64", "128"),
+        ("DISK_MB", "MAX_DISK_MB", "2048", "4096"),
         ("IDLE_TTL_S", "MAX_LIFETIME_S", "600", "1800"),
     ],
 )
@@ -197,13 +206,20 @@ def test_settings_do_not_change_and_take_no_others() -> None:
 
 def test_the_smallest_valid_limits_are_limits_that_the_policy_accepts() -> None:
     least = settings(
-        MEMORY_MB="32", CPUS="0.05", PIDS="16", MAX_MEMORY_MB="32", MAX_CPUS="0.05", MAX_PIDS="16"
-    )
+        MEMORY_MB="32", CPUS="0.05", PIDS="16", MAX_MEMORY_MB="32", MAX_CPUS="0.05", MAX_PIDS="16",
+        DISK_MB="16", MAX_DISK_MB="16",
+    )  # fmt: skip
     policy.check_limits(
-        Limits(memory_bytes=least.memory_mb * MIB, cpus=least.cpus, pids=least.pids),
+        Limits(
+            memory_bytes=least.memory_mb * MIB,
+            cpus=least.cpus,
+            pids=least.pids,
+            disk_bytes=least.disk_mb * MIB,
+        ),
         max_memory_bytes=least.max_memory_mb * MIB,
         max_cpus=least.max_cpus,
         max_pids=least.max_pids,
+        max_disk_bytes=least.max_disk_mb * MIB,
     )
 
 

@@ -107,6 +107,11 @@ class Cell:
         else:
             self._give_up("cancelled")
 
+    def stop_for(self, why: str, used: int) -> None:
+        """End it, for a limit of the sandbox; one that has not begun goes on waiting."""
+        if self.account is not None:
+            self.account.end_for(why, used)
+
     def _give_up(self, why: str) -> None:
         """It has not begun, and never will."""
         if self.session is None and self.agent.sessions.forget(self):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .early import Early
     from .main import Agent
 
+PARKED = ("/var/tmp/.pocket-dock-home", "/tmp/.pocket-dock-home")
+"""Where the files of a home directory in memory are put for a snapshot."""
+
 
 def pick_uid(wanted: int) -> int:
     """Return the wanted uid, or one that the user namespace maps when it does not."""
@@ -48,7 +51,29 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
         "pids_limit": agent.cgroup.number("pids_limit"),
         "cpus": agent.cgroup.cpus(),
         "interfaces": _interfaces_up(),
+        "home_bytes": _own_size(agent.user.home),
+        "disk_free": disk_free("/"),
+        "parked": any(os.path.lexists(path) for path in PARKED),
     }
+
+
+def disk_free(path: str) -> Optional[int]:
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def _own_size(home: str) -> Optional[int]:
+    """Return the size of the home's file system, if it is not the root's."""
+    try:
+        if os.stat(home).st_dev == os.stat("/").st_dev:
+            return None
+        status = os.statvfs(home)
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize
 
 
 def _interfaces_up() -> Optional[List[str]]:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable, Optional
 
-from . import killing, wire
+from . import disk, killing, wire
 from .children import RunLimits, Usage
 from .loop import Timer
 
@@ -98,20 +98,22 @@ class Account:
         self._goes_on = goes_on
         self._stop = stop
         self._ended_by: Optional[str] = None
+        self._used: Optional[int] = None
         self._began = time.monotonic()
         self._wall: Optional[float] = None
         self._oom = agent.cgroup.oom_kills()
         self._disk = FullDisk(agent.user.home)
+        disk.wake(agent)
         self._changes = agent.changes.begin() if agent.changes is not None else None
         self._meter = Meter(agent, marker, limits, self.end_for)
         self._timer: Optional[Timer] = None
         if timeout is not None:
             self._timer = agent.loop.later(timeout, lambda: self.end_for("timeout"))
 
-    def end_for(self, why: str) -> None:
+    def end_for(self, why: str, used: Optional[int] = None) -> None:
         """Have the run stopped, for the first reason that there is; unless it is over."""
         if self._wall is None:
-            self._ended_by = self._ended_by or why
+            self._ended_by, self._used = (self._ended_by, self._used) if self._ended_by else (why, used)
         self._stop()
 
     @property
@@ -153,6 +155,7 @@ class Account:
             "ended_by": self._ended_by,
             "oom": self._oom > 0,
             "full": self._disk.filled(),
+            "disk": self._used,
             "files": self._files_changed(MAX_CHANGES),
             "wall": self._wall,
             "cpu": usage[0],

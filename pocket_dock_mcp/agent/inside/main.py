@@ -19,6 +19,7 @@ from . import (
     checkpoints,
     children,
     cold,
+    disk,
     early,
     facts,
     files,
@@ -40,11 +41,9 @@ from .sending import Sender
 from .spawner import be_spawner
 
 HELPERS_AFTER = 0.2
-"""Seconds after the start, if no run wants them before: other sandboxes may be starting at the same time, and
-warming an interpreter up costs as much as all the rest."""
+"""Seconds after the start, if no run wants them before: warming an interpreter costs as much as the rest."""
 
-Modules = Callable[[], Dict[str, CodeType]]
-"""Gives all modules of this program, compiled."""
+Modules = Callable[[], Dict[str, CodeType]]  # gives all modules of this program, compiled
 
 
 class Agent:
@@ -54,8 +53,7 @@ class Agent:
     ceilings: children.Ceilings
     changes: Optional[Changes] = None  # where the kernel does not tell
     keep: Optional[keeping.Keep] = None
-    is_warm = True
-    """Whether Python runs in children of an interpreter that is there already."""
+    is_warm = True  # whether Python runs in children of an interpreter that is there already
 
     def __init__(self, modules: Modules, begun: Optional[early.Early]) -> None:
         self._modules: Optional[Modules] = modules
@@ -243,7 +241,7 @@ class Agent:
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self.work.get(request_id)
-        if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter)):
+        if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, disk.Watch)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
@@ -360,7 +358,7 @@ class Agent:
             self.kill_marked(marker, done)
 
 
-Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer]
+Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer, disk.Watch]
 Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
 # Closed: what a host may ask for is a method of the same name, and nothing else is.
@@ -370,6 +368,7 @@ _OPERATIONS = (
 )
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
+    **disk.HANDLERS,
     **dict.fromkeys(("rejoin", "list_runs", "replay", "forget"), Agent._on_kept),
 }
 

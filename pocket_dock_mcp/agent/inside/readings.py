@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from . import cells, killing, runs, wire
+from .facts import disk_free
 
 if TYPE_CHECKING:
     from .main import Agent
@@ -33,17 +33,10 @@ def collect(agent: Agent) -> wire.Header:
         "processes": sum(1 for _ in killing.owned(agent.user.uid)),
         "network": interfaces(),
         "disk_free": disk_free(agent.user.home),
+        "root_free": disk_free("/"),
         "runs": sum(isinstance(work, (runs.Run, cells.Cell)) for work in agent.work.values()),
         "sessions": len(agent.sessions.describe()),
     }
-
-
-def disk_free(path: str) -> Optional[int]:
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    return found.f_bavail * found.f_frsize
 
 
 def interfaces() -> List[Dict[str, object]]:

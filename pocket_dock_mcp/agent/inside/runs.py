@@ -138,6 +138,10 @@ class Run:
         """End every process of the run, because somebody asked for it."""
         self._account.end_for("killed")
 
+    def stop_for(self, why: str, used: int) -> None:
+        """End every process of the run, for a limit of the sandbox, of which so much is used."""
+        self._account.end_for(why, used)
+
     def _kill(self) -> None:
         if not self._killing:
             self._killing = True

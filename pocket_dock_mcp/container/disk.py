@@ -1,0 +1,125 @@
+"""The disk of one container: what it has written, what all have left, and what ends runs that write too much.
+
+The agent notices that the disk loses room while programs run, which costs next to nothing; only the engine
+can say whose writing it was, and is asked only then.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import anyio
+
+from pocket_dock_mcp.agent.agent_transport import AgentTransport
+from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.errors import AgentError, EngineDiskError, EngineError
+from pocket_dock_mcp.models import MIB, Limits
+
+logger = logging.getLogger(__name__)
+
+GRACE_BYTES = 16 * MIB
+"""That may be written before the next look, though all room is used: who deletes files writes as well."""
+PAUSE_S = 0.5
+"""Between two questions to the engine: on a busy disk somebody else's writing asks them."""
+INSISTING_S = 10.0
+"""When there is as much again within so many seconds, something goes on that is no run."""
+
+
+class Running(Protocol):
+    """What of a `launch.Running` matters here."""
+
+    @property
+    def id(self) -> str:
+        """The container's on the engine."""
+
+    @property
+    def transport(self) -> Transport:
+        """How it is reached."""
+
+
+class Wanted(Protocol):
+    """What of a `Launch` matters here."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the sandbox may use."""
+
+    @property
+    def min_free_bytes(self) -> int:
+        """What is to stay free."""
+
+
+class Disk:
+    """What `AsyncContainer.disk` is."""
+
+    def __init__(self, engine: Engine, running: Running, wanted: Wanted) -> None:
+        self._engine = engine
+        self._id = running.id
+        # Where there are only execs nobody looks at it from inside.
+        self._agent = running.transport if isinstance(running.transport, AgentTransport) else None
+        self._limit = wanted.limits.disk_bytes
+        self._floor = wanted.min_free_bytes
+
+    async def used(self) -> int | None:
+        """Return how many bytes it has written: those of files on the disk that its image has not.
+
+        Raises:
+            EngineError: the engine does not say.
+        """
+        return (await self._engine.inspect(self._id, size=True)).size_bytes
+
+    async def require_free(self, least: int) -> None:
+        """See that the engine's disk has so many bytes free; where nobody knows it, it has.
+
+        Raises:
+            EngineDiskError: it has not.
+            AgentError: the container cannot be reached.
+        """
+        if self._agent is not None:
+            require_free(await self._agent.disk_free(), least)
+
+    async def guard(self) -> None:
+        """Kill what runs whenever it has written more than its limit, for as long as the container answers.
+
+        The files stay, and so does the container: they can be deleted. When the engine's disk is nearly full
+        and loses more while programs run, they are killed as well: a file that is open and deleted is
+        nobody's to be seen.
+        """
+        if self._agent is None:
+            await anyio.sleep_forever()
+            return
+        try:
+            used, stopped = 0, -INSISTING_S
+            while True:
+                room = max(self._limit - used, GRACE_BYTES)
+                free = await self._agent.watch_disk(room, floor=self._floor, grace=GRACE_BYTES)
+                used = await self._measured(used)
+                if used > self._limit or free < self._floor:
+                    again = anyio.current_time() - stopped < INSISTING_S
+                    await (self._agent.kill_all() if again else self._agent.stop_for_disk(used))
+                    stopped = anyio.current_time()
+                await anyio.sleep(PAUSE_S)
+        except AgentError as error:
+            logger.debug("a container is gone, and its disk no longer guarded: %s", error)
+
+    async def _measured(self, known: int) -> int:
+        try:
+            return await self.used() or 0
+        except EngineError as error:
+            logger.warning("could not measure what a container has written: %s", error)
+            return known
+
+
+def require_free(free: int | None, least: int) -> None:
+    """Refuse to use more of a disk that has less than `least` bytes free.
+
+    Raises:
+        EngineDiskError: it has.
+    """
+    if free is not None and free < least:
+        raise EngineDiskError(
+            f"The engine's disk has {free // MIB} MiB free, and {least // MIB} MiB are to stay free.",
+            hint="Delete snapshots, make room on the machine, or lower POCKET_DOCK_MIN_FREE_MB.",
+        )
