@@ -15,6 +15,7 @@ import anyio
 
 from pocket_dock_mcp.agent.exec_answers import parse_entry
 from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
+from pocket_dock_mcp.agent.exec_mark import Marked
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
@@ -315,12 +316,15 @@ class ExecTransport:
     ) -> int:
         """Run one program and return the exit code that the engine reports; never one that was guessed."""
         identity = user or f"{self._facts.uid}:{self._facts.uid}"
+        marked = Marked(on_output)
+        # What kills everything would kill the shell that writes the mark.
+        command = argv if _KILL_ALL in argv else marked.command(argv)
         try:
-            stream = await self._engine.exec(self._container_id, argv, user=identity, env=env, cwd=cwd)
+            stream = await self._engine.exec(self._container_id, command, user=identity, env=env, cwd=cwd)
             try:
                 async with beside(_send, stream, stdin):
                     while (received := await stream.receive()) is not None:
-                        on_output(*received)
+                        marked.take(*received)
                 state = await stream.state()
             finally:
                 with anyio.CancelScope(shield=True):
@@ -329,6 +333,9 @@ class ExecTransport:
             raise StreamLostError(f"The engine lost the sandbox: {error.message}") from error
         if state.running or state.exit_code is None:
             message = "The stream of a program ended and the program did not."
+            raise StreamLostError(message)
+        if not marked.has_all(state.exit_code) and command is not argv:
+            message = "The stream of a program ended before all of its output had come."
             raise StreamLostError(message)
         return state.exit_code
 

@@ -135,12 +135,17 @@ class _Checked:
             self._parser.feed_eof()
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        pieces = self._parser.queue._buffer  # noqa: SLF001
+        before = len(pieces)
         result: tuple[bool, bytes] = self._parser.feed_data(data)
         head = self._parser._buf[:_HEADER]  # noqa: SLF001
         is_odd = bool(head) and (head[0] not in _STREAMS or any(head[1:4]))
         is_too_long = len(head) == _HEADER and int.from_bytes(head[4:], "big") > MAX_PIECE
         if is_odd or is_too_long:
             self._parser._buf.clear()  # noqa: SLF001
+            # What came with it has been shifted, perhaps by bytes of somebody else's in its midst.
+            while len(pieces) > before:
+                pieces.pop()
             self.set_exception(ConnectionResetError("what came makes no sense"))
         return result
 

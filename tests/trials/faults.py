@@ -159,7 +159,7 @@ class Worker:
         began = time.monotonic()
         what = f"{name} with {fault}"
         try:
-            with anyio.fail_after(DEADLINE):
+            with anyio.fail_after(DEADLINE * slowness()):
                 outcome = await operation.act(bench)
         except PocketDockError as error:
             outcome = error.code
@@ -265,7 +265,7 @@ class Worker:
             self._report.violation(f"left after the manager's end and a sweep: {await nothing_is_left()}")
 
     async def _sweep(self, state: Path) -> Swept:
-        """Sweep as the next start would when nothing can come any more; remove what is kept, too."""
+        """Sweep as the next start would, when nothing can come; remove what is kept on purpose, too."""
         engine = await self._direct()
         kept = SnapshotStore(state / "snapshots")
         try:

@@ -18,6 +18,7 @@ from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from tests.engines import eventually
 from tests.faults import FaultyProxy, Way
+from tests.trials.host import slowness
 
 LINES = 1500
 """Of the output of a run: some pieces, and none so long that it takes its time."""
@@ -185,7 +186,7 @@ async def kill(bench: Bench) -> str:
 
     try:
         # Whatever was answered: its lease is closed.
-        await eventually(is_stopped, within=5)
+        await eventually(is_stopped, within=5 * slowness())
     finally:
         await direct.aclose()
     return "ok"
