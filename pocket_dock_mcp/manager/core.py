@@ -19,7 +19,6 @@ from typing_extensions import Unpack
 
 from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.diffing import TreeDiff
-from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
@@ -33,7 +32,7 @@ from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.ending import Ender
 from pocket_dock_mcp.manager.forking import Forker, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
-from pocket_dock_mcp.manager.making import Maker
+from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
@@ -127,12 +126,10 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
+        request = replace(source.request, persist=False)
         with self._reserved_for(owner, count), source.use() as container:
-            wanted = self._wanted(
-                replace(source.request, persist=False), (await container.info()).image, container.uid
-            )
+            wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
-            request = replace(source.request, persist=False)
             made = [self._hold(Sandbox(new_id(), owner, request, fork), "fork") for fork in forks]
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
@@ -327,7 +324,7 @@ class Manager:
             check_request(request, self._settings)
         else:
             image = (await access.images.ensure(request.image, progress)).id
-        container = await self._pool.make(self._wanted(request, image, uid), self._store())
+        container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
             await self._keep(sandbox)
@@ -366,23 +363,6 @@ class Manager:
             one.id for one in await self._persistence.records(owner.principal) if one.id not in self._table
         ]
         return self._table.only(owner, kept)
-
-    def _wanted(self, request: SandboxRequest, image: str, uid: int | None) -> Launch:
-        return Launch(
-            name="",
-            image=image,
-            labels={},
-            limits=request.limits,
-            network=request.network,
-            env=request.env,
-            uid=uid,
-            enforce=self._settings.limits,
-            warm_python=self._settings.warm_python,
-            min_free_bytes=self._settings.min_free_mb * MIB,
-            workspace=request.workspace or "disk",
-            keep=request.persist,
-            detached_ttl_s=request.idle_ttl_s if request.persist else None,
-        )
 
     def _store(self) -> OutputStore:
         share = SpoolBudget(self._spool.total_bytes // 4, self._spool)

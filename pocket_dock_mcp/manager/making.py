@@ -16,7 +16,10 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.sandbox import SandboxRequest
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
+from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.settings import Settings
 
 _ANSWERED = (
     ImageNotFoundError,
@@ -60,3 +63,22 @@ class Maker:
             self._mender.owe(name)
         elif self._access.journal is not None:
             self._access.journal.settled(name)
+
+
+def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int | None) -> Launch:
+    """Return what a request means for its container; name and labels are its maker's."""
+    return Launch(
+        name="",
+        image=image,
+        labels={},
+        limits=request.limits,
+        network=request.network,
+        env=request.env,
+        uid=uid,
+        enforce=settings.limits,
+        warm_python=settings.warm_python,
+        min_free_bytes=settings.min_free_mb * MIB,
+        workspace=request.workspace or "disk",
+        keep=request.persist,
+        detached_ttl_s=request.idle_ttl_s if request.persist else None,
+    )

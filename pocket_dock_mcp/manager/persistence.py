@@ -6,7 +6,7 @@ import collections
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pocket_dock_mcp.container.core import AsyncContainer
@@ -22,6 +22,7 @@ from pocket_dock_mcp.errors import (
     SandboxStateError,
 )
 from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.making import launch_of
 from pocket_dock_mcp.manager.records import Claim, Kept
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
@@ -177,20 +178,8 @@ class SandboxKeeper:
         return Reached(claim, await AsyncContainer.resume(engine, launch, store))
 
     def _launch(self, kept: Kept) -> Launch:
-        request = kept.request
-        return Launch(
-            name=kept.container,
-            image=kept.image_id,
-            labels={NONCE_LABEL: kept.nonce},
-            limits=request.limits,
-            network=request.network,
-            env=request.env,
-            uid=kept.uid,
-            enforce=self._settings.limits,
-            warm_python=self._settings.warm_python,
-            keep=True,
-            detached_ttl_s=request.idle_ttl_s,
-        )
+        launch = launch_of(kept.request, self._settings, kept.image_id, kept.uid)
+        return replace(launch, name=kept.container, labels={NONCE_LABEL: kept.nonce})
 
     # -- removing ---------------------------------------------------------------------------------
 
