@@ -43,7 +43,7 @@ from .sending import Sender
 from .spawner import be_spawner
 
 HELPERS_AFTER = 0.2
-"""Seconds after the start, if no run wants them before: warming an interpreter up costs as much as the rest."""
+"""Seconds after the start, if no run wants them before: warming one up costs as much as all the rest."""
 
 Modules = Callable[[], Dict[str, CodeType]]  # gives all modules of this program, compiled
 
