@@ -84,11 +84,11 @@ class Soak:
         self._names: set[str] = set()
         """Of containers, in the command lines of their monitors; those that are gone as well."""
 
-    async def run(self, calls: int, ends: float) -> None:
-        """Make so many calls, while there is time, and measure in between."""
+    async def run(self, calls: int, ends: float, samples: int) -> None:
+        """Make so many calls, while there is time, and measure so many times in between."""
         await self._server.initialize()
         await self._renew()
-        step = max(AT_ONCE, calls // SAMPLES)
+        step = max(AT_ONCE, calls // samples)
         while self._report.calls.total() < calls and time.monotonic() < ends:
             goal = self._report.calls.total() + step
             while self._report.calls.total() < goal and time.monotonic() < ends:
@@ -172,7 +172,9 @@ _KINDS: dict[str, tuple[int, Any]] = {
 }
 
 
-async def trial(url: str, calls: int, *, seed: int, minutes: float = 24 * 60) -> Report:
+async def trial(
+    url: str, calls: int, *, seed: int, minutes: float = 24 * 60, samples: int = SAMPLES
+) -> Report:
     """Make the calls, and say what has grown."""
     report = Report()
     began = time.monotonic()
@@ -186,7 +188,7 @@ async def trial(url: str, calls: int, *, seed: int, minutes: float = 24 * 60) ->
         }
         server = await Server.start(environ)
         try:
-            await Soak(server, state, random.Random(seed), report).run(calls, began + 60 * minutes)
+            await Soak(server, state, random.Random(seed), report).run(calls, began + 60 * minutes, samples)
             status = await server.close()
             if status != 0:
                 report.violations.append(f"the server's exit status is {status}")
