@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["container", "image"]
 
+LONGEST = 200
+"""Lines of history that a journal may have, beyond some for all that is open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -69,6 +72,7 @@ class Journal:
         self._engine = ""
         self._live: dict[str, Intent] = {}
         self._is_torn = False
+        self._lines = 0
 
     def use_engine(self, identity: str) -> None:
         """Note which engine the coming intents are about."""
@@ -107,13 +111,30 @@ class Journal:
             return
         if self._live:
             self._note({"settled": name})
+            if self._lines > LONGEST + 4 * len(self._live):
+                self._shorten()
             return
         # Nothing is open: the history can go, and the file never grows for long.
         try:
             os.ftruncate(self._file.fileno(), 0)
         except OSError as error:
             logger.warning("could not shorten the journal: %s", error)
+        self._lines = 0
         self._note({"engine": self._engine})
+
+    def _shorten(self) -> None:
+        """Put a file without history in its place: something may be open for as long as this process lives."""
+        lines: list[dict[str, str]] = [{"engine": self._engine}]
+        for intent in self._live.values():
+            lines.append({"intend": intent.kind, "name": intent.name, "nonce": intent.nonce})
+            lines += [{"made": intent.name}] if intent.is_made else []
+        try:
+            file = create_locked(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+        except OSError as error:
+            logger.warning("could not shorten the journal: %s", error)
+            return
+        self._file.close()
+        self._file, self._lines, self._is_torn = file, len(lines), False
 
     def close(self) -> None:
         """Release the lock; remove the file unless something of ours may still be on the engine."""
@@ -135,6 +156,7 @@ class Journal:
 
     def _write(self, line: dict[str, str]) -> None:
         # Handed to the kernel: that survives SIGKILL. A power failure ends the containers as well.
+        self._lines += 1
         data = json.dumps(line).encode() + b"\n"
         if self._is_torn:
             data = b"\n" + data

@@ -16,7 +16,7 @@ from tests.trials.sigkill import Chain, Report, trial
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-PHASES = ("creating again", "snapshotting", "running", "deleting")
+PHASES = ("creating again", "snapshotting", "filling")
 """A few of the many, so that a run of all tests stays short: the script takes the others, and the count."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,27 @@ def test_a_full_disk_is_told_before_anything_is_made(tmp_path: Path) -> None:
 
     (record,) = dead(tmp_path)
     assert list(record.intents.values()) == [kept, later]
+
+
+def test_the_file_does_not_grow_while_something_is_always_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.use_engine("e")
+    kept = journal.intend("container", "kept")
+    journal.made("kept")
+    for number in range(2000):
+        journal.intend("container", f"c{number}")
+        journal.made(f"c{number}")
+        journal.settled(f"c{number}")
+    (path,) = tmp_path.iterdir()
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300
+    assert dead(tmp_path) == []
+    last = journal.intend("image", "last")
+    journal.close()
+
+    (record,) = dead(tmp_path)
+
+    assert record.engine == "e"
+    assert list(record.intents.values()) == [replace(kept, is_made=True), last]
 
 
 def test_nonces_differ(tmp_path: Path) -> None:
