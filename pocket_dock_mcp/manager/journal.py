@@ -123,7 +123,7 @@ class Journal:
         self._note({"engine": self._engine})
 
     def _shorten(self) -> None:
-        """Put a file without history in its place: something may be open for as long as this process lives."""
+        """Put a file without history in its place: something may be open as long as this process lives."""
         lines: list[dict[str, str]] = [{"engine": self._engine}]
         for intent in self._live.values():
             lines.append({"intend": intent.kind, "name": intent.name, "nonce": intent.nonce})
