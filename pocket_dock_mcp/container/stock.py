@@ -193,6 +193,8 @@ class Stock:
         self._coming = 1
         try:
             ready = await self._make()
+            # An agent that can be spoken to may still be loading most of itself; its answer comes after that.
+            await self._look_at(ready)
         except PocketDockError as error:
             self._failed(error)
         else:
@@ -228,15 +230,18 @@ class Stock:
 
     async def _measure(self) -> None:
         for ready in tuple(self._ready):
-            try:
-                memory = (await ready.running.transport.stats()).memory_bytes
-            except (AgentError, RemoteError):
-                # Whoever watches it throws it away.
-                continue
-            ready.memory_bytes = memory or FIRST_GUESS
+            await self._look_at(ready)
             if self._failures and time.monotonic() - ready.since > SURVIVAL:
                 self._failures = 0
                 logger.info("containers are launched ahead again")
+
+    async def _look_at(self, ready: Ready) -> None:
+        try:
+            memory = (await ready.running.transport.stats()).memory_bytes
+        except (AgentError, RemoteError):
+            # Whoever watches it throws it away.
+            return
+        ready.memory_bytes = memory or FIRST_GUESS
 
     def _discard(self, ready: Ready) -> None:
         """Remove a container without making anybody wait."""
