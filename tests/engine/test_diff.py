@@ -35,7 +35,7 @@ HOME = "/home/sandbox"
 
 @pytest.fixture
 async def manager(target: Target, tmp_path: Path) -> AsyncIterator[Manager]:
-    async with Manager(Settings(state_dir=tmp_path), lambda: connect(target)) as manager:
+    async with Manager(Settings(state_dir=tmp_path, pool_mb=0), lambda: connect(target)) as manager:
         yield manager
 
 

@@ -36,7 +36,7 @@ def managers(target: Target, tmp_path: Path) -> Managers:
     @asynccontextmanager
     async def open_one(**settings: int) -> AsyncIterator[Manager]:
         async with Manager(
-            Settings(state_dir=tmp_path).model_copy(update=settings), lambda: connect(target)
+            Settings(state_dir=tmp_path, pool_mb=0).model_copy(update=settings), lambda: connect(target)
         ) as manager:
             yield manager
 
@@ -61,7 +61,7 @@ async def test_who_writes_too_much_is_stopped_keeps_his_files_and_may_delete_the
         assert f"over its limit of {SMALL.disk_bytes // MIB} MiB" in (stopped.hint or "")
         assert "disk_mb" in (stopped.hint or "")
         size = int((await container.run("stat -c %s big")).check().stdout)
-        assert size > SMALL.disk_bytes
+        assert size >= SMALL.disk_bytes - 4 * MIB
         assert (await container.disk.used() or 0) >= size
         # A session that ran nothing goes on, and what is deleted can be written again.
         kept = await container.run("import os; os.remove('big'); x", language="python", session="py")

@@ -45,7 +45,7 @@ find . -mindepth 1 -printf '%P %y %m %n %T@ %l\n' | sort; md5sum one d/e/f a*; w
 
 @pytest.fixture
 async def manager(target: Target, tmp_path: Path) -> AsyncIterator[Manager]:
-    async with Manager(Settings(state_dir=tmp_path), lambda: connect(target)) as manager:
+    async with Manager(Settings(state_dir=tmp_path, pool_mb=0), lambda: connect(target)) as manager:
         yield manager
 
 
@@ -128,7 +128,11 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(manager: Manager,
     tiny = Limits(memory_bytes=40 * MIB)
     with pytest.raises(InvalidArgumentError, match="memory_mb of at least 48"):
         await manager.create(ALICE, SandboxRequest(image, workspace="memory", limits=tiny), print)
+    with pytest.raises(InvalidArgumentError, match="persist"):
+        await manager.create(ALICE, SandboxRequest(image, workspace="memory", persist=True), print)
     assert manager.list_sandboxes(ALICE) == [sandbox]
+    _, [fork] = await manager.fork(ALICE, None, 1)
+    assert await sh(fork, "stat -c %s big; df --output=fstype ~ | tail -1") == f"{60 * MIB}\ntmpfs\n"
     for kept in (on_disk, snapshot):
         await manager.delete_snapshot(ALICE, kept.id)
 
