@@ -28,6 +28,7 @@ _PIECE = 64 * 1024
 
 OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
+OnOutcome = Callable[[RunResult | PocketDockError], None]
 Remove = Callable[[], None]
 
 
@@ -69,6 +70,7 @@ class AsyncRun:
         self._waiters: list[anyio.Event] = []
         self._on_output: list[OnOutput] = []
         self._on_exit: list[OnExit] = []
+        self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
         self._began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
@@ -233,6 +235,10 @@ class AsyncRun:
         await self._decide()
         return self.result(output_bytes)
 
+    def when_decided(self, callback: OnOutcome) -> None:
+        """Have ``callback(outcome)`` called when somebody's waiting has found out what came of it."""
+        self._on_outcome = callback
+
     async def outcome(self) -> RunResult | PocketDockError:
         """Wait for its end and return what came of it, without its output, which may be gone by then."""
         await self._decide()
@@ -271,6 +277,8 @@ class AsyncRun:
                 self._outcome = RunResult(status, hint=why)
             except PocketDockError as error:
                 self._outcome = error
+            if self._on_outcome is not None:
+                _call(self._on_outcome, self._outcome)
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)

@@ -120,6 +120,7 @@ class SandboxLog:
         self._file = -1
         self._size = 0
         self._is_torn = False
+        self._is_closed = False
 
     def write(self, event: str, **fields: object) -> None:
         """Append what has happened. Texts are cut, and anything else is JSON."""
@@ -129,9 +130,15 @@ class SandboxLog:
             self._append(self._path, self._line(event, fields))
         except OSError as error:
             self._log.failed(error)
+        if self._is_closed:
+            self.close()
 
     def close(self) -> None:
-        """Let go of the file; writing opens it again."""
+        """Let go of the file. What is still written opens it, each time."""
+        self._is_closed = True
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -149,7 +156,7 @@ class SandboxLog:
         if self._file < 0:
             self._open(path)
         if self._size + len(line) > MAX_FILE_BYTES:
-            self.close()
+            self._close_file()
             path.replace(path.with_suffix(".jsonl.1"))
             self._open(path)
         if self._is_torn:

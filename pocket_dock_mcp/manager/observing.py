@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from anyio.abc import TaskGroup
@@ -23,6 +25,20 @@ Beginning = Literal["create", "fork", "open"]
 """How this process has come to a sandbox; ``open``: it was kept."""
 Ending = Literal["remove", "stop", "leave"]
 """What becomes of a kept sandbox. All others are removed with their end, however it comes."""
+
+
+PATIENCE = 0.5
+"""Seconds for whoever waits for a run to find out how it has ended."""
+
+
+@dataclass
+class _Watched:
+    """A run whose end is to be told, once."""
+
+    sandbox: Sandbox
+    run: SandboxRun
+    span: Span
+    is_told: bool = False
 
 
 class Observer:
@@ -118,29 +134,33 @@ class Observer:
             "pocket_dock.run_id": run.id,
             "pocket_dock.language": run.run.program.language,
         }
-        over = functools.partial(self._run_over, sandbox, run, telemetry.begin("sandbox.run", attributes))
+        watched = _Watched(sandbox, run, telemetry.begin("sandbox.run", attributes))
+        run.run.when_decided(functools.partial(self._run_ended, watched))
         if run.run.is_running:
-            run.run.on_exit(lambda _run: over())
+            run.run.on_exit(lambda _run: self._run_over(watched))
         else:
-            over()
+            self._run_over(watched)
 
-    def _run_over(self, sandbox: Sandbox, run: SandboxRun, span: Span) -> None:
-        if sandbox.id in self._ending:
+    def _run_over(self, watched: _Watched) -> None:
+        sandbox_id = watched.sandbox.id
+        if sandbox_id not in self._ending:
+            # Mostly somebody waits for it, and a task of our own would cost more than all else here.
+            asyncio.get_running_loop().call_later(PATIENCE, self._find_out, watched)
+        elif (doom := self._ending[sandbox_id]) is not None:
             # Asking what became of it would mean asking the engine, once for each run.
-            doom = self._ending[sandbox.id]
-            if doom is None:
-                span.end()
-            else:
-                self._run_ended(sandbox, run, span, RunResult("lost" if doom == "lost" else "killed"))
-        elif self.tasks is not None:
-            self.tasks.start_soon(self._find_out, sandbox, run, span)
+            self._run_ended(watched, RunResult("lost" if doom == "lost" else "killed"))
+        else:
+            watched.span.end()
 
-    async def _find_out(self, sandbox: Sandbox, run: SandboxRun, span: Span) -> None:
-        self._run_ended(sandbox, run, span, await run.run.outcome())
+    def _find_out(self, watched: _Watched) -> None:
+        if not watched.is_told and self.tasks is not None:
+            self.tasks.start_soon(watched.run.run.outcome)
 
-    def _run_ended(
-        self, sandbox: Sandbox, run: SandboxRun, span: Span, outcome: RunResult | PocketDockError
-    ) -> None:
+    def _run_ended(self, watched: _Watched, outcome: RunResult | PocketDockError) -> None:
+        if watched.is_told:
+            return
+        watched.is_told = True
+        sandbox, run, span = watched.sandbox, watched.run, watched.span
         output = sum(run.run.spool(stream).total for stream in STREAMS)
         language = run.run.program.language
         if isinstance(outcome, PocketDockError):
