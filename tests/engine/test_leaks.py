@@ -40,7 +40,7 @@ async def cable(target: Target, tmp_path: Path) -> AsyncIterator[FaultyProxy]:
 
 @pytest.fixture
 async def manager(cable: FaultyProxy, tmp_path: Path) -> AsyncIterator[Manager]:
-    settings = Settings(state_dir=tmp_path / "state")
+    settings = Settings(state_dir=tmp_path / "state", pool_mb=0)
     async with Manager(settings, lambda: DockerApiEngine.connect(cable.url)) as manager:
         await manager._access.ready()
         yield manager
@@ -193,7 +193,7 @@ async def test_a_paused_leftover_is_swept(target: Target, engine: Engine, image:
 async def test_servers_that_start_at_once_sweep_together(
     target: Target, engine: Engine, image: str, tmp_path: Path
 ) -> None:
-    settings = Settings(state_dir=tmp_path)
+    settings = Settings(state_dir=tmp_path, pool_mb=0)
     dead = [Journal(tmp_path / "instances") for _ in range(3)]
     ids = []
     for journal in dead:

@@ -21,9 +21,14 @@ def processes_about(names: Collection[str]) -> list[str]:
     return [line.replace(b"\0", b" ").decode("utf-8", "replace")[:200] for line in found]
 
 
+AUDIT = "audit"
+"""The directory of logs that are kept on purpose when a sandbox has ended; they have bounds of their own."""
+
+
 def files_under(directory: Path) -> list[Path]:
-    """Return everything in a tree that is not a directory."""
-    return [path for path in sorted(directory.rglob("*")) if not path.is_dir()]
+    """Return everything in a tree that is neither a directory nor an audit log."""
+    found = [path for path in sorted(directory.rglob("*")) if not path.is_dir()]
+    return [path for path in found if AUDIT not in path.relative_to(directory).parts[:-1]]
 
 
 def _pids() -> list[int]:

@@ -25,6 +25,8 @@ from typing import Any
 
 import anyio
 
+from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.manager.sweep import NO_GRACE, sweep
 from tests.trials.host import files_under, processes_about
 from tests.trials.server import Server
 
@@ -195,11 +197,21 @@ async def trial(
         finally:
             with anyio.CancelScope(shield=True):
                 await server.kill()
-        if left := [path for path in files_under(state) if path.suffix != ".log"]:
+        await _sweep(url, state)
+        if left := files_under(state):
             report.violations.append(f"files at the end: {left}")
     report.seconds = time.monotonic() - began
     _judge(report)
     return report
+
+
+async def _sweep(url: str, state: Path) -> None:
+    """Remove what a busy engine had not removed by the time that a server has for ending."""
+    engine = await DockerApiEngine.connect(url)
+    try:
+        await sweep(engine, state / "instances", grace_s=NO_GRACE)
+    finally:
+        await engine.aclose()
 
 
 def _judge(report: Report) -> None:
