@@ -278,7 +278,8 @@ class AsyncRun:
             except PocketDockError as error:
                 self._outcome = error
             if self._on_outcome is not None:
-                _call(self._on_outcome, self._outcome)
+                on_outcome, self._on_outcome = self._on_outcome, None
+                _call(on_outcome, self._outcome)
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)

@@ -116,15 +116,16 @@ class Observer:
 
     def _run_started(self, sandbox: Sandbox, run: SandboxRun) -> None:
         program = run.run.program
-        sandbox.log.write(
-            "run",
-            run_id=run.id,
-            language=program.language,
-            run_session=program.session,
-            background=run.background,
-            timeout_s=program.timeout_s,
-            **code_facts(program.code),
-        )
+        if sandbox.log.is_on:
+            sandbox.log.write(
+                "run",
+                run_id=run.id,
+                language=program.language,
+                run_session=program.session,
+                background=run.background,
+                timeout_s=program.timeout_s,
+                **code_facts(program.code),
+            )
         self._follow(sandbox, run)
 
     def _follow(self, sandbox: Sandbox, run: SandboxRun) -> None:
