@@ -80,6 +80,7 @@ class Chain:
         self._snapshots = SnapshotStore(self._state / "snapshots")
         self._instances: set[str] = set()
         self._nonces: set[str] = set()
+        """Of images."""
         self._container_ids: set[str] = set()
         self._residents = Foreigners(self._api, "", self._rng)
         self._dead: set[str] = set()
@@ -152,7 +153,7 @@ class Chain:
         records = [_read(path) for path in (self._state / "instances").glob("*.jsonl")]
         for record in records:
             self._instances.add(record.instance)
-            self._nonces |= {intent.nonce for intent in record.intents.values()}
+            self._nonces |= {intent.nonce for intent in record.intents.values() if intent.kind == "image"}
         return records
 
     def learn_dead(self) -> list[Record]:
