@@ -36,6 +36,7 @@ TOOLS = [
     "read_file",
     "find_files",
     "snapshot",
+    "fork_sandbox",
     "diff",
     "list_sandboxes",
     "kill",

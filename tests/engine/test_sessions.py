@@ -262,6 +262,20 @@ async def test_limits_of_a_run_hold_in_a_session(session: Session) -> None:
     assert result.status == "output_limit"
 
 
+async def test_a_limit_on_cpu_time_counts_what_this_run_uses(session: Session) -> None:
+    busy = {
+        "python": "import time\nwhile time.process_time() < 0.6: pass",
+        "shell": "python3 -c 'import time\nwhile time.process_time() < 0.6: pass'",
+    }
+    assert (await session.run(busy[session.language])).status == "ok"
+
+    after = await session.run(
+        "sleep 0.2" if session.language == "shell" else "time.sleep(0.2)", limits=RunLimits(cpu_s=0.3)
+    )
+
+    assert after.status == "ok", after.hint
+
+
 async def test_a_session_that_runs_out_of_memory_says_so(session: Session) -> None:
     hog = "x = [bytearray(8 << 20) for _ in range(100)]"
     code = hog if session.language == "python" else f'python3 -c "{hog}"'

@@ -36,13 +36,16 @@ class Meter:
         """The most resident memory of all its processes together, in bytes."""
         self._timer: Optional[Timer] = None
         if limits.cpu_s is not None or limits.memory is not None:
+            # A session has used some before.
+            self._before = self._used()[1]
             self._timer = agent.loop.later(PAUSE, self._look)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def _used(self) -> tuple[int, float]:
+        """Return resident memory and CPU seconds of its processes that are there."""
         memory, cpu = 0, 0.0
         # Most of what a checkpoint has is its session's, and would be counted again.
         left_out = self._agent.checkpoints.pids
@@ -51,8 +54,12 @@ class Meter:
             if used is not None:
                 cpu += used[0]
                 memory += used[1]
+        return memory, cpu
+
+    def _look(self) -> None:
+        memory, cpu = self._used()
         # What a process used that nobody has waited for goes with it.
-        self._cpu = max(self._cpu, cpu)
+        self._cpu = max(self._cpu, cpu - self._before)
         self.peak = max(self.peak, memory)
         if self._limits.memory is not None and memory > self._limits.memory:
             self._exceeded("memory")
