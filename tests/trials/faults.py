@@ -179,7 +179,7 @@ class Worker:
             print(f"{done} runs, {len(self._report.violations)} violations", flush=True)
         if proxy.has_struck:
             self._report.struck[fault.kind] += 1
-        else:
+        if outcome == "ok":
             operation.learn(proxy)
         proxy.lift()
         self._report.outcomes[outcome] += 1
