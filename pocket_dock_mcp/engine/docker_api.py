@@ -42,6 +42,7 @@ from pocket_dock_mcp.engine.docker_connection import (
     engine_call,
     in_our_words,
     listed,
+    opened,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
 from pocket_dock_mcp.engine.hardening import create_config
@@ -142,7 +143,7 @@ class DockerApiEngine:
         container = self._client.containers.container(container_id)
         async with engine_call("attach", container_id, CALL_DEADLINE):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
-            await stream.__aenter__()
+            await opened(stream)
         return AttachedStream(stream)
 
     async def start(self, container_id: str) -> None:
@@ -212,7 +213,7 @@ class DockerApiEngine:
         async with engine_call("exec", container_id, CALL_DEADLINE):
             handle = await container.exec(list(argv), stdin=True, user=user, environment=env, workdir=cwd)
             stream = handle.start(detach=False)
-            await stream.__aenter__()
+            await opened(stream)
         return ExecutedStream(stream, handle)
 
     async def commit(self, container_id: str, tag: str, *, labels: Mapping[str, str]) -> str:

@@ -115,6 +115,17 @@ def _plain(message: str) -> str:
     return message
 
 
+async def opened(stream: DockerStream) -> None:
+    """Open a stream, or leave nothing of it: aiodocker would leave the connection to the collector."""
+    try:
+        await stream.__aenter__()
+    except BaseException:
+        stream._closed = True  # noqa: SLF001  # its own `close` asserts that there is a connection
+        if stream._resp is not None:  # noqa: SLF001
+            stream._resp.close()  # noqa: SLF001
+        raise
+
+
 class _Checked:
     """aiodocker's parser of a container's streams, with an eye on what it is fed.
 
