@@ -121,14 +121,17 @@ class KeptStore:
 
     def has_container(self, name: str, nonce: str) -> bool:
         """Whether a sandbox on record, of anybody on any engine, has this container."""
-        return any(kept.container == name and kept.nonce == nonce for kept in self._all())
+        return any(kept.container == name and kept.nonce == nonce for kept in self.records())
 
     def of(self, principal: str | None, engine: str) -> list[Kept]:
         """Return a principal's (None: everybody's) records on this engine, oldest first."""
-        mine = [kept for kept in self._all() if kept.engine == engine and principal in (None, kept.principal)]
+        mine = [
+            kept for kept in self.records() if kept.engine == engine and principal in (None, kept.principal)
+        ]
         return sorted(mine, key=lambda kept: kept.created)
 
-    def _all(self) -> Iterator[Kept]:
+    def records(self) -> Iterator[Kept]:
+        """Return everybody's, on all engines."""
         for path in self._directory.glob("sb-*.json"):
             if (kept := _read(path)) is not None:
                 yield kept

@@ -120,6 +120,31 @@ async def comparing(server: Server, rng: random.Random) -> None:
     server.send("diff")
 
 
+async def forking(server: Server, rng: random.Random) -> None:
+    await idle(server, rng)
+    await server.call("run_command", command=FILL)
+    server.send("fork_sandbox", count=2)
+
+
+async def persisting(server: Server, rng: random.Random) -> None:
+    """Whether it is kept already or not yet: one of both is true, and nothing in between."""
+    await server.initialize()
+    server.send("create_sandbox", persist=True)
+
+
+async def persisted(server: Server, rng: random.Random) -> None:
+    """It is kept on purpose, with what runs in it."""
+    await server.initialize()
+    made = await server.call("create_sandbox", persist=True)
+    await server.call("run_command", command="sleep 1000", background=True, sandbox_id=made["sandbox_id"])
+
+
+async def destroying(server: Server, rng: random.Random) -> None:
+    await server.initialize()
+    made = await server.call("create_sandbox", persist=True)
+    server.send("kill", sandbox_id=made["sandbox_id"])
+
+
 PHASES: dict[str, Phase] = {
     "starting": Phase(starting, 1.2),
     "idle": Phase(idle, 0.2),
@@ -136,4 +161,8 @@ PHASES: dict[str, Phase] = {
     "files": Phase(files, 0.6),
     "filling": Phase(filling, 1.2),
     "comparing": Phase(comparing, 0.8),
+    "forking": Phase(forking, 1.5),
+    "persisting": Phase(persisting, 0.8),
+    "persisted": Phase(persisted, 0.1),
+    "destroying": Phase(destroying, 0.3),
 }

@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 
 CALL_DEADLINE = 60.0
+ABOUT_ONE = {"run_code", "run_command", "write_file", "snapshot", "fork_sandbox", "diff"}
+"""Tools that are about one sandbox."""
 
 
 class DiedError(Exception):
@@ -24,6 +26,7 @@ class Server:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.is_used = False
+        self._newest: str | None = None
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reader = asyncio.ensure_future(self._read())
@@ -55,7 +58,9 @@ class Server:
         self._write({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     def send(self, tool: str, /, **arguments: Any) -> asyncio.Future[dict[str, Any]]:
-        """Call a tool and do not wait."""
+        """Call a tool and do not wait; it is about the newest sandbox, where nothing else is said."""
+        if tool in ABOUT_ONE and self._newest is not None:
+            arguments.setdefault("sandbox_id", self._newest)
         return self._send("tools/call", {"name": tool, "arguments": arguments})
 
     async def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
@@ -63,6 +68,8 @@ class Server:
         result = (await self._wait(self.send(tool, **arguments)))["result"]
         if result.get("isError"):
             raise AssertionError(f"{tool}: {result['content']}")
+        if tool == "create_sandbox":
+            self._newest = result["structuredContent"]["sandbox_id"]
         return dict(result["structuredContent"])
 
     async def kill(self) -> None:

@@ -3,9 +3,10 @@
     python -m tests.trials.sigkill --engine unix:///var/run/docker.sock --count 300 [--seed N] [--parallel N]
 
 One trial: a server is brought into a random phase and killed by SIGKILL at a random moment. Two seconds
-later no container of ours runs. When the next server has started, nothing at all is left: no container in
-any state, no image that is not on record as kept, no volume, no file, no process. Foreign objects that look
-like ours, some with the labels of the very process that was killed, are as they were.
+later no container of ours runs that is not on record as kept. When the next server has started, nothing
+else is left: no container in any state, no image that is not on record, no volume, no file, no process.
+Foreign objects that look like ours, some with the labels of the very process that was killed, are as they
+were.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import anyio
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.manager.journal import Record, _parse
+from pocket_dock_mcp.manager.records import KeptStore
 from pocket_dock_mcp.manager.snapshots import SnapshotStore
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
 from tests.trials.api import Api
@@ -78,6 +80,7 @@ class Chain:
         self._report = report
         self._state = home / "state"
         self._snapshots = SnapshotStore(self._state / "snapshots")
+        self._kept = KeptStore(self._state / "sandboxes")
         self._instances: set[str] = set()
         self._nonces: set[str] = set()
         """Of images."""
@@ -95,6 +98,7 @@ class Chain:
             "POCKET_DOCK_ENGINE": url,
             "POCKET_DOCK_STATE_DIR": str(self._state),
             "POCKET_DOCK_MAX_SNAPSHOTS": "10000",
+            "POCKET_DOCK_MAX_PERSISTENT": "10000",
         }
 
     async def run(self, phases: Sequence[str], image: str, ends: float) -> None:
@@ -163,12 +167,14 @@ class Chain:
         return records
 
     async def _see_containers(self, *foreign: Foreigners) -> list[dict[str, str]]:
-        """Return our containers, by id, name and state."""
+        """Return our containers that are not kept on purpose, by id, name and state."""
         others = set().union(self._residents.container_ids, *(f.container_ids for f in foreign))
         found = []
         for instance in self._instances:
             items = await self._api.containers(f"{INSTANCE_LABEL}={instance}")
             found += [_told(item) for item in items if item["Id"] not in others]
+        kept = {record.container for record in self._kept.records()}
+        found = [item for item in found if item["name"].lstrip("/") not in kept]
         self._container_ids |= {item["id"] for item in found}
         return found
 
@@ -230,7 +236,7 @@ class Chain:
         for path in files_under(self._home):
             if path.parent.name == "instances" and path.suffix == ".jsonl":
                 left += self._unexpected(path)
-            elif path.parent.name != "snapshots" or path.suffix != ".json":
+            elif path.parent.name not in ("snapshots", "sandboxes") or path.suffix != ".json":
                 left.append(f"file {path.relative_to(self._home)}")
         left += [f"process {line}" for line in processes_about(self._container_ids)]
         return left
@@ -252,6 +258,8 @@ class Chain:
         await server.initialize()
         for path in list((self._state / "snapshots").glob("*.json")):
             await server.call("kill", snapshot_id=path.stem)
+        for path in list((self._state / "sandboxes").glob("*.json")):
+            await server.call("kill", sandbox_id=path.stem)
         await server.call("create_sandbox")
         await server.close()
         self.learn_dead()
