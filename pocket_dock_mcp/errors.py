@@ -24,6 +24,7 @@
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
     |  +- RunNotStartedError           what starts programs in it was killed by a program in it
@@ -241,6 +242,12 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxPausedError(SandboxError):
+    """Somebody has paused the container, from outside; nothing in it goes on until it is unpaused."""
+
+    code = "sandbox_paused"
 
 
 class SnapshotNotFoundError(SandboxError, LookupError):

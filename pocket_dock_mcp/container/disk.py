@@ -7,6 +7,8 @@ can say whose writing it was, and is asked only then.
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import anyio
@@ -23,8 +25,11 @@ GRACE_BYTES = 16 * MIB
 """That may be written before the next look, though all room is used: who deletes files writes as well."""
 PAUSE_S = 0.5
 """Between two questions to the engine: on a busy disk somebody else's writing asks them."""
-INSISTING_S = 10.0
-"""When there is as much again within so many seconds, something goes on that is no run."""
+SETTLED_S = 1.5
+"""After which runs that were stopped have ended: an interrupted session is told again and again."""
+INSISTING_S = 30.0
+INSISTING = 3
+"""So many times within so many seconds is too often: then whoever is not a run is killed, too."""
 
 
 class Running(Protocol):
@@ -85,24 +90,35 @@ class Disk:
 
         The files stay, and so does the container: they can be deleted. When the engine's disk is nearly full
         and loses more while programs run, they are killed as well: a file that is open and deleted is
-        nobody's to be seen.
+        nobody's to be seen. Who goes on when all runs have been stopped is killed with everything there is.
         """
         if self._agent is None:
             await anyio.sleep_forever()
             return
         try:
-            used, stopped = 0, -INSISTING_S
+            used, stops = 0, deque[float](maxlen=INSISTING)
             while True:
                 room = max(self._limit - used, GRACE_BYTES)
                 free = await self._agent.watch_disk(room, floor=self._floor, grace=GRACE_BYTES)
                 used = await self._measured(used)
                 if used > self._limit or free < self._floor:
-                    again = anyio.current_time() - stopped < INSISTING_S
-                    await (self._agent.kill_all() if again else self._agent.stop_for_disk(used))
-                    stopped = anyio.current_time()
+                    stops.append(anyio.current_time())
+                    await self._agent.stop_for_disk(used)
+                    if _is_insisting(stops) or await self._goes_on():
+                        await self._agent.kill_all()
                 await anyio.sleep(PAUSE_S)
         except AgentError as error:
             logger.debug("a container is gone, and its disk no longer guarded: %s", error)
+
+    async def _goes_on(self) -> bool:
+        """Whether something writes that is no run, such as a session's thread. Not said of a new run."""
+        await anyio.sleep(SETTLED_S)
+        before = await self._measured(0)
+        await anyio.sleep(PAUSE_S)
+        after = await self._measured(0)
+        if after <= before + MIB or self._agent is None:
+            return False
+        return not (await self._agent.stats()).runs
 
     async def _measured(self, known: int) -> int:
         try:
@@ -110,6 +126,10 @@ class Disk:
         except EngineError as error:
             logger.warning("could not measure what a container has written: %s", error)
             return known
+
+
+def _is_insisting(stops: Sequence[float]) -> bool:
+    return len(stops) == INSISTING and stops[-1] - stops[0] < INSISTING_S
 
 
 def require_free(free: int | None, least: int) -> None:

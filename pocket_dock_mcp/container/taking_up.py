@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSE = 0.3
 
 
+class NobodyListensError(SandboxDetachedError):
+    """Its agent is not the one that was left: somebody has restarted the container from outside."""
+
+
 async def resume(engine: Engine, wanted: Launch) -> Running:
     """Start a kept container that has stopped, with the files that it has.
 
@@ -122,9 +126,16 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
         with anyio.CancelScope(shield=True):
             await link.aclose()
         if isinstance(error, (AgentError, RemoteError)):
-            message = f"The sandbox could not be attached to: {error} {link.diagnostics}".strip()
-            raise SandboxDetachedError(message, hint="Try again; or stop it and resume it.") from error
+            raise _unattached(error, link.diagnostics) from error
         raise
+
+
+def _unattached(error: Exception, diagnostics: str) -> SandboxDetachedError:
+    """Say why the bridge into a container broke. What it says of itself is uid 0's word, not a program's."""
+    said = diagnostics.strip().splitlines()[-1:] or [str(error)]
+    kind = NobodyListensError if said[0].startswith("ConnectionRefusedError") else SandboxDetachedError
+    message = f"The sandbox could not be attached to: {said[0]}"
+    return kind(message, hint="Try again; or stop it, and its files stay.")
 
 
 def _does_not_run(status: str) -> SandboxStateError:

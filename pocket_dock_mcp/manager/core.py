@@ -22,6 +22,7 @@ from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
+    PocketDockError,
     QuotaError,
     RunNotFoundError,
     SandboxClosedError,
@@ -126,7 +127,9 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
-        request = replace(source.request, persist=False)
+        request = replace(
+            source.request, persist=False, name=f"fork of {source.request.name or source.id}"[:100]
+        )
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
@@ -171,11 +174,26 @@ class Manager:
         """Return one of the owner's runs like `find_run`, also one of a kept sandbox that nobody holds."""
         try:
             return self.find_run(owner, run_id)
-        except RunNotFoundError:
-            for found in await self.list_kept(owner):
-                if found.status == "running" and not found.busy:
-                    await self._reach(owner, found.kept.id)
-            return self.find_run(owner, run_id)
+        except RunNotFoundError as error:
+            missing = error
+        for found in await self.list_kept(owner):
+            if found.busy:
+                missing.hint = "A persistent sandbox that another process is using may have it."
+            elif found.status == "running" and await self._has_run(owner, found.kept.id, run_id):
+                return self.find_run(owner, run_id)
+        raise missing
+
+    async def _has_run(self, owner: Owner, sandbox_id: str, run_id: str) -> bool:
+        """Whether a kept sandbox that nobody holds has a run; if not, it is left as it was."""
+        try:
+            sandbox = await self._reach(owner, sandbox_id)
+        except PocketDockError as error:
+            logger.info("%s could not be asked for a run: %s", sandbox_id, error)
+            return False
+        if sandbox.runs.get(run_id) is not None:
+            return True
+        await self._ender.end(sandbox, "it does not have the run that was asked for", "leave")
+        return False
 
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
         """Return the owner's live sandboxes, oldest first."""
@@ -183,6 +201,8 @@ class Manager:
 
     async def list_kept(self, owner: Owner) -> list[KeptSandbox]:
         """Return the principal's kept sandboxes that this process does not hold, oldest first."""
+        for record in await self._persistence.records(owner.principal):
+            await self._ender.wait_for(record.id)
         found = await self._persistence.list(owner.principal)
         return [one for one in found if one.kept.id not in self._table]
 
@@ -204,7 +224,12 @@ class Manager:
         Raises: what `open` raises; and
             InvalidArgumentError: it is not kept, so that stopping would lose it.
         """
-        sandbox = await self.open(owner, sandbox_id)
+        try:
+            sandbox = self.get(owner, sandbox_id)
+        except SandboxNotFoundError:
+            await self._ender.wait_for(sandbox_id)
+            await self._persistence.stop(owner.principal, sandbox_id)
+            return
         if sandbox.claim is None:
             raise InvalidArgumentError(
                 "Only a sandbox made with persist can be stopped.", hint="Kill it, or take a snapshot."
@@ -282,14 +307,9 @@ class Manager:
             raise SandboxClosedError("The server is shutting down.")
         there = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
         if there + count > self._settings.max_sandboxes:
-            more = (
-                "as many as"
-                if count == 1
-                else f"and {count} more would be over the {self._settings.max_sandboxes}"
-            )
             telemetry.refused("quota")
             raise QuotaError(
-                f"You have {there} sandboxes, {more} allowed.",
+                f"You have {there} sandboxes in use, and {self._settings.max_sandboxes} are allowed.",
                 hint="Use one of them (list_sandboxes), or kill one first.",
             )
         self._reserved[owner.session] += count
@@ -349,6 +369,8 @@ class Manager:
                 # Somebody else may have been faster.
                 return self.get(owner, sandbox_id)
             except SandboxNotFoundError:
+                await self._ender.wait_for(sandbox_id)
+            with self._reserved_for(owner, 1):
                 reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
             sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
             sandbox.claim = reached.claim

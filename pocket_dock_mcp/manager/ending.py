@@ -40,7 +40,7 @@ class Ender:
         self._maker = maker
         self._keeper = keeper
         self._observer = observer
-        self._ending = 0
+        self._ending: dict[str, anyio.Event] = {}
         self._ended_one = anyio.Event()
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -53,7 +53,7 @@ class Ender:
             self._table.remember(sandbox, why)
         if sandbox.claim is None:
             how = "remove"
-        self._ending += 1
+        over = self._ending[sandbox.id] = anyio.Event()
         self._observer.ending(sandbox, why, how)
         try:
             if sandbox.claim is None or how == "remove":
@@ -63,7 +63,8 @@ class Ender:
         finally:
             self._observer.ended(sandbox, why, how)
             sandbox.ended()
-            self._ending -= 1
+            del self._ending[sandbox.id]
+            over.set()
             self.wake()
 
     async def end_all(self, sandboxes: Iterable[Sandbox]) -> None:
@@ -78,6 +79,11 @@ class Ender:
         if self._tasks is None:
             raise RuntimeError("Manager is used outside its context.")
         self._tasks.start_soon(self._notice_death, sandbox)
+
+    async def wait_for(self, sandbox_id: str) -> None:
+        """Wait until a sandbox that is just ending or stopping has done so."""
+        if (over := self._ending.get(sandbox_id)) is not None:
+            await over.wait()
 
     async def wait_until(self, is_idle: Callable[[], bool]) -> None:
         """Wait until nothing is ending and `is_idle` says so; it is asked after each `wake`."""

@@ -49,9 +49,10 @@ class Forker:
         """Return containers that have the files of `source`, and nothing else in common with it.
 
         Raises:
-            And leaves nothing behind: what `AsyncContainer.commit` and `launch` raise.
+            And leaves nothing behind: what `require_room`, `AsyncContainer.commit` and `launch` raise.
         """
         access = await self._access.ready()
+        await self._keeper.require_room(access.engine, source)
         tag, image = await self._commit(access, source)
         COMPILED.inherit(access.engine.info.identity, wanted.image, image)
         # From here on the image belongs to those who live on it.

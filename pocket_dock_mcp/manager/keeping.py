@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineConflictError,
@@ -35,6 +39,7 @@ class SnapshotKeeper:
         self._access = access
         self._mender = mender
         self._snapshots = access.snapshots
+        self._coming: collections.Counter[str] = collections.Counter()
         self._deleted: dict[str, Engine] = {}
         """Tags of snapshots that nobody has any more, and some sandbox still lives on."""
 
@@ -42,13 +47,29 @@ class SnapshotKeeper:
         """Make a snapshot of a sandbox; see `Manager.snapshot`."""
         access = await self._access.ready()
         engine, journal = access.engine, access.journal
-        kept = self._snapshots.of(principal, engine.info.identity)
-        if len(kept) >= self._settings.max_snapshots:
+        with self._reserved_for(principal, engine):
+            return await self._keep(engine, journal, sandbox, principal, name)
+
+    @contextmanager
+    def _reserved_for(self, principal: str, engine: Engine) -> Iterator[None]:
+        """Hold a place among a principal's snapshots. Nothing is awaited between the look and the taking."""
+        count = len(self._snapshots.of(principal, engine.info.identity)) + self._coming[principal]
+        if count >= self._settings.max_snapshots:
             raise QuotaError(
-                f"There are {len(kept)} snapshots already, as many as allowed.",
+                f"There are {count} snapshots already, as many as allowed.",
                 hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
             )
-        await self._require_room(engine, sandbox)
+        self._coming[principal] += 1
+        try:
+            yield
+        finally:
+            self._coming[principal] -= 1
+
+    async def _keep(
+        self, engine: Engine, journal: Journal, sandbox: Sandbox, principal: str, name: str
+    ) -> Snapshot:
+        with sandbox.use() as container:
+            await self.require_room(engine, container)
         snapshot_id = snapshots.new_id()
         intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
         labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
@@ -83,19 +104,23 @@ class SnapshotKeeper:
         journal.settled(intent.name)
         return made
 
-    async def _require_room(self, engine: Engine, sandbox: Sandbox) -> None:
-        """See that a snapshot would not be too large, and would leave the engine's disk room."""
-        with sandbox.use() as container:
-            # First of all: who is lost says so.
-            info = await container.info()
-            written = await container.disk.used() or 0
-            self._check_size((await engine.image(info.image)).size_bytes + written)
-            await container.disk.require_free(self._settings.min_free_mb * MIB + written)
+    async def require_room(self, engine: Engine, container: AsyncContainer) -> None:
+        """See that an image of its files would not be too large, and would leave the engine's disk room.
+
+        Raises:
+            QuotaError, EngineDiskError: it would.
+            And what `AsyncContainer.info` raises.
+        """
+        # First of all: who is lost says so.
+        info = await container.info()
+        written = await container.disk.used() or 0
+        self._check_size((await engine.image(info.image)).size_bytes + written)
+        await container.disk.require_free(self._settings.min_free_mb * MIB + written)
 
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_snapshot_mb * MIB:
             raise QuotaError(
-                f"The snapshot would have {size // MIB} MiB with its image, and "
+                f"The image of its files would have {size // MIB} MiB, and "
                 f"{self._settings.max_snapshot_mb} MiB are allowed.",
                 hint="Delete files that need not be in it, or raise POCKET_DOCK_MAX_SNAPSHOT_MB.",
             )

@@ -12,13 +12,14 @@ from typing import Literal
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
-from pocket_dock_mcp.container.taking_up import find_kept, runs_on
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.container.taking_up import NobodyListensError, find_kept, runs_on
+from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     QuotaError,
     SandboxLostError,
     SandboxNotFoundError,
+    SandboxPausedError,
     SandboxStateError,
 )
 from pocket_dock_mcp.manager.access import EngineAccess
@@ -31,12 +32,15 @@ from pocket_dock_mcp.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+Status = Literal["running", "stopped", "paused", "gone"]
+
+
 @dataclass(frozen=True, slots=True)
 class KeptSandbox:
     """A sandbox on record and how it fares."""
 
     kept: Kept
-    status: Literal["running", "stopped", "gone"]
+    status: Status
     busy: bool
     """Whether some process is using it."""
 
@@ -69,10 +73,7 @@ class SandboxKeeper:
         """
         count = len(self._records.of(principal, engine.info.identity)) + self._coming[principal]
         if count >= self._settings.max_persistent:
-            raise QuotaError(
-                f"You keep {count} sandboxes, as many as allowed.",
-                hint="Kill one that you do not need any more, or raise POCKET_DOCK_MAX_PERSISTENT.",
-            )
+            raise self._full(count)
         self._coming[principal] += 1
         try:
             yield
@@ -100,11 +101,25 @@ class SandboxKeeper:
             )
         )
         try:
+            self._require_place(claim.kept)
             await sandbox.container.outlive()
         except BaseException:
             claim.remove()
             raise
         return claim
+
+    def _require_place(self, kept: Kept) -> None:
+        """Look once more, now that it is on record: other processes count as well. Who came first stays."""
+        all_kept = self._records.of(kept.principal, kept.engine)
+        older = [one for one in all_kept if (one.created, one.id) < (kept.created, kept.id)]
+        if len(older) >= self._settings.max_persistent:
+            raise self._full(len(older))
+
+    def _full(self, count: int) -> QuotaError:
+        return QuotaError(
+            f"You keep {count} sandboxes, as many as allowed.",
+            hint="Kill one that you do not need any more, or raise POCKET_DOCK_MAX_PERSISTENT.",
+        )
 
     async def records(self, principal: str) -> list[Kept]:
         """Return a principal's records on this engine, oldest first; no engine is asked if there are none."""
@@ -126,7 +141,9 @@ class SandboxKeeper:
             state = await find_kept(engine, self._launch(kept))
         except (ContainerGoneError, SandboxStateError):
             return KeptSandbox(kept, "gone", busy=False)
-        status: Literal["running", "stopped"] = "running" if state.status == "running" else "stopped"
+        status: Status = "stopped"
+        if state.status in ("running", "paused"):
+            status = "paused" if state.status == "paused" else "running"
         return KeptSandbox(kept, status, busy=self._records.is_held(kept.id))
 
     # -- reaching ---------------------------------------------------------------------------------
@@ -140,20 +157,46 @@ class SandboxKeeper:
             SandboxLostError: its container is not there any more, and it is off the record now.
             EngineError: the engine failed; the record stays.
         """
-        if self._records.empty():
-            raise SandboxNotFoundError
-        engine = (await self._access.ready()).engine
-        if self._records.find(principal, engine.info.identity, sandbox_id) is None:
-            raise SandboxNotFoundError
-        claim = self._records.claim(sandbox_id)
-        if claim is None:
-            raise SandboxNotFoundError
+        engine, claim = await self._claim(principal, sandbox_id)
         try:
             return await self._join(engine, claim, store)
         except BaseException as error:
             self._access.note(error)
             claim.release()
             raise
+
+    async def stop(self, principal: str, sandbox_id: str) -> None:
+        """Stop a kept sandbox that this process does not hold; nothing happens to one that does not run.
+
+        Raises: what `reach` raises.
+        """
+        engine, claim = await self._claim(principal, sandbox_id)
+        try:
+            state = await find_kept(engine, self._launch(claim.kept))
+            _require_not_paused(engine, state)
+            if state.status == "running":
+                await engine.stop(state.id)
+        except ContainerGoneError:
+            raise self._gone(claim) from None
+        except BaseException as error:
+            self._access.note(error)
+            raise
+        finally:
+            claim.release()
+
+    async def _claim(self, principal: str, sandbox_id: str) -> tuple[Engine, Claim]:
+        if self._records.empty():
+            raise SandboxNotFoundError
+        engine = (await self._access.ready()).engine
+        found = self._records.find(principal, engine.info.identity, sandbox_id)
+        claim = None if found is None else self._records.claim(sandbox_id)
+        if claim is None:
+            raise SandboxNotFoundError
+        return engine, claim
+
+    def _gone(self, claim: Claim) -> SandboxLostError:
+        claim.remove()
+        return SandboxLostError("This sandbox has ended: its container was removed from outside.")
 
     async def _join(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
         try:
@@ -163,17 +206,19 @@ class SandboxKeeper:
                 # It has stopped between the look and the joining.
                 return await self._join_now(engine, claim, store)
         except ContainerGoneError:
-            claim.remove()
-            message = "This sandbox has ended: its container was removed from outside."
-            raise SandboxLostError(message) from None
+            raise self._gone(claim) from None
 
     async def _join_now(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
         launch = self._launch(claim.kept)
         state = await find_kept(engine, launch)
+        _require_not_paused(engine, state)
         if state.status == "running" and runs_on(state):
-            return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
+            try:
+                return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
+            except NobodyListensError as error:
+                logger.warning("%s was restarted from outside, and is started again: %s", launch.name, error)
         if state.status == "running":
-            # Without an agent nobody can join it.
+            # Nobody can join it: it has no agent, or one that does not know whom it serves.
             await engine.stop(state.id)
         return Reached(claim, await AsyncContainer.resume(engine, launch, store))
 
@@ -188,11 +233,7 @@ class SandboxKeeper:
 
         Raises: what `reach` raises, but for a container that is gone: that is what is wanted.
         """
-        engine = (await self._access.ready()).engine
-        found = self._records.find(principal, engine.info.identity, sandbox_id)
-        claim = None if found is None else self._records.claim(sandbox_id)
-        if claim is None:
-            raise SandboxNotFoundError
+        engine, claim = await self._claim(principal, sandbox_id)
         try:
             try:
                 await engine.remove((await find_kept(engine, self._launch(claim.kept))).id)
@@ -203,3 +244,9 @@ class SandboxKeeper:
         finally:
             claim.release()
         return claim.kept
+
+
+def _require_not_paused(engine: Engine, state: ContainerState) -> None:
+    if state.status == "paused":
+        message = "Somebody has paused the container of this sandbox."
+        raise SandboxPausedError(message, hint=f"Have it go on: {engine.info.kind} unpause {state.name}")

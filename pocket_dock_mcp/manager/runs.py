@@ -103,6 +103,11 @@ class RunBook:
         """Whether a run goes on whose end somebody means to wait for."""
         return any(run.run.is_running and not run.background for run in self._runs.values())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any run goes on."""
+        return any(run.run.is_running for run in self._runs.values())
+
     def get(self, run_id: str) -> SandboxRun | None:
         """Return a run by its id."""
         return self._runs.get(run_id)

@@ -110,7 +110,8 @@ class Sandbox:
 
     def expiry(self) -> float:
         """Return when it ends unless it is used again, on the monotonic clock."""
-        is_used = self._users or self.runs.is_attended
+        # What persists does so that its runs may go on without anybody.
+        is_used = self._users or (self.runs.is_busy if self.request.persist else self.runs.is_attended)
         last_used = time.monotonic() if is_used else self._last_used
         return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
 

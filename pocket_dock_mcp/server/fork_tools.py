@@ -38,10 +38,14 @@ class ForkTools:
         ] = 2,
     ) -> Annotated[CallToolResult, ForkReply]:
         """Make new sandboxes that begin with this one's files, limits and environment, to try several ways
-        side by side. Each is independent from then on. Files only: running processes and variables are not
-        part of it."""
+        side by side. Each is independent from then on and ends with this session. Files only: running
+        processes and variables are not part of it."""
         source, made = await self._manager.fork(owner_of(ctx), sandbox_id, count)
         structured = ForkReply(sandbox_id=source.id, forks=[fork.id for fork in made])
         lines = [f"sandbox_id: {fork.id}" for fork in made]
         lines.append("Each has the files, and no process or variable. Kill those that you are done with.")
+        lines.append(
+            f"They end after {made[0].request.idle_ttl_s:g} s without a call, with this session, or by kill"
+            f"{', and do not persist' if source.request.persist else ''}."
+        )
         return render.reply("\n".join(lines), structured)

@@ -122,6 +122,7 @@ def _outlook(sandbox: SandboxReply) -> str:
     return {
         "stopped": "stopped: the next call starts it",
         "running": "running: the next call joins it",
+        "paused": "paused from outside: unpause its container",
         "busy": "in use by another process",
         "gone": "its container is gone: kill it to forget it",
     }[sandbox.status]

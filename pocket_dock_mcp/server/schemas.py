@@ -154,7 +154,7 @@ class SandboxReply(BaseModel):
 
     sandbox_id: str
     name: str
-    status: Literal["running", "stopped", "gone", "busy"] = Field(
+    status: Literal["running", "stopped", "paused", "gone", "busy"] = Field(
         description="stopped: the next call starts it. busy: another process is using it."
     )
     persist: bool

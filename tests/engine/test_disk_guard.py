@@ -103,10 +103,25 @@ async def test_the_busy_one_is_stopped_and_not_its_neighbour(managers: Managers,
         assert (result.status, result.stdout) == ("ok", "fine\n")
 
 
-async def test_who_goes_on_behind_everybodys_back_is_killed_too(
-    managers: Managers, image: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(disk, "INSISTING_S", 60.0)
+async def test_who_writes_too_much_again_at_once_is_told_so_again(managers: Managers, image: str) -> None:
+    async with managers() as manager:
+        container = (await made(manager, image)).container
+        source = (
+            "import os, time\nf = open('big', 'wb')\n"
+            "while True: f.write(os.urandom(1 << 22)); time.sleep(.05)"
+        )
+        await container.run("x = 5", language="python", session="py")
+
+        for _ in range(2):
+            stopped = await container.run(source, language="python", session="py", timeout_s=60)
+            assert stopped.status == "disk_full", stopped.hint
+            assert "disk_mb" in (stopped.hint or "")
+            await container.run("os.remove('big')", language="python", session="py")
+
+        assert (await container.run("x", language="python", session="py")).value == "5"
+
+
+async def test_who_goes_on_behind_everybodys_back_is_killed_too(managers: Managers, image: str) -> None:
     async with managers() as manager:
         container = (await made(manager, image)).container
         # A thread of a session writes while no cell runs.
@@ -116,10 +131,30 @@ async def test_who_goes_on_behind_everybodys_back_is_killed_too(
             "threading.Thread(target=grow).start()"
         )
         await container.run(source, language="python", session="py")
-        runs = [await container.run("sleep 20", timeout_s=60) for _ in range(2)]
+        assert (await container.run("sleep 20", timeout_s=60)).status == "disk_full"
 
-        assert [run.status for run in runs] == ["disk_full", "killed"]
-        assert await container.list_sessions() == []
+        async def ended() -> bool:
+            return not await container.list_sessions()
+
+        await eventually(ended, within=20)
+        assert (await container.run("rm big; echo ok")).stdout == "ok\n"
+
+
+async def test_who_goes_on_beside_ever_new_runs_is_killed_too(managers: Managers, image: str) -> None:
+    async with managers() as manager:
+        container = (await made(manager, image)).container
+        source = (
+            "import os, threading, time\ndef grow():\n f = open('big', 'ab')\n"
+            " while True: f.write(os.urandom(1 << 21)); time.sleep(.02)\n"
+            "threading.Thread(target=grow).start()"
+        )
+        await container.run(source, language="python", session="py")
+
+        async def ended() -> bool:
+            await container.run("sleep 20", timeout_s=60)
+            return not await container.list_sessions()
+
+        await eventually(ended, within=60)
 
 
 async def test_a_disk_that_is_nearly_full_gets_no_sandbox_and_no_snapshot(

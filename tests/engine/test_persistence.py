@@ -16,12 +16,15 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     QuotaError,
+    RunNotFoundError,
     SandboxBusyError,
     SandboxLostError,
     SandboxNotFoundError,
+    SandboxPausedError,
 )
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
@@ -297,3 +300,128 @@ async def test_a_server_that_was_killed_leaves_it_to_the_next(
         assert "it was killed" in await failure(
             second, "run_command", command="true", sandbox_id=made["sandbox_id"]
         )
+
+
+async def test_one_restarted_from_outside_is_started_again_with_its_files(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    assert isinstance(engine, DockerApiEngine)
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        container_id = await container_of(engine, sandbox)
+        with sandbox.use() as box:
+            await box.write_file("note", "kept")
+        healthy = await manager.create(ALICE, request_, silent)
+        run = await healthy.runs.start("sleep 1; echo done", key=None, background=True)
+    await engine._client.containers.container(container_id).restart(t=0)
+
+    async with new_manager() as manager:
+        # The broken one is not in the way of another one's run.
+        _, found = await manager.open_run(ALICE, run.id)
+        assert (await found.run.wait()).stdout == "done\n"
+        again = await manager.open(ALICE, sandbox.id)
+        with again.use() as box:
+            assert (await box.read_file("note")).data == b"kept"
+            assert (await box.run("echo $TOKEN")).stdout == "t-1\n"
+
+
+async def test_one_restarted_from_outside_can_be_stopped(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    assert isinstance(engine, DockerApiEngine)
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        container_id = await container_of(engine, sandbox)
+    await engine._client.containers.container(container_id).restart(t=0)
+
+    async with new_manager() as manager:
+        await manager.stop(ALICE, sandbox.id)
+        (found,) = await manager.list_kept(ALICE)
+        assert found.status == "stopped"
+        await manager.stop(ALICE, sandbox.id)
+        assert (await manager.list_kept(ALICE))[0].status == "stopped"
+
+
+async def test_one_paused_from_outside_says_so_and_how_it_goes_on(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    assert isinstance(engine, DockerApiEngine)
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        container = engine._client.containers.container(await container_of(engine, sandbox))
+    await container.pause()
+    async with new_manager() as manager:
+        assert (await manager.list_kept(ALICE))[0].status == "paused"
+        for attempt in (manager.open, manager.stop):
+            with pytest.raises(SandboxPausedError, match=f"{engine.info.kind} unpause"):
+                await attempt(ALICE, sandbox.id)
+        await container.unpause()
+        assert (await manager.open(ALICE, sandbox.id)).id == sandbox.id
+
+
+async def test_a_background_run_keeps_it_from_being_stopped(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, replace(request_, idle_ttl_s=1), silent)
+        run = await sandbox.runs.start("sleep 3; echo done", key=None, background=True)
+
+        assert (await run.run.wait()).stdout == "done\n"
+
+
+async def test_a_call_that_comes_while_it_is_being_stopped_waits_for_that(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        with sandbox.use() as box:
+            await box.write_file("note", "kept")
+        async with anyio.create_task_group() as group:
+            group.start_soon(manager.stop, ALICE, sandbox.id)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            again = await manager.open(ALICE, sandbox.id)
+            with again.use() as box:
+                assert (await box.read_file("note")).data == b"kept"
+
+
+async def test_an_unknown_run_leaves_what_is_kept_to_others(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+    async with new_manager() as first, new_manager() as second:
+        with pytest.raises(RunNotFoundError):
+            await first.open_run(ALICE, "run-0123456789abcdef")
+        assert (await second.open(ALICE, sandbox.id)).id == sandbox.id
+        with pytest.raises(RunNotFoundError, match="another process"):
+            await first.open_run(ALICE, "run-0123456789abcdef")
+
+
+async def test_the_quota_holds_for_several_processes_together(
+    new_manager: NewManager, request_: SandboxRequest
+) -> None:
+    made: list[Sandbox] = []
+    refused: list[QuotaError] = []
+    async with new_manager() as first, new_manager() as second:
+
+        async def make(manager: Manager) -> None:
+            try:
+                made.append(await manager.create(ALICE, request_, silent))
+            except QuotaError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as group:
+            for manager in (first, second) * 2:
+                group.start_soon(make, manager)
+        assert (len(made), len(refused)) == (2, 2)
+        assert len(await first.list_kept(ALICE)) + len(first.list_sandboxes(ALICE)) == 2
+
+
+async def test_what_is_opened_counts_as_in_use(new_manager: NewManager, request_: SandboxRequest) -> None:
+    async with new_manager() as manager:
+        ids = [(await manager.create(ALICE, request_, silent)).id for _ in range(2)]
+    async with new_manager(max_sandboxes=1) as manager:
+        await manager.open(ALICE, ids[0])
+        with pytest.raises(QuotaError, match="1 are allowed"):
+            await manager.open(ALICE, ids[1])
