@@ -86,7 +86,7 @@ async def test_forks_have_the_files_and_are_independent(manager: Manager, reques
         info = await fork.container.info()
         assert (info.limits, info.network) == (LIMITS, "none")
         assert (await fork.container.run(SHOW_GREETING)).stdout == "hello\n"
-        assert fork.request.name == "mine"
+        assert fork.request.name == "fork of mine"
     assert set(manager.list_sandboxes(ALICE)) == {source, *forks}
     # The source may end before them.
     await manager.kill(ALICE, source.id)
