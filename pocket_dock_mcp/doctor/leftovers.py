@@ -1,6 +1,7 @@
 """What dead processes of ours have left: on the engine, by their journals, and on disk.
 
-What is mended here is what can be proved to be ours. A label proves nothing, so images that carry one and
+What is mended here is what can be proved to be ours, by a journal or, for pools of the SDK, by what
+`pocket_dock_mcp.container.abandoned` says. A label proves nothing, so images that carry one and
 that no record names are shown, with the command that removes them, and never removed.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocket_dock_mcp.container.abandoned import find_abandoned, remove_abandoned
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.base import Engine
@@ -78,6 +80,7 @@ async def look(engine: Engine, state_dir: Path) -> Left:
                 left.pending += 1
             elif not objects:
                 left.journals.append(path)
+    left.objects += [state.name for state in await find_abandoned(engine)]
     recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
     kept = KeptStore(state_dir / "sandboxes").of(None, here)
@@ -172,7 +175,8 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
     """
     left = await look(engine, state_dir)
     swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
-    done = [f"removed {name}" for name in swept.removed]
+    abandoned = await remove_abandoned(engine)
+    done = [f"removed {name}" for name in (*swept.removed, *abandoned.removed)]
     done += [f"removed the journal {path.name}" for path in left.journals if not path.exists()]
     store = SnapshotStore(state_dir / "snapshots")
     for snapshot in left.snapshots:
