@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 POOL_LABEL = "pocket-dock.pool"
 AT_ONCE = 4
 _PROC = Path("/proc")
-_LABEL = re.compile(r"(?P<name>\S{1,128}) (?P<space>\S{1,128}) (?P<pid>[1-9]\d{0,9}) (?P<start>\d{1,20})")
+_LABEL = re.compile(
+    r"(?P<name>\S{1,128})(?: (?P<space>\S{1,128}) (?P<pid>[1-9]\d{0,9}) (?P<start>\d{1,20}))?", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,23 @@ async def find_abandoned(engine: Engine) -> list[ContainerState]:
         EngineError: the engine failed.
     """
     space = _space()
-    if space is None:
-        return []
-    return [found for found in await engine.containers(POOL_LABEL) if _is_abandoned(found, space)]
+    return [
+        found
+        for found, label in await _idle(engine)
+        if space is not None
+        and label["space"] == space
+        and not _is_alive(int(label["pid"]), int(label["start"]))
+    ]
+
+
+async def find_doubtful(engine: Engine) -> list[ContainerState]:
+    """Return those of which nobody here can tell whether their maker lives: of before a reboot, perhaps.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    space = _space()
+    return [found for found, label in await _idle(engine) if label["space"] != space or space is None]
 
 
 async def remove_abandoned(engine: Engine) -> Cleared:
@@ -106,15 +122,14 @@ async def remove_abandoned(engine: Engine) -> Cleared:
     return done
 
 
-def _is_abandoned(found: ContainerState, space: str) -> bool:
-    match = _LABEL.fullmatch(found.labels.get(POOL_LABEL, ""))
-    return (
-        match is not None
-        and found.status in ("created", "exited")
-        and match["name"] == found.name
-        and match["space"] == space
-        and not _is_alive(int(match["pid"]), int(match["start"]))
-    )
+async def _idle(engine: Engine) -> list[tuple[ContainerState, re.Match[str]]]:
+    """Return pools' own containers that do not run, with what their labels say."""
+    every = [
+        (found, _LABEL.fullmatch(found.labels.get(POOL_LABEL, "")))
+        for found in await engine.containers(POOL_LABEL)
+        if found.status in ("created", "exited")
+    ]
+    return [(found, label) for found, label in every if label is not None and label["name"] == found.name]
 
 
 def _is_alive(pid: int, start: int) -> bool:

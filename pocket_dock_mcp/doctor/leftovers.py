@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocket_dock_mcp.container.abandoned import find_abandoned, remove_abandoned
+from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.base import Engine
@@ -57,6 +57,8 @@ class Left:
     """Images that say that they are a snapshot, and that no record of ours names."""
     nameless: list[str] = field(default_factory=list)
     """Images of profiles that newer ones have replaced."""
+    doubtful: list[str] = field(default_factory=list)
+    """Names of pools' containers that do not run, of processes that cannot be seen from here."""
 
 
 async def look(engine: Engine, state_dir: Path) -> Left:
@@ -81,6 +83,7 @@ async def look(engine: Engine, state_dir: Path) -> Left:
             elif not objects:
                 left.journals.append(path)
     left.objects += [state.name for state in await find_abandoned(engine)]
+    left.doubtful = [state.name for state in await find_doubtful(engine)]
     recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
     kept = KeptStore(state_dir / "sandboxes").of(None, here)
@@ -161,6 +164,11 @@ def told(left: Left, engine: Engine) -> Iterator[Finding]:
         detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
         remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them"
         yield Finding("leftovers.unrecorded", "info", title, detail, remedy)
+    if left.doubtful:
+        title = f"{len(left.doubtful)} containers of pools do not run, and their programs cannot be seen"
+        detail = f"{some(left.doubtful)}. They are of before a reboot, of a container, or of another machine."
+        remedy = f"{program} rm {' '.join(left.doubtful[:5])}   # if no program is about to start them"
+        yield Finding("leftovers.doubtful", "info", title, detail, remedy)
     if left.nameless:
         title = f"{len(left.nameless)} replaced images of profiles take up room"
         remedy = f"{program} image prune --filter label={PROFILE_LABEL}"

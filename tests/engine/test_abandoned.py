@@ -21,6 +21,7 @@ from pocket_dock_mcp.container.abandoned import (
     POOL_LABEL,
     Maker,
     find_abandoned,
+    find_doubtful,
     mark,
     remove_abandoned,
     this_process,
@@ -98,10 +99,13 @@ async def test_what_a_killed_pool_had_only_created_is_removed(
         finally:
             driver.send_signal(signal.SIGKILL)
 
-    state = await engine.inspect(left)
-    assert state.status == "created"
-    await remove(engine, image, tmp_path, state.name)
-    await eventually(lambda: is_gone(engine, left), within=10)
+    try:
+        state = await engine.inspect(left)
+        assert state.status == "created"
+        await remove(engine, image, tmp_path, state.name)
+        await eventually(lambda: is_gone(engine, left), within=10)
+    finally:
+        await engine.remove(left)
 
 
 def us() -> Maker:
@@ -141,6 +145,15 @@ NOT_OURS: dict[str, Callable[[str], str]] = {
 }
 
 
+DOUBTFUL = {
+    "another boot's, or machine's",
+    "one of another namespace of processes",
+    "one of another clock",
+    "one of nobody",
+    "an earlier version's, or a user's",
+}
+
+
 @pytest.fixture
 async def made(engine: Engine, image: str) -> AsyncIterator[Callable[[str, str], Awaitable[str]]]:
     """Return what creates a container with that on its label; it is gone afterwards."""
@@ -169,10 +182,11 @@ async def test_only_what_is_proved_to_be_abandoned_is_removed(
     # Its id is in use again.
     ids.append(await made(names[2], mark(names[2], replace(us(), start=us().start - 1))))
 
+    doubtful = {state.id for state in await find_doubtful(engine)}
     done = await remove_abandoned(engine)
 
+    assert {what for what, container_id in foreign.items() if container_id in doubtful} == DOUBTFUL
     assert set(names) <= set(done.removed)
-    assert done.left == []
     for container_id in ids:
         await eventually(partial(is_gone, engine, container_id), within=10)
     for what, container_id in foreign.items():
@@ -238,4 +252,18 @@ async def test_leaving_a_pool_does_not_wait_for_what_is_swept() -> None:
     with anyio.fail_after(5):
         async with AsyncContainerPool(FakeEngine.IMAGE, size=1, engine=fake) as pool:
             await pool.wait_ready()
+    await fake.aclose()
+
+
+async def test_the_doctor_tells_of_what_it_cannot_judge_and_leaves_it(tmp_path: Path) -> None:
+    fake = FakeEngine()
+    name = unique("rebooted")
+    label = mark(name, elsewhere(boot=secrets.token_hex(16)))
+    await fake.create(policy.exec_spec(name, FakeEngine.IMAGE, {POOL_LABEL: label}, Limits(), "none"))
+
+    assert await leftovers.mend(fake, tmp_path) == []
+    left = await leftovers.look(fake, tmp_path)
+    (found,) = [one for one in leftovers.told(left, fake) if one.id == "leftovers.doubtful"]
+    assert (left.objects, found.severity) == ([], "info")
+    assert f"rm {name}" in found.remedy
     await fake.aclose()
