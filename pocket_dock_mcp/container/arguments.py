@@ -54,6 +54,8 @@ def checked_code(code: str, language: Language) -> str:
 def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return environment variables that a program can have. Raises `InvalidArgumentError` otherwise."""
     for name, value in env.items():
+        _require_text("the name of an environment variable", name)
+        _require_text(f"the environment variable {name}", value)
         if not name or "=" in name or not name.isprintable():
             message = f"{name!r} is no name of an environment variable."
             raise InvalidArgumentError(message)
@@ -86,6 +88,12 @@ def checked_path(path: str) -> str:
     if path == "~" or path.startswith("~/"):
         return path[2:].lstrip("/") or "./"
     return path
+
+
+def _require_text(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        message = f"{what} is of the type {type(value).__name__}; it must be a string."
+        raise InvalidArgumentError(message, hint="Use str(...) of it.")
 
 
 def _refuse_nul(what: str, text: str) -> None:

@@ -13,20 +13,21 @@ from types import TracebackType
 from typing import Literal
 
 import anyio
+from anyio.abc import TaskGroup
 
+from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandoned, this_process
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch, launch
 from pocket_dock_mcp.container.stock import Ready, Stock
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
-from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
+from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SandboxClosedError
 from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.models import MIB, Limits, Network
 
 logger = logging.getLogger(__name__)
 
-POOL_LABEL = "pocket-dock.pool"
 MAX_SIZE = 64
 CLOSE_DEADLINE = 10.0
 """Seconds for ending all containers when the pool is left; what an engine in trouble does not end by then
@@ -36,8 +37,8 @@ ends with its lease."""
 class AsyncContainerPool:
     """Containers of one kind, launched ahead and handed out in a few milliseconds, each to one claimer.
 
-    Use it as an async context manager. A claimed container is never used again: close it, and another takes
-    its place. Leaving the pool ends all of its containers, those that were claimed as well.
+    Use it as an async context manager, once. A claimed container is never used again: close it, and another
+    takes its place. Leaving the pool ends all of its containers, those that were claimed as well.
 
         async with AsyncContainerPool("minimal", size=4) as pool:
             async with await pool.claim(env={"TOKEN": "..."}) as box:
@@ -81,21 +82,45 @@ class AsyncContainerPool:
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
         self._claimed: set[AsyncContainer] = set()
+        self._entered = False
         self._closed = False
+        self._sweeping: anyio.CancelScope | None = None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AsyncContainerPool:
-        async with AsyncExitStack() as stack:
-            if self._engine is None:
-                self._engine = await connect(os.environ)
-                stack.push_async_callback(_let_go, self._engine)
-            image = await ImageStore(self._engine).ensure(self._image, logger.info)
-            self._kind = replace(self._kind, image=image.id)
-            group = await stack.enter_async_context(anyio.create_task_group())
-            self._stack = stack.pop_all()
+        if self._closed:
+            raise SandboxClosedError(
+                "A pool can be used once, and this one was left.", hint="Make a new one."
+            )
+        if self._entered:
+            message = "A pool can be used once, and this one is in use."
+            raise InvalidArgumentError(
+                message, hint="Use what the first `with` gave you, or make a new pool."
+            )
+        self._entered = True
+        try:
+            group = await self._open()
+        except BaseException:
+            # Nothing came of it: there may be an engine the next time.
+            self._entered = False
+            raise
         self._stock.target = self._size
         group.start_soon(self._stock.run)
+        group.start_soon(self._sweep)
         return self
+
+    async def _open(self) -> TaskGroup:
+        async with AsyncExitStack() as stack:
+            engine = self._engine
+            if engine is None:
+                engine = await connect(os.environ)
+                stack.push_async_callback(_let_go, engine)
+            image = await ImageStore(engine).ensure(self._image, logger.info)
+            self._kind = replace(self._kind, image=image.id)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            self._engine = engine
+            self._stack = stack.pop_all()
+        return group
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -141,6 +166,8 @@ class AsyncContainerPool:
     async def aclose(self) -> None:
         """End all containers of the pool. Idempotent."""
         self._closed = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._stock.aclose)
@@ -148,12 +175,26 @@ class AsyncContainerPool:
                     group.start_soon(container.aclose)
         await self._stack.aclose()
 
+    async def _sweep(self) -> None:
+        """Remove what pools of dead processes have left. That it fails is no reason not to serve."""
+        with anyio.CancelScope() as self._sweeping:
+            try:
+                await remove_abandoned(self._ours())
+            except PocketDockError as error:
+                logger.info("could not sweep up after other pools: %s", error)
+
     async def _make(self, env: Mapping[str, str] | None = None) -> Ready:
+        engine = self._ours()
+        name = f"pocket-dock-{secrets.token_hex(8)}"
+        wanted = replace(
+            self._kind, name=name, labels={POOL_LABEL: mark(name, this_process())}, env=env or {}
+        )
+        return Ready(engine, wanted, await launch(engine, wanted))
+
+    def _ours(self) -> Engine:
         if self._closed or self._engine is None or not self._kind.image:
             raise _not_open()
-        name = f"pocket-dock-{secrets.token_hex(8)}"
-        wanted = replace(self._kind, name=name, labels={POOL_LABEL: name}, env=env or {})
-        return Ready(self._engine, wanted, await launch(self._engine, wanted))
+        return self._engine
 
 
 async def _let_go(engine: Engine) -> None:

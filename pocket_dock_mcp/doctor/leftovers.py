@@ -1,6 +1,7 @@
 """What dead processes of ours have left: on the engine, by their journals, and on disk.
 
-What is mended here is what can be proved to be ours. A label proves nothing, so images that carry one and
+What is mended here is what can be proved to be ours, by a journal or, for pools of the SDK, by what
+`pocket_dock_mcp.container.abandoned` says. A label proves nothing, so images that carry one and
 that no record names are shown, with the command that removes them, and never removed.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.base import Engine
@@ -55,6 +57,8 @@ class Left:
     """Images that say that they are a snapshot, and that no record of ours names."""
     nameless: list[str] = field(default_factory=list)
     """Images of profiles that newer ones have replaced."""
+    doubtful: list[str] = field(default_factory=list)
+    """Names of pools' containers that do not run, of processes that cannot be seen from here."""
 
 
 async def look(engine: Engine, state_dir: Path) -> Left:
@@ -78,6 +82,8 @@ async def look(engine: Engine, state_dir: Path) -> Left:
                 left.pending += 1
             elif not objects:
                 left.journals.append(path)
+    left.objects += [state.name for state in await find_abandoned(engine)]
+    left.doubtful = [state.name for state in await find_doubtful(engine)]
     recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
     kept = KeptStore(state_dir / "sandboxes").of(None, here)
@@ -158,6 +164,11 @@ def told(left: Left, engine: Engine) -> Iterator[Finding]:
         detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
         remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them"
         yield Finding("leftovers.unrecorded", "info", title, detail, remedy)
+    if left.doubtful:
+        title = f"{len(left.doubtful)} containers of pools do not run, and their programs cannot be seen"
+        detail = f"{some(left.doubtful)}. They are of before a reboot, of a container, or of another machine."
+        remedy = f"{program} rm {' '.join(left.doubtful[:5])}   # if no program is about to start them"
+        yield Finding("leftovers.doubtful", "info", title, detail, remedy)
     if left.nameless:
         title = f"{len(left.nameless)} replaced images of profiles take up room"
         remedy = f"{program} image prune --filter label={PROFILE_LABEL}"
@@ -172,7 +183,8 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
     """
     left = await look(engine, state_dir)
     swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
-    done = [f"removed {name}" for name in swept.removed]
+    abandoned = await remove_abandoned(engine)
+    done = [f"removed {name}" for name in (*swept.removed, *abandoned.removed)]
     done += [f"removed the journal {path.name}" for path in left.journals if not path.exists()]
     store = SnapshotStore(state_dir / "snapshots")
     for snapshot in left.snapshots:

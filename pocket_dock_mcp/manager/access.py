@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from pocket_dock_mcp.container.abandoned import remove_abandoned
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineError,
@@ -131,7 +132,8 @@ class EngineAccess:
             swept = await sweep(engine, self._instances, self._is_kept)
             for directory in ("instances", "snapshots", "sandboxes"):
                 remove_torn(self._state / directory)
-            self.is_clean = not swept.left
+            abandoned = await remove_abandoned(engine)
+            self.is_clean = not swept.left and not abandoned.left
         except (EngineError, OSError) as error:
             logger.warning("could not sweep up after earlier processes: %s", error)
 

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 from pocket_dock_mcp.container.core import DEFAULT_OUTPUT_BYTES, AsyncContainer
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED
 from pocket_dock_mcp.container.options import RunOptions
+from pocket_dock_mcp.errors import SandboxClosedError
 from pocket_dock_mcp.models import ContainerInfo, FileContent, FileEntry, FileWritten, RunResult
 from pocket_dock_mcp.sync.portal import call
 
@@ -74,4 +75,8 @@ class Container:
 
     def close(self) -> None:
         """End it and everything in it. Idempotent; quiet when it is gone already."""
-        call(self._portal, self._container.aclose)
+        try:
+            call(self._portal, self._container.aclose)
+        except SandboxClosedError:
+            # It went with its pool.
+            pass

@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
+from pocket_dock_mcp.errors import SandboxClosedError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -20,6 +22,10 @@ def call(portal: BlockingPortal, function: Callable[P, Awaitable[T]], *args: P.a
 
     Whatever ends the wait, as Ctrl-C does, cancels it over there and waits until that is done: the run of a
     program is killed then, and nothing goes on behind the caller's back.
+
+    Raises:
+        SandboxClosedError: the thread has ended, with the last pool.
+        And what the function raises.
     """
     ended = threading.Event()
 
@@ -29,7 +35,13 @@ def call(portal: BlockingPortal, function: Callable[P, Awaitable[T]], *args: P.a
         finally:
             ended.set()
 
-    future = portal.start_task_soon(calling)
+    try:
+        future = portal.start_task_soon(calling)
+    except RuntimeError as error:
+        raise SandboxClosedError(
+            "The pool of this container was left, and its containers have ended with it.",
+            hint="Claim another from a pool that is open, and use it inside of that pool's `with`.",
+        ) from error
     try:
         return future.result()
     except BaseException:

@@ -14,11 +14,12 @@ import anyio.to_thread
 import pytest
 
 from pocket_dock_mcp import AsyncContainerPool, ContainerPool
+from pocket_dock_mcp.container.abandoned import POOL_LABEL
 from pocket_dock_mcp.container.core import AsyncContainer
-from pocket_dock_mcp.container.pool import POOL_LABEL
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import (
     EngineUnavailableError,
+    ImageNotFoundError,
     InvalidArgumentError,
     QuotaError,
     SandboxClosedError,
@@ -51,16 +52,16 @@ async def pool(engine: Engine, image: str) -> AsyncIterator[AsyncContainerPool]:
         yield pool
 
 
-async def alive(engine: Engine, name: str) -> bool:
-    """Whether the engine knows a container of a pool."""
-    return bool(await engine.containers(f"{POOL_LABEL}={name}"))
+async def known(engine: Engine, names: list[str]) -> list[ContainerState]:
+    """Return what the engine has of these containers of a pool."""
+    return [found for found in await engine.containers(POOL_LABEL) if found.name in names]
 
 
 async def gone(engine: Engine, names: list[str], within: float) -> None:
     """Wait until none of these is on the engine."""
 
     async def all_gone() -> bool:
-        return not [name for name in names if await alive(engine, name)]
+        return not await known(engine, names)
 
     await eventually(all_gone, within)
 
@@ -142,7 +143,7 @@ async def test_what_died_meanwhile_is_not_handed_out(
 ) -> None:
     await pool.wait_ready()
     dead = [one.wanted.name for one in pool._stock._ready]
-    for found in [one for name in dead for one in await engine.containers(f"{POOL_LABEL}={name}")]:
+    for found in await known(engine, dead):
         await engine.remove(found.id)
 
     async with await pool.claim() as box:
@@ -212,11 +213,40 @@ async def test_absurd_sizes_are_refused(size: int) -> None:
         AsyncContainerPool(size=size)
 
 
-async def test_an_impossible_environment_costs_no_container(pool: AsyncContainerPool) -> None:
+@pytest.mark.parametrize("env", [{"A=B": "x"}, {"A": 3}, {"A": None}, {"A": b"x"}, {3: "x"}])
+async def test_an_impossible_environment_costs_no_container(
+    pool: AsyncContainerPool, env: dict[Any, Any]
+) -> None:
     await pool.wait_ready()
-    with pytest.raises(InvalidArgumentError):
-        await pool.claim(env={"A=B": "x"})
+    with pytest.raises(InvalidArgumentError, match="environment"):
+        await pool.claim(env=env)
     assert pool.ready == 2
+
+
+async def test_a_pool_is_used_once(engine: Engine, image: str) -> None:
+    pool = AsyncContainerPool(image, size=0, engine=engine)
+    async with pool:
+        with pytest.raises(InvalidArgumentError, match="once"):
+            await pool.__aenter__()
+        assert (await (await pool.claim()).run("echo hi")).stdout == "hi\n"
+    with pytest.raises(SandboxClosedError, match="once") as raised:
+        await pool.__aenter__()
+    assert "new one" in str(raised.value)
+
+
+async def test_a_pool_that_could_not_be_entered_can_be_later(
+    target: Target, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found(_environ: object) -> Engine:
+        return await connect(target)
+
+    monkeypatch.setattr("pocket_dock_mcp.container.pool.connect", found)
+    pool = AsyncContainerPool("localhost/no-such-image-at-all:1", size=0)
+    with pytest.raises(ImageNotFoundError):
+        await pool.__aenter__()
+    pool._image = image  # as if it were there by now
+    async with pool, await pool.claim() as box:
+        assert (await box.run("echo hi")).stdout == "hi\n"
 
 
 # -- the server's own -----------------------------------------------------------------------------
@@ -366,6 +396,22 @@ def test_a_blocking_pool_does_the_same(blocking: None, image: str) -> None:
             box.run("true")
     with pytest.raises(SandboxClosedError):
         pool.claim()
+
+
+def test_what_is_used_after_its_blocking_pool_says_so(blocking: None, image: str) -> None:
+    pool = ContainerPool(image, size=0)
+    with pool:
+        box = pool.claim()
+
+    for use in (lambda: box.run("true"), lambda: box.list_files(), lambda: box.info()):
+        with pytest.raises(SandboxClosedError, match="pool") as raised:
+            use()
+        assert "Claim another" in str(raised.value)
+    box.close()
+    with box:
+        pass
+    with pytest.raises(SandboxClosedError, match="once"), pool:
+        pass
 
 
 def test_ctrl_c_kills_the_run_and_not_the_container(blocking: None, image: str) -> None:
