@@ -321,7 +321,7 @@ class CheckpointNotFoundError(CheckpointError, LookupError):
     """The session has no checkpoint of this id, or not any more."""
 
     code = "checkpoint_not_found"
-    default_hint = "It may have died (of memory, or by a program's hand), or ended with its session."
+    default_hint = "It may have been killed, have died (of memory, say), or have ended with its session."
 
 
 class SearchError(SandboxError):

@@ -26,3 +26,29 @@ def neutralise(text: str) -> tuple[str, bool]:
     plain = text.replace("\r\n", "\n")
     clean = _CONTROL.sub("", _SEQUENCE.sub("", plain).replace("\r", "\n"))
     return clean, len(clean) != len(plain) or "\r" in plain
+
+
+def visible(text: str) -> str:
+    """Return lines in which what `neutralise` would remove stands escaped: two that differ look different.
+
+    Carriage returns are escaped too, and backslashes are not.
+    """
+    return _CONTROL.sub(lambda found: _escaped(found[0]), text)
+
+
+def escaped(name: str) -> tuple[str, bool]:
+    """Return a name that stands on one line and is what it looks like, and whether it had to be changed."""
+    if all(char.isprintable() for char in name):
+        return name, False
+    return "".join(_escaped(char) for char in name), True
+
+
+def _escaped(char: str) -> str:
+    number = ord(char)
+    if char.isprintable() and char != "\\":
+        return char
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    if number < 0x80:
+        return {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\x{number:02x}")
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

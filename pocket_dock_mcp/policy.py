@@ -76,7 +76,7 @@ def check_limits(
 def _require_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InvalidArgumentError(
-            f"{name} is {value:g}; it must be from {low:g} to {high:g}.",
+            f"{name} is {value:.15g}; it must be from {low:.15g} to {high:.15g}.",
             hint="The upper end is set where the server is configured.",
         )
 

@@ -41,7 +41,7 @@ _WHY: dict[str, tuple[type[PocketDockError], str, str]] = {
     "too_many": (
         CheckpointError,
         "There are as many checkpoints as there can be: 8 of one session, 32 in a sandbox.",
-        "End the session to drop its own, or go on without.",
+        "Drop one with kill(snapshot_id=<checkpoint_id>), end the session to drop its own, or go on without.",
     ),
     "unknown": (
         CheckpointNotFoundError,
@@ -124,7 +124,8 @@ def _error(error: RemoteError, session: str, checkpoint_id: str) -> PocketDockEr
     if error.code == "threads":
         count = threads if type(threads) is int and 0 < threads < _MAX_THREADS else "some"
         return CheckpointThreadsError(
-            f"The session {session!r} has {count} threads besides its main one, which a copy would not have."
+            f"The session {session!r} has {count} thread{'' if count == 1 else 's'} besides its main one, "
+            "which a copy would not have."
         )
     if error.code in ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE"):
         return ProcessLimitError(

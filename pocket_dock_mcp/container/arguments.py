@@ -114,7 +114,7 @@ def input_bytes(stdin: str | bytes | None) -> bytes | None:
 def checked_timeout(timeout_s: float | None) -> float | None:
     """Return a time limit that makes sense. Raises `InvalidArgumentError` otherwise."""
     if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        message = f"timeout_s is {timeout_s:g}; it must be more than 0 and at most {MAX_TIMEOUT_S:g}."
+        message = f"timeout_s is {timeout_s:.15g}; it must be more than 0 and at most {MAX_TIMEOUT_S:g}."
         raise InvalidArgumentError(message)
     return timeout_s
 
@@ -135,7 +135,7 @@ def checked_limits(limits: RunLimits) -> RunLimits:
         ("output_bytes", limits.output_bytes, 1),
     ):
         if value is not None and not least <= value <= MAX_LIMIT:
-            message = f"{name} is {value:g}; it must be at least {least:g}."
+            message = f"{name} is {value:.15g}; it must be at least {least:.15g}."
             raise InvalidArgumentError(message)
     return limits
 

@@ -80,12 +80,15 @@ async def prepare(container: Checkpointing, checkpoint: str, program: Program) -
     """Copy a program's session before it runs there, or have it go back to a copy; return the copy's id.
 
     Raises:
-        InvalidArgumentError: it is not to run in a Python session.
+        InvalidArgumentError: it is not to run in a Python session, or `checkpoint` can be no id.
         SessionError, ProcessLimitError, SandboxLostError, SandboxClosedError: as for `Checkpointing`.
     """
     if program.session is None or program.language != "python":
         message = "A checkpoint is one of a Python session, and this run has none."
         raise InvalidArgumentError(message, hint="Name the session, or leave checkpoint out.")
+    if checkpoint != SAVE and not is_checkpoint(checkpoint):
+        message = f"checkpoint is {checkpoint[:80]!r}; it must be {SAVE!r}, or a checkpoint_id ({PREFIX}...)."
+        raise InvalidArgumentError(message, hint=f"A run with {SAVE!r} returns its checkpoint_id.")
     if checkpoint == SAVE:
         return await container.checkpoint(program.session)
     await container.restore(program.session, checkpoint)

@@ -7,18 +7,20 @@ not looked into, and what another user than the sandbox's owns cannot have been 
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import anyio.to_thread
 
-from pocket_dock_mcp.agent.inside import facts
+from pocket_dock_mcp.agent.inside import facts, wire
 from pocket_dock_mcp.container import linediff
 from pocket_dock_mcp.container.core import AsyncContainer
-from pocket_dock_mcp.container.inventory import Entry, Tree, hashes, walk
+from pocket_dock_mcp.container.inventory import Entry, Tree, hashes, walk_both
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError, SandboxFileNotFoundError
 from pocket_dock_mcp.models import FileType
+from pocket_dock_mcp.output import escaped, visible
 
 MAX_TEXT_BYTES = 512 * 1024
 """Of a file that is compared line by line."""
@@ -59,12 +61,17 @@ class TreeDiff:
     counts: tuple[int, int, int]
     """How many were modified, created and deleted: true totals."""
     diff: str
-    """Of text files, unified; as many as fit."""
+    """Of text files, unified; as many as fit. What does not show stands escaped, in names and in lines."""
     diff_truncated: bool
+    """Whether lines are left out for want of room."""
     unreadable: int
     """Files and directories that may have changed and that the sandbox user may not read."""
     unchecked: int
     """Files of the same size that there was no time to compare; they are told as modified."""
+    too_large: int = 0
+    """Changed files that are too large for a text diff."""
+    too_deep: int = 0
+    """Directories that are so deep that nobody looked into them."""
 
 
 @dataclass(slots=True)
@@ -95,6 +102,7 @@ class Candidates:
     suspects: list[_Pair]
     """Files of the same size whose contents have to be looked at."""
     unreadable: int
+    too_deep: int = 0
 
 
 async def compare(
@@ -116,8 +124,7 @@ async def compare(
     if max_paths < 1 or max_diff < 0:
         message = "max_paths must be at least 1, and max_diff not negative."
         raise InvalidArgumentError(message)
-    before = await walk(old, root)
-    after = await walk(new, root, sorted(before.skipped))
+    before, after = await walk_both(old, new, root)
     if before.missing and after.missing:
         message = f"{root!r} does not exist, and did not."
         raise SandboxFileNotFoundError(message, hint="Leave path out to compare all files.")
@@ -145,6 +152,8 @@ async def compare(
         diff_truncated=texts.truncated,
         unreadable=unreadable,
         unchecked=unchecked,
+        too_large=texts.too_large,
+        too_deep=found.too_deep,
     )
 
 
@@ -154,7 +163,9 @@ def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
     skipped = before.skipped | after.skipped
     closed = before.closed | after.closed
     for path in before.entries.keys() | after.entries.keys():
-        old, new = before.entries.get(path), after.entries.get(path)
+        old, new = _kept(before.entries.get(path)), _kept(after.entries.get(path))
+        if old is None and new is None:
+            continue
         if _is_ours(path, old, new, uids) or path in skipped:
             continue
         pair = _Pair(path, old, new)
@@ -167,8 +178,16 @@ def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
         elif old.type == "file" and _may_differ(old, new, uids):
             found.suspects.append(pair)
         if path in closed and (old is None or new is None or not _is_same(old, new)):
-            found.unreadable += 1
+            if path in before.deep | after.deep:
+                found.too_deep += 1
+            else:
+                found.unreadable += 1
     return found
+
+
+def _kept(entry: Entry | None) -> Entry | None:
+    """Return an entry that an image can hold: sockets are in no snapshot, and would seem new for ever."""
+    return None if entry is not None and entry.type == "socket" else entry
 
 
 def _is_ours(path: str, old: Entry | None, new: Entry | None, uids: set[int]) -> bool:
@@ -253,6 +272,7 @@ class _Texts:
         self._room = room
         self.out: list[str] = []
         self.truncated = False
+        self.too_large = 0
 
     async def tell(self, pair: _Pair) -> FileChange:
         """Return what there is to say of a path; the lines that differ go into `out`."""
@@ -264,12 +284,14 @@ class _Texts:
         return FileChange(pair.path, pair.change, entry.type, size, tuple(notes))
 
     async def _compare(self, pair: _Pair) -> list[str]:
+        if max(entry.size for entry in (pair.old, pair.new) if entry is not None) > MAX_TEXT_BYTES:
+            self.too_large += 1
+            return ["too large for a text diff"]
+        if len(os.fsencode(pair.path)) >= wire.MAX_PATH:
+            return ["its path is too long to be opened"]
         if self._room <= 0:
             self.truncated = True
             return []
-        if max(entry.size for entry in (pair.old, pair.new) if entry is not None) > MAX_TEXT_BYTES:
-            self.truncated = True
-            return ["too large for a text diff"]
         try:
             before = await _content(self._old, pair.path, pair.old)
             after = await _content(self._new, pair.path, pair.new)
@@ -281,8 +303,10 @@ class _Texts:
         hunks, cut = await anyio.to_thread.run_sync(
             linediff.unified, old, new, min(self._room, MAX_FILE_DIFF)
         )
+        hunks, is_short = _fitted(visible(hunks), min(self._room, MAX_FILE_DIFF))
+        cut |= is_short
         if hunks:
-            name = pair.path.replace("\n", "\\n")
+            name = escaped(pair.path)[0]
             head = f"--- {_name(name, pair.old)}\n+++ {_name(name, pair.new)}\n"
             self.out += [head, hunks, "...\n" if cut else ""]
             self._room -= len(head) + len(hunks)
@@ -321,6 +345,13 @@ def _text(data: bytes) -> str | None:
         return codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
         return None
+
+
+def _fitted(lines: str, room: int) -> tuple[str, bool]:
+    """Return as many whole lines as fit, and whether that is less than all."""
+    if len(lines) <= room:
+        return lines, False
+    return lines[: lines.rfind("\n", 0, room) + 1], True
 
 
 def _name(path: str, entry: Entry | None) -> str:

@@ -103,7 +103,7 @@ def _check(wanted: FindOptions) -> None:
 
 def _check_range(name: str, value: float, most: float) -> None:
     if not 0 < value <= most:
-        message = f"{name} is {value:g}; it must be more than 0 and at most {most:g}."
+        message = f"{name} is {value:.15g}; it must be more than 0 and at most {most:g}."
         raise InvalidArgumentError(message)
 
 

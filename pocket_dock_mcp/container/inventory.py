@@ -26,6 +26,7 @@ _GRACE_S = 10.0
 _NARROW = "Give the path of the directory that matters."
 _MAX_INT = 1 << 64
 _HASH_DIGITS = 64
+_MAX_PATH = 16 * 1024
 _NUMBERS = 6
 """In an entry, between its type and what a link points to."""
 _TYPES: dict[object, FileType] = {
@@ -60,6 +61,14 @@ class Tree:
     """Where other file systems begin, that are no part of it."""
     missing: bool = False
     """Whether its root is not there."""
+    deep: frozenset[str] = frozenset()
+    """Those of the closed ones that are too far down to be looked into."""
+    root: str = ""
+    """Where the path that was asked for leads; the tree is empty if that is elsewhere."""
+    link: str | None = None
+    """What leads there: a symbolic link that is a part of the path, and not its last."""
+    is_lost: bool = False
+    """Whether the directory that `root` would be in is not there."""
 
 
 @functools.cache
@@ -70,7 +79,7 @@ def _program() -> str:
 
 
 async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()) -> Tree:
-    """Return all entries of a tree.
+    """Return all entries of a tree, or where its path leads if that is through symbolic links.
 
     Raises:
         CompareError: there are too many files, or something in the container tampered with it.
@@ -90,8 +99,38 @@ async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()
     if end.get("more") is True:
         raise CompareError(f"There are more than {MAX_ENTRIES} files below {root!r}.", hint=_NARROW)
     tree.missing = "missing" in end
-    tree.closed, tree.skipped = (frozenset(_strings(end.get(name, []))) for name in ("closed", "skipped"))
+    tree.closed, tree.skipped, tree.deep = (
+        frozenset(_strings(end.get(name, []))) for name in ("closed", "skipped", "deep")
+    )
+    tree.root, tree.is_lost = root, end.get("lost") is True
+    if "real" in end:
+        tree.root, tree.link = (_path(end.get(name)) for name in ("real", "link"))
     return tree
+
+
+async def walk_both(old: AsyncContainer, new: AsyncContainer, root: str) -> tuple[Tree, Tree]:
+    """Return a tree as it was and as it is. Links in its path are followed if they lead to one place.
+
+    Raises:
+        CompareError: the path is one thing in the one state and another in the other.
+        And what `walk` raises.
+    """
+    for _ in range(2):
+        before = await walk(old, root)
+        after = await walk(new, root, sorted(before.skipped))
+        if before.root == after.root == root:
+            return before, after
+        if before.root != after.root and not (before.is_lost or after.is_lost):
+            break
+        # Where its directory is missing, the path says nothing of what is meant.
+        root = before.root if after.is_lost else after.root
+    links = {tree.link: None for tree in (after, before) if tree.link is not None}
+    paths = [path for path in {**links, after.root: None, before.root: None} if path != root]
+    message = (
+        f"{root!r} is {after.root!r} now and was {before.root!r}: {' and '.join(map(repr, links))} "
+        "is or was a symbolic link."
+    )
+    raise CompareError(message, hint=f"Give one of these paths instead: {', '.join(map(repr, paths))}.")
 
 
 async def hashes(container: AsyncContainer, paths: Sequence[str]) -> dict[str, str | None]:
@@ -175,6 +214,12 @@ def _hash(line: object) -> str | None:
         case ["hash", str(digits)] if len(digits) in (0, _HASH_DIGITS):
             return digits
     raise _nonsense()
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not _is_below(value, "/") or "\0" in value or len(value) > _MAX_PATH:
+        raise _nonsense()
+    return value
 
 
 def _strings(value: object) -> list[str]:

@@ -309,7 +309,7 @@ class Manager:
         if there + count > self._settings.max_sandboxes:
             telemetry.refused("quota")
             raise QuotaError(
-                f"You have {there} sandboxes in use and want {count} more; "
+                f"You have {there} sandbox{'' if there == 1 else 'es'} in use and want {count} more; "
                 f"{self._settings.max_sandboxes} are allowed.",
                 hint="Use one of them (list_sandboxes), or kill one first.",
             )

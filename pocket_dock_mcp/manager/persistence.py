@@ -117,7 +117,7 @@ class SandboxKeeper:
 
     def _full(self, count: int) -> QuotaError:
         return QuotaError(
-            f"You keep {count} sandboxes, as many as allowed.",
+            f"You keep {count} sandbox{'' if count == 1 else 'es'}, as many as allowed.",
             hint="Kill one that you do not need any more, or raise POCKET_DOCK_MAX_PERSISTENT.",
         )
 

@@ -152,5 +152,5 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
             raise InvalidArgumentError(message, hint="Use workspace='disk', or take a snapshot.")
     for name, value in (("ttl_s", request.idle_ttl_s), ("max_lifetime_s", request.max_lifetime_s)):
         if not 1 <= value <= settings.max_lifetime_s:
-            message = f"{name} is {value:g}; it must be from 1 to {settings.max_lifetime_s:g} seconds."
+            message = f"{name} is {value:.15g}; it must be from 1 to {settings.max_lifetime_s:.15g} seconds."
             raise InvalidArgumentError(message)

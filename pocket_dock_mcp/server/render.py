@@ -130,7 +130,7 @@ def _outlook(sandbox: SandboxReply) -> str:
 
 def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> CallToolResult:
     """Render what the caller has."""
-    lines = [f"{len(sandboxes)} sandboxes, {len(snapshots)} snapshots"]
+    lines = [f"{count(len(sandboxes), 'sandbox', 'sandboxes')}, {count(len(snapshots), 'snapshot')}"]
     for sandbox in sandboxes:
         name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
         lines.append(
@@ -181,3 +181,8 @@ def block(name: str, text: str, size: str = "", mark: str | None = None) -> list
         return []
     mark = mark or secrets.token_hex(3)
     return [f"--- {name} {mark}{size} ---", text.removesuffix("\n"), f"--- end {mark} ---"]
+
+
+def count(number: int | None, one: str, many: str | None = None) -> str:
+    """Return a number with its noun."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -12,9 +12,8 @@ from pydantic import BaseModel, Field
 
 from pocket_dock_mcp.container.diffing import FileChange, TreeDiff
 from pocket_dock_mcp.models import FileType
-from pocket_dock_mcp.output import neutralise
-from pocket_dock_mcp.server.render import block, plain, reply
-from pocket_dock_mcp.server.render_files import count, escaped
+from pocket_dock_mcp.output import escaped, neutralise
+from pocket_dock_mcp.server.render import block, count, plain, reply
 
 
 class Changed(BaseModel):
@@ -36,9 +35,13 @@ class DiffReply(BaseModel):
     created: list[Changed]
     deleted: list[Changed]
     counts: list[int] = Field(description="Modified, created, deleted: true totals.")
-    diff: str = Field(description="Unified, of text files.")
+    diff: str = Field(
+        description="Unified, of text files. Characters that do not show are escaped: \\r, \\xNN."
+    )
     diff_truncated: bool
+    too_large: int = Field(description="Changed files that are too large for a text diff.")
     unreadable: int = Field(description="Files and directories that may have changed and cannot be read.")
+    too_deep: int = Field(description="Directories so deep that what is in them was not compared.")
     unchecked: int = Field(description="Files told as modified whose contents there was no time to compare.")
 
 
@@ -53,9 +56,11 @@ def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
         since=since,
         **by_kind,
         counts=list(found.counts),
-        diff=found.diff.encode("utf-8", "backslashreplace").decode("utf-8"),
-        diff_truncated=found.diff_truncated,
+        diff=neutralise(found.diff)[0].encode("utf-8", "backslashreplace").decode("utf-8"),
+        diff_truncated=found.diff_truncated or found.too_large > 0,
+        too_large=found.too_large,
         unreadable=found.unreadable,
+        too_deep=found.too_deep,
         unchecked=found.unchecked,
     )
     modified, created, deleted = found.counts
@@ -63,7 +68,7 @@ def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
     mark = secrets.token_hex(3)
     lines = [f"{kind[0].upper()} {_line(one)}" for kind, changes in by_kind.items() for one in changes]
     parts += block("changed", "\n".join(lines), mark=mark)
-    parts += block("diff", neutralise(structured.diff)[0], mark=mark)
+    parts += block("diff", structured.diff, mark=mark)
     parts += _remarks(found)
     return reply("\n".join(parts), structured)
 
@@ -87,8 +92,13 @@ def _remarks(found: TreeDiff) -> list[str]:
         remarks.append(f"{count(left_out, 'more path')}: give a path to see less at once.")
     if found.diff_truncated:
         remarks.append("Not all differences are shown: give a path, or read_file.")
+    if found.too_large:
+        remarks.append(f"{count(found.too_large, 'file')} too large for a text diff: read_file shows a part.")
     if found.unchecked:
         remarks.append(f"{count(found.unchecked, 'file')} told as modified could not be compared in time.")
     if found.unreadable:
         remarks.append(f"{count(found.unreadable, 'path')} may have changed and cannot be read by the user.")
+    if found.too_deep:
+        directories = count(found.too_deep, "directory", "directories")
+        remarks.append(f"{directories} too deep to be compared: give a path in there.")
     return remarks

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from mcp.types import CallToolResult, ImageContent
 
 from pocket_dock_mcp.models import FileEdited, FileLines, FilesFound, FileWritten, FoundFile
-from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.file_schemas import EditReply, FindReply, Found, Match, ReadReply, WriteReply
 from pocket_dock_mcp.server.image_files import MAX_BYTES, MAX_SIDE
 from pocket_dock_mcp.server.pictures import Picture
 from pocket_dock_mcp.server.reading import Asked, Image, Part
-from pocket_dock_mcp.server.render import block, plain, reply
+from pocket_dock_mcp.server.render import block, count, plain, reply
 from pocket_dock_mcp.spool.text import without_cut_end
 
 
@@ -262,26 +262,3 @@ def _remarks(result: FilesFound, *, is_empty: bool) -> list[str]:
     if result.unreadable:
         remarks.append(f"{count(result.unreadable, 'entry', 'entries')} could not be read.")
     return remarks
-
-
-def escaped(name: str) -> tuple[str, bool]:
-    """Return a name that stands on one line and is what it looks like, and whether it had to be changed."""
-    if all(char.isprintable() for char in name):
-        return name, False
-    return "".join(_escaped(char) for char in name), True
-
-
-def _escaped(char: str) -> str:
-    number = ord(char)
-    if char.isprintable() and char != "\\":
-        return char
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"
-    if number < 0x80:
-        return {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\x{number:02x}")
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def count(number: int | None, one: str, many: str | None = None) -> str:
-    """Return a number with its noun."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from mcp.types import CallToolResult, ImageContent, TextContent
 
 from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
-from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.render import block
-from pocket_dock_mcp.server.render_files import escaped
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
 
 MAX_IMAGE_BYTES = 640 * 1024

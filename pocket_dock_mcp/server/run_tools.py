@@ -281,7 +281,7 @@ async def _kill_quietly(run: SandboxRun) -> None:
 def _checked_wait(wait_s: float) -> float:
     if not 0 <= wait_s <= MAX_WAIT_S:
         raise InvalidArgumentError(
-            f"wait_s is {wait_s:g}; it must be from 0 to {MAX_WAIT_S:g}.",
+            f"wait_s is {wait_s:.15g}; it must be from 0 to {MAX_WAIT_S:g}.",
             hint="Call wait_run again to wait longer.",
         )
     return wait_s
@@ -292,7 +292,7 @@ def _limits(
 ) -> RunLimits:
     for name, value in (("memory_mb", memory_mb), ("cpu_s", cpu_s), ("output_limit_mb", output_limit_mb)):
         if value is not None and value <= 0:
-            raise InvalidArgumentError(f"{name} is {value:g}; it must be more than 0.")
+            raise InvalidArgumentError(f"{name} is {value:.15g}; it must be more than 0.")
     return RunLimits(
         cpu_s=cpu_s,
         memory_bytes=None if memory_mb is None else int(memory_mb * MIB),

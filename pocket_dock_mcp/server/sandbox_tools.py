@@ -8,7 +8,12 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from pocket_dock_mcp.container.checkpoints import is_checkpoint
-from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SandboxError
+from pocket_dock_mcp.errors import (
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    PocketDockError,
+    SandboxError,
+)
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Workspace
@@ -146,7 +151,8 @@ class SandboxTools:
             sandbox_id is not None and (run_id is not None or snapshot_id is not None)
         ):
             raise InvalidArgumentError("Give one of sandbox_id, run_id, session and snapshot_id.")
-        if snapshot_id is not None and await self._drop_checkpoint(owner, snapshot_id):
+        if snapshot_id is not None and is_checkpoint(snapshot_id):
+            await self._drop_checkpoint(owner, snapshot_id)
             return render.killed(snapshot_id)
         if snapshot_id is not None:
             return render.killed((await self._manager.delete_snapshot(owner, snapshot_id)).id)
@@ -159,16 +165,16 @@ class SandboxTools:
             return await self._end_session(await self._manager.open(owner, sandbox_id), session)
         return render.killed(await self._manager.kill(owner, sandbox_id))
 
-    async def _drop_checkpoint(self, owner: Owner, checkpoint_id: str) -> bool:
-        for sandbox in self._manager.list_sandboxes(owner) if is_checkpoint(checkpoint_id) else ():
+    async def _drop_checkpoint(self, owner: Owner, checkpoint_id: str) -> None:
+        for sandbox in self._manager.list_sandboxes(owner):
             try:
                 with sandbox.use() as container:
                     if await container.drop_checkpoint(checkpoint_id):
-                        return True
+                        return
             except SandboxError:
                 # It has just died, and what it had with it.
                 pass
-        return False
+        raise CheckpointNotFoundError(f"There is no checkpoint {checkpoint_id[:80]!r}.")
 
     async def _end_session(self, sandbox: Sandbox, session: str) -> CallToolResult:
         with sandbox.use() as container:

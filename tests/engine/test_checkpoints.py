@@ -184,7 +184,7 @@ async def test_threads_that_python_does_not_know_are_refused(session: Session) -
         "thread = ctypes.c_ulong(); libc.pthread_create(ctypes.byref(thread), None, pause, None)"
     )
 
-    with pytest.raises(CheckpointThreadsError, match="has 1 threads"):
+    with pytest.raises(CheckpointThreadsError, match="has 1 thread besides"):
         await session.checkpoint()
     assert (await session.run("1 + 1")).value == "2"
     assert await session.processes() == 1
@@ -323,7 +323,7 @@ async def test_their_number_is_limited_and_they_are_listed_and_dropped(session: 
     await session.run("1")
     copies = [await session.checkpoint() for _ in range(OF_SESSION)]
 
-    with pytest.raises(CheckpointError, match="as many checkpoints as there can be"):
+    with pytest.raises(CheckpointError, match=r"as many checkpoints .* kill\(snapshot_id=<checkpoint_id>\)"):
         await session.checkpoint()
     listed = await session.container.list_checkpoints()
     assert [(one.id, one.session) for one in listed] == [(copy, session.name) for copy in copies]

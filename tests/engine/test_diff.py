@@ -166,8 +166,8 @@ async def test_what_is_no_text_is_told_as_what_it_is(manager: Manager, sandbox: 
     assert by_name["empty"].type == "directory"
     assert by_name["binary"].notes == ("binary",)
     assert (by_name["large"].size, by_name["large"].notes) == (600_000, ("too large for a text diff",))
-    assert found.diff_truncated
-    assert "+line\n" in found.diff
+    assert (found.too_large, found.diff_truncated) == (1, False)
+    assert f"+++ {HOME}/odd \\n\\xff name\n@@ -0,0 +1 @@\n+line\n" in found.diff
 
 
 async def test_modes_types_and_targets_are_told(manager: Manager, sandbox: Sandbox) -> None:
@@ -210,6 +210,66 @@ async def test_a_path_narrows_it_and_must_be_there(manager: Manager, sandbox: Sa
             await manager.diff(ALICE, None, path=path)
     # What is no part of the files has no changes.
     assert (await manager.diff(ALICE, None, path="/proc/self"))[1].changes == ()
+
+
+async def test_a_path_through_links_leads_to_one_place_or_is_refused(
+    manager: Manager, sandbox: Sandbox
+) -> None:
+    await sh(sandbox, "mkdir D x; echo 1 > D/a; echo 2 > x/f; ln -s x same")
+    _, snapshot = await manager.snapshot(ALICE, None, "")
+    await sh(
+        sandbox, "mv D E; ln -s E D; echo 3 > x/f; ln -s /tmp tl; echo 4 > /tmp/t; rm same; ln -s x same"
+    )
+
+    paths = {}
+    for path in ("same/f", "tl/t", "D", "/proc/self/status"):
+        paths[path] = told((await manager.diff(ALICE, None, since=snapshot.id, path=path))[1])
+    with pytest.raises(CompareError, match=f"'{HOME}/D' is or was a symbolic link") as raised:
+        await manager.diff(ALICE, None, since=snapshot.id, path="D/a")
+    await manager.delete_snapshot(ALICE, snapshot.id)
+
+    assert paths == {
+        "same/f": [("m", f"{HOME}/x/f")],
+        "tl/t": [("c", "/tmp/t")],
+        "D": [("m", f"{HOME}/D"), ("d", f"{HOME}/D/a")],
+        "/proc/self/status": [],
+    }
+    assert raised.value.hint == f"Give one of these paths instead: '{HOME}/D', '{HOME}/E/a'."
+    with pytest.raises(SandboxFileNotFoundError):
+        await manager.diff(ALICE, None, path="tl/nowhere")
+
+
+async def test_what_does_not_show_stands_escaped_and_is_seen_to_differ(
+    manager: Manager, sandbox: Sandbox
+) -> None:
+    script = r"""
+import os, socket
+os.mkdir("n"); open("ends", "w", newline="").write("a\r\nb\n")
+open("n/t\t\u202e\x1b[1m", "w").write("x\x1b[2J\u202e\rfake\n")
+socket.socket(socket.AF_UNIX).bind("sock")
+"""
+    (await sandbox.container.run(script, language="python")).check()
+    _, found = await manager.diff(ALICE, None, path="n")
+    _, snapshot = await manager.snapshot(ALICE, None, "")
+    _, unchanged = await manager.diff(ALICE, None, since=snapshot.id)
+    await sh(sandbox, r"printf 'a\nb\n' > ends")
+    _, ends = await manager.diff(ALICE, None, since=snapshot.id)
+    await manager.delete_snapshot(ALICE, snapshot.id)
+
+    assert found.diff == (
+        f"--- /dev/null\n+++ {HOME}/n/t\\t\\u202e\\x1b[1m\n@@ -0,0 +1 @@\n+x\\x1b[2J\\u202e\\rfake\n"
+    )
+    assert unchanged.counts == (0, 0, 0)
+    assert ends.diff.endswith("@@ -1,2 +1,2 @@\n-a\\r\n+a\n b\n")
+
+
+async def test_a_path_that_no_call_can_name_is_told(manager: Manager, sandbox: Sandbox) -> None:
+    dig = "import os\nfor _ in range(25): os.mkdir('d' * 200); os.chdir('d' * 200)\nopen('f', 'w').write('x')"
+    (await sandbox.container.run(dig, language="python")).check()
+
+    _, found = await manager.diff(ALICE, None)
+
+    assert [change.notes for change in found.changes] == [("its path is too long to be opened",)]
 
 
 async def test_thousands_of_files_are_counted_and_the_first_told(manager: Manager, sandbox: Sandbox) -> None:

@@ -363,7 +363,10 @@ async def test_a_session_goes_back_to_a_copy_before_a_run(server: Client) -> Non
     assert copy in await told(server, "run_code", code="x", session="s", checkpoint=copy)
     assert (await call(server, "kill", snapshot_id=copy))["killed"] == copy
     assert "no checkpoint" in await failure(server, "run_code", code="x", session="s", checkpoint=copy)
-    assert "snapshot" in await failure(server, "kill", snapshot_id=copy)
+    assert f"no checkpoint '{copy}'" in await failure(server, "kill", snapshot_id=copy)
+    for bad in ("Save", "latest", ""):
+        said = await failure(server, "run_code", code="x", session="s", checkpoint=bad)
+        assert "'save', or a checkpoint_id (cp-...)" in said
     assert "Name the session" in await failure(server, "run_code", code="x", checkpoint="save")
     assert "Name the session" in await failure(
         server, "run_code", code="x", language="shell", session="s", checkpoint="save"

@@ -112,6 +112,15 @@ def test_what_we_do_ourselves_is_no_change() -> None:
     assert changed(found) == [("created", "/home/sandbox/__pycache__/mine.pyc")]
 
 
+def test_sockets_which_no_image_holds_are_left_out() -> None:
+    socket = entry(type="socket")
+    new = {"/new": socket, "/was-file": socket, "/other": entry()}
+
+    found = compared({"/gone": socket, "/was-file": entry(), "/other": socket}, new)
+
+    assert changed(found) == [("created", "/other"), ("deleted", "/was-file")]
+
+
 def test_what_is_in_a_directory_that_cannot_be_listed_is_unknown_and_not_gone() -> None:
     shut = entry(type="directory", mode=0)
     old = {"/d": entry(type="directory", mode=0o755), "/d/e": entry(type="directory"), "/d/e/f": entry()}
@@ -132,7 +141,7 @@ def test_the_program_lists_names_of_any_kind_and_hashes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", dig], cwd=tmp_path, check=True)
     lines = list(inside.answer({"op": "walk", "root": str(tmp_path), "max_entries": 100, "skipped": []}))
 
-    assert lines[-1] == ["end", {"more": False, "closed": [], "skipped": lines[-1][1]["skipped"]}]
+    assert lines[-1] == ["end", {"more": False, "closed": [], "deep": [], "skipped": lines[-1][1]["skipped"]}]
     assert lines[0][1] == ""
     names = {item[0]: item[1] for item in lines[1][2]}
     assert names == {"a\nb": "f", "\udcff": "f", "link": "l", "d" * 200: "d"}
@@ -143,6 +152,33 @@ def test_the_program_lists_names_of_any_kind_and_hashes(tmp_path: Path) -> None:
     late = {"op": "hash", "paths": paths[:1], "timeout_s": -1}
     assert list(inside.answer(late)) == [["hash", None], ["end", {}]]
     subprocess.run(["rm", "-r", str(tmp_path / ("d" * 200))], check=True)
+
+
+def test_a_path_through_a_link_is_told_and_not_walked(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("x")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("nowhere")
+
+    def end(path: str) -> dict[str, Any]:
+        order = {"op": "walk", "root": f"{tmp_path}/{path}", "max_entries": 100, "skipped": []}
+        return dict(list(inside.answer(order))[-1][1])
+
+    assert end("link/file") == {"real": f"{tmp_path}/real/file", "link": f"{tmp_path}/link", "lost": False}
+    assert end("dangling/file")["lost"]
+    assert end("none/file")["lost"]
+    assert "real" not in {**end("link"), **end("real/file"), **end("real")}
+
+
+def test_what_is_too_deep_is_not_said_to_be_shut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside, "MAX_DEPTH", 1)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    order = {"op": "walk", "root": str(tmp_path), "max_entries": 100, "skipped": []}
+    end = list(inside.answer(order))[-1][1]
+    assert end["deep"] == end["closed"] == [f"{tmp_path}/a/b"]
+    deep = frozenset({"/b"})
+    found = candidates(Tree(), Tree({"/b": entry(type="directory")}, closed=deep, deep=deep), {USER})
+    assert (found.unreadable, found.too_deep) == (0, 1)
 
 
 def test_mounts_are_left_out_but_for_whole_ones_in_memory() -> None:
@@ -250,3 +286,27 @@ def test_what_a_model_reads_says_what_is_left_out() -> None:
         "2 files told as modified could not be compared in time.",
         "1 path may have changed and cannot be read by the user.",
     ]
+
+
+def test_the_true_cause_is_said_and_structured_text_is_as_safe_as_the_shown_one() -> None:
+    found = TreeDiff(
+        (),
+        (2, 0, 0),
+        "+\x1b[31m\u202e\n",
+        diff_truncated=False,
+        unreadable=0,
+        unchecked=0,
+        too_large=2,
+        too_deep=1,
+    )
+
+    result = render_diff.compared("sb-1", "start", found)
+
+    lines = getattr(result.content[0], "text", "").splitlines()
+    assert lines[-2:] == [
+        "2 files too large for a text diff: read_file shows a part.",
+        "1 directory too deep to be compared: give a path in there.",
+    ]
+    assert not [line for line in lines if "Not all" in line]
+    assert result.structured_content is not None
+    assert (result.structured_content["diff"], result.structured_content["diff_truncated"]) == ("+\n", True)

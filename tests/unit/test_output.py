@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.output import escaped, neutralise, visible
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,13 @@ def test_what_could_act_on_a_terminal_is_removed(raw: str, clean: str) -> None:
 def test_removal_is_flagged_and_only_removal() -> None:
     assert neutralise("a\x1b[0mb")[1]
     assert not neutralise("ab\r\ncd\tü\n")[1]
+
+
+def test_lines_that_differ_look_different() -> None:
+    assert visible("a\r\n\tb\x1b[1m\u202e\\n ü\n") == "a\\r\n\tb\\x1b[1m\\u202e\\n ü\n"
+    assert neutralise(visible("".join(map(chr, range(0x3000)))))[1] is False
+
+
+def test_a_name_stands_on_one_line() -> None:
+    assert escaped("a b\\n") == ("a b\\n", False)
+    assert escaped("\t\\\udcff\u202e") == ("\\t\\\\\\xff\\u202e", True)

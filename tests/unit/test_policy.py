@@ -54,6 +54,11 @@ def test_absurd_limits_are_refused_by_name(limits: Limits, name: str) -> None:
         policy.check_limits(limits, **CEILINGS)  # type: ignore[arg-type]
 
 
+def test_a_large_limit_is_quoted_as_it_was_given() -> None:
+    with pytest.raises(InvalidArgumentError, match="disk_mb is 10000000; it must be from 16 to "):
+        policy.check_limits(Limits(disk_bytes=10_000_000 * MIB), **CEILINGS)  # type: ignore[arg-type]
+
+
 def test_what_holds_is_not_reported() -> None:
     assert policy.unenforced(Limits(), "none", GOOD) == ()
 

@@ -1,10 +1,12 @@
-"""What a model is told of what a sandbox uses now."""
+"""What a model is told of its sandboxes, and of what one uses now."""
 
 from __future__ import annotations
 
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.readings import Interface, Readings
+from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.render_live import live_reply, summary
+from pocket_dock_mcp.server.schemas import SandboxReply, SnapshotReply
 
 
 def test_what_is_known_is_told_tersely() -> None:
@@ -33,3 +35,19 @@ def test_what_is_not_known_is_left_out() -> None:
 
     assert live.cpu is None
     assert summary(live, 512, 128) == ""
+
+
+def test_a_list_says_how_many_there_are() -> None:
+    sandbox = SandboxReply(
+        sandbox_id="sb-1", name="", status="stopped", persist=True, image="minimal", home=None, python=None,
+        memory_mb=512, cpus=1, pids=128, disk_mb=4096, network="none", workspace="disk", expires_in_s=None,
+        unenforced=[], live=live_reply(Readings()),
+    )  # fmt: skip
+    snapshot = SnapshotReply(snapshot_id="snap-1", name="", sandbox_id=None, size_mb=1.5, created="today")
+
+    def first_line(sandboxes: int, snapshots: int) -> str:
+        shown = render.listing([sandbox] * sandboxes, [snapshot] * snapshots).content[0]
+        return str(getattr(shown, "text", "")).splitlines()[0]
+
+    assert first_line(1, 0) == "1 sandbox, 0 snapshots"
+    assert first_line(2, 1) == "2 sandboxes, 1 snapshot"

@@ -71,23 +71,41 @@ class Walk:
         self._left: int = order["max_entries"]
         self._skipped = skipped
         self._closed: List[str] = []
+        self._deep: List[str] = []
         self._queue: List[Tuple[str, int]] = []
 
     def lines(self, root: str) -> Iterator[List[Any]]:
+        parts = root.split("/")
+        above = ["/".join(parts[:count]) for count in range(2, len(parts))]
+        is_skipped = any(path in self._skipped for path in [*above, root])
+        parent = os.path.realpath(os.path.dirname(root))
+        is_lost = not os.path.lexists(parent)
+        real = os.path.join(parent, parts[-1])
+        links = [path for path in above if os.path.islink(path)]
+        if real != root and links and not is_skipped:
+            yield ["end", {"real": real, "link": links[0], "lost": is_lost}]
+            return
         try:
             status = os.lstat(root)
         except OSError as error:
-            yield ["end", {"missing": error.errno}]
+            yield ["end", {"missing": error.errno, "lost": is_lost}]
             return
-        parts = root.split("/")
-        if not any("/".join(parts[:count]) in self._skipped for count in range(2, len(parts) + 1)):
+        if not is_skipped:
             yield ["in", "", [described(root, status, lambda: os.readlink(root))]]
             if stat.S_ISDIR(status.st_mode):
                 self._queue.append((root, 0))
         while self._queue and self._left > 0:
             path, depth = self._queue.pop()
             yield ["in", path, self._entries(path, depth)]
-        yield ["end", {"more": self._left <= 0, "closed": self._closed, "skipped": sorted(self._skipped)}]
+        yield [
+            "end",
+            {
+                "more": self._left <= 0,
+                "closed": self._closed,
+                "deep": self._deep,
+                "skipped": sorted(self._skipped),
+            },
+        ]
 
     def _entries(self, path: str, depth: int) -> List[Any]:
         found = []
@@ -121,6 +139,7 @@ class Walk:
                 self._queue.append((whole, depth + 1))
             else:
                 self._closed.append(whole)
+                self._deep.append(whole)
         return told
 
 
