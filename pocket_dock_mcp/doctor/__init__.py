@@ -10,6 +10,7 @@ trial          limits and isolation, tried in a real sandbox
 probe          the program that tries them, inside
 verdicts       PURE  what the results of the trial mean
 profiles       the images that sandboxes are made of
+damaged        records that cannot be read
 leftovers      what dead processes have left, on the engine and on disk
 host           users, monitors and disk space of this machine
 """

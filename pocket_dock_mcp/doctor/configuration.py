@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import sys
@@ -10,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pocket_dock_mcp import __version__
-from pocket_dock_mcp.doctor.findings import Finding
+from pocket_dock_mcp.doctor.findings import Finding, some
+from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.endpoint import Plan, candidates
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.settings import PREFIX, Settings
@@ -20,22 +22,51 @@ OLDEST_SDK = (2, 2)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """Return the settings, or the defaults where they are not valid, and what was found."""
+    """Return the settings, without those that are not valid, and what was found."""
     try:
         settings = Settings.from_environ(environ)
     except ConfigError as error:
-        plain = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        valid = _valid_part(environ)
+        left_out = some(sorted(name for name in environ if name not in valid), most=30)
         finding = Finding(
             "configuration.settings",
             "problem",
             "Settings are not valid; the server does not start with them",
-            error.message,
+            f"{error.message} What follows is said as if these were not set: {left_out}.",
             "Correct or unset these variables where the server is configured (in an MCP client: under env).",
         )
-        return Settings.from_environ(plain), [finding]
+        return Settings.from_environ(valid), [finding]
     given = sorted(name for name in environ if name.startswith(PREFIX) and environ[name].strip())
     detail = ", ".join(f"{name}={environ[name]}" for name in given) or "all at their defaults"
     return settings, [Finding("configuration.settings", "ok", "Settings are valid", detail)]
+
+
+def unmended() -> Finding:
+    """Say that nothing is mended with settings that are not valid: it might be in the wrong place."""
+    detail = "With settings that are not valid it might have been done in the wrong state directory."
+    remedy = f"{FIX}   # again, when the settings are valid"
+    return Finding("configuration.fix", "problem", "Nothing was mended", detail, remedy)
+
+
+def _valid_part(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without those of our variables that are not valid beside the others."""
+    part = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    left = [name for name in environ if name not in part]
+    # A setting may be valid with its ceiling only, which comes later, or neither of them without the other.
+    for count in (1, 1, 2):
+        for names in itertools.combinations(left, count):
+            more = {**part, **{name: environ[name] for name in names}}
+            if not part.keys() & set(names) and _are_valid(more):
+                part = more
+    return part
+
+
+def _are_valid(environ: Mapping[str, str]) -> bool:
+    try:
+        Settings.from_environ(environ)
+    except ConfigError:
+        return False
+    return True
 
 
 def read_plan(environ: Mapping[str, str]) -> tuple[Plan | None, list[Finding]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import logging
 import os
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import anyio
 
-from pocket_dock_mcp.doctor import configuration, host, leftovers, profiles, reach
+from pocket_dock_mcp.doctor import configuration, damaged, host, leftovers, profiles, reach
 from pocket_dock_mcp.doctor.findings import Finding, Report
 from pocket_dock_mcp.doctor.remedies import Machine, machine_of
 from pocket_dock_mcp.doctor.setup import setup
 from pocket_dock_mcp.doctor.trial import Tell, tried, untried
 from pocket_dock_mcp.doctor.verdicts import Judge
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.engine.connect import connect as connect_to
 from pocket_dock_mcp.engine.connect import survey
 from pocket_dock_mcp.engine.endpoint import Plan, runtime_dirs
@@ -75,6 +76,10 @@ class _Examination:
         self._orders = orders
         self._connect = connect or (lambda: connect_to(environ))
         self._settings, self._found = configuration.read_settings(environ)
+        self._may_fix = self._orders.fix and all(one.severity == "ok" for one in self._found)
+        if self._orders.fix and not self._may_fix:
+            self._found.append(configuration.unmended())
+        self._info: EngineInfo | None = None
         self._machine = _machine()
         self._done: list[str] = []
 
@@ -88,10 +93,12 @@ class _Examination:
         self._found += wrong
         if plan is not None:
             await self._engine(plan)
+        if self._info is None:
+            await self._check("records", lambda: self._records(None))
         await self._check("leftovers.files", self._disk)
         uid = os.getuid()
         await self._check("host.subuid", lambda: _in_thread(host.subordinate_ids, self._machine, uid))
-        await self._check("host.conmon", lambda: _in_thread(lambda: [host.monitors()]))
+        await self._check("host.conmon", self._monitors)
         return Report(tuple(self._found), tuple(self._done))
 
     async def _check(self, name: str, check: Check, deadline: float = LOOK_S) -> None:
@@ -124,11 +131,12 @@ class _Examination:
         except (PocketDockError, TimeoutError) as error:
             failure = error if isinstance(error, PocketDockError) else PocketDockError("No answer in time.")
             self._found += reach.unreachable(failure, plan, answers, self._machine)
-            self._found += reach.passed_over(None, answers)
+            self._found += reach.passed_over(None, plan, answers, self._machine)
             return
+        self._info = engine.info
         try:
             self._found += reach.found(engine.info, plan, answers)
-            self._found += reach.passed_over(engine.info, answers)
+            self._found += reach.passed_over(engine.info, plan, answers, self._machine)
             await self._mend(engine)
             await self._examine(engine)
         finally:
@@ -155,7 +163,8 @@ class _Examination:
             return await tried(engine, image, settings, judge, self._tell)
 
         async def left() -> list[Finding]:
-            return list(leftovers.told(await leftovers.look(engine, settings.state_dir), engine))
+            found = await leftovers.look(engine, settings.state_dir)
+            return list(leftovers.told(found, engine, settings.state_dir))
 
         await self._check("engine.socket", lambda: _in_thread(reach.socket_rights, info))
         await self._check("engine.setup", describe)
@@ -163,6 +172,15 @@ class _Examination:
         if not self._orders.quick:
             await self._check("limits", trial, TRIAL_S)
         await self._check("leftovers.objects", left)
+        await self._check("records", lambda: self._records(engine))
+
+    async def _records(self, engine: Engine | None) -> list[Finding]:
+        look = functools.partial(damaged.look, self._settings.state_dir)
+        return await damaged.told(await anyio.to_thread.run_sync(look, abandon_on_cancel=True), engine)
+
+    async def _monitors(self) -> list[Finding]:
+        kind = None if self._info is None else self._info.kind
+        return await _in_thread(lambda: [host.monitors(kind)])
 
     # -- mending ----------------------------------------------------------------------------------
 
@@ -176,7 +194,7 @@ class _Examination:
             self._done.append(f"the image of {self._settings.profile} is there: {image.id[:19]}")
             return []
 
-        if self._orders.fix:
+        if self._may_fix:
             await self._check("mending", fix, MEND_S)
         if self._orders.build:
             await self._check("building", build, BUILD_S)
@@ -186,7 +204,7 @@ class _Examination:
             self._done += leftovers.mend_disk(*self._dead_files())
             return []
 
-        if self._orders.fix:
+        if self._may_fix:
             await self._check("mending.files", fix)
 
     async def _disk(self) -> list[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pocket_dock_mcp.doctor.findings import Finding, size
 from pocket_dock_mcp.doctor.remedies import Machine
+from pocket_dock_mcp.engine.base import EngineKind
 from pocket_dock_mcp.models import GIB, MIB
 
 MANY_MONITORS = 50
@@ -53,8 +54,13 @@ def _ids(path: Path, names: set[str]) -> int:
     return sum(int(part[2]) for part in parts if len(part) == 3 and part[0] in names and part[2].isdigit())
 
 
-def monitors(proc: Path = Path("/proc")) -> Finding:
-    """Count the processes with which Podman watches over containers and execs."""
+def monitors(engine: EngineKind | None, proc: Path = Path("/proc")) -> Finding:
+    """Count the processes with which Podman watches over containers and execs.
+
+    Args:
+        engine: the one that is used, if any: many of another one's are none of our business.
+        proc: where processes are shown.
+    """
     every, of_execs = 0, 0
     for folder in proc.glob("[0-9]*"):
         try:
@@ -70,6 +76,10 @@ def monitors(proc: Path = Path("/proc")) -> Finding:
         place = "/etc/containers/containers.conf.d"
         write = f"printf '[engine]\\nexit_command_delay = 10\\n' > {place}/exit-delay.conf"
         remedy = f"mkdir -p {place} && {write}   # as root; then restart Podman's service"
+        if engine != "podman":
+            return Finding(
+                "host.conmon", "info", title, f"{_DELAY} Podman is not the engine used here.", remedy
+            )
         return Finding("host.conmon", "warning", title, _DELAY, remedy)
     return Finding("host.conmon", "ok", title, _DELAY if of_execs else "")
 

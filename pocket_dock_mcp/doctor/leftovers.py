@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
+from pocket_dock_mcp.doctor.damaged import unreadable_snapshots
 from pocket_dock_mcp.doctor.findings import Finding, some
-from pocket_dock_mcp.doctor.remedies import FIX
+from pocket_dock_mcp.doctor.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError, SandboxBusyError
 from pocket_dock_mcp.images import PROFILES
@@ -84,15 +85,20 @@ async def look(engine: Engine, state_dir: Path) -> Left:
                 left.journals.append(path)
     left.objects += [state.name for state in await find_abandoned(engine)]
     left.doubtful = [state.name for state in await find_doubtful(engine)]
-    recorded = SnapshotStore(state_dir / "snapshots").everybodys(here)
+    damaged = {path.stem for path in unreadable_snapshots(state_dir)}
+    everybodys = SnapshotStore(state_dir / "snapshots").everybodys(here)
+    recorded = [snapshot for snapshot in everybodys if snapshot.id not in damaged]
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
-    kept = KeptStore(state_dir / "sandboxes").of(None, here)
+    kept = kept_store(state_dir).of(None, here)
     left.sandboxes = [sandbox for sandbox in kept if not await _has_container(engine, sandbox)]
-    known = {snapshot.id for snapshot in recorded}
+    # Of these their damaged records are told.
+    known = damaged.union(snapshot.id for snapshot in recorded)
     left.unrecorded = [
         " ".join(image.tags) or image.id
         for image in await engine.images(SNAPSHOT_LABEL)
-        if image.labels.get(SNAPSHOT_LABEL) and image.labels[SNAPSHOT_LABEL] not in known
+        if image.labels.get(SNAPSHOT_LABEL)
+        and image.labels[SNAPSHOT_LABEL] not in known
+        and not set(image.tags) & set(left.objects)
     ]
     for profile in PROFILES:
         images = await engine.images(f"{PROFILE_LABEL}={profile.name}")
@@ -100,9 +106,14 @@ async def look(engine: Engine, state_dir: Path) -> Left:
     return left
 
 
+def kept_store(state_dir: Path) -> KeptStore:
+    """Return the records of kept sandboxes; what is wrong with them is told by `damaged`."""
+    return KeptStore(state_dir / "sandboxes", is_quiet=True)
+
+
 def _kept(state_dir: Path) -> IsKept:
     """Return what tells whether something is on record as kept on purpose."""
-    snapshots, sandboxes = SnapshotStore(state_dir / "snapshots"), KeptStore(state_dir / "sandboxes")
+    snapshots, sandboxes = SnapshotStore(state_dir / "snapshots"), kept_store(state_dir)
 
     def is_kept(intent: Intent) -> bool:
         if intent.kind == "image":
@@ -130,14 +141,18 @@ async def _has_container(engine: Engine, kept: Kept) -> bool:
     return any(state.name == kept.container for state in found)
 
 
-def told(left: Left, engine: Engine) -> Iterator[Finding]:
+def told(left: Left, engine: Engine, state_dir: Path) -> Iterator[Finding]:
     """Say what is left on the engine and in our records."""
-    program = engine.info.kind if engine.info.kind != "fake" else "podman"
+    program = program_of(engine.info)
     if left.objects:
         title = f"{len(left.objects)} containers or images of dead processes are left"
         yield Finding("leftovers.objects", "problem", title, some(left.objects), FIX)
     else:
-        yield Finding("leftovers.objects", "ok", "No containers or images of dead processes are left")
+        title = "No containers or images of dead processes are left"
+        detail = (
+            f"By the journals in {state_dir / 'instances'}: those of other state directories are not seen."
+        )
+        yield Finding("leftovers.objects", "ok", title, detail)
     if left.journals:
         title = f"{len(left.journals)} journals of dead processes are left"
         yield Finding("leftovers.journals", "warning", title, some(p.name for p in left.journals), FIX)
@@ -162,7 +177,9 @@ def told(left: Left, engine: Engine) -> Iterator[Finding]:
     if left.unrecorded:
         title = f"{len(left.unrecorded)} images of snapshots are on no record here"
         detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
-        remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them"
+        count = len(left.unrecorded)
+        part = f"; these are 5 of {count}, so repeat it" if count > 5 else ""
+        remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them{part}"
         yield Finding("leftovers.unrecorded", "info", title, detail, remedy)
     if left.doubtful:
         title = f"{len(left.doubtful)} containers of pools do not run, and their programs cannot be seen"
@@ -192,7 +209,7 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
             store.remove(snapshot.id)
             done.append(f"removed the record of the snapshot {snapshot.id}, whose image is gone")
     for kept in left.sandboxes:
-        if await _forget(engine, KeptStore(state_dir / "sandboxes"), kept):
+        if await _forget(engine, kept_store(state_dir), kept):
             done.append(f"removed the record of the sandbox {kept.id}, whose container is gone")
     return done
 

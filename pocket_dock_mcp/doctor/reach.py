@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grp
 import pwd
+import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +20,20 @@ from pocket_dock_mcp.errors import PocketDockError
 Answers = list[tuple[Endpoint, Silence | None]]
 
 _NAMES = {"podman": "Podman", "docker": "Docker"}
+_UNITS = (
+    (re.compile(r"(/var)?/run(/user/\d+)?/podman/podman\.sock"), "podman.socket"),
+    (re.compile(r"(/var)?/run(/user/\d+)?/docker\.sock"), "docker"),
+)
+"""Where the sockets are that systemd's units serve."""
 
 
 def unreachable(error: PocketDockError, plan: Plan, answers: Answers, machine: Machine) -> Iterator[Finding]:
     """Say that no engine answers, and how to get one."""
     denied = [silence for _, silence in answers if silence is not None and silence.reason == "denied"]
     if plan.variable is not None:
-        remedy = f"Start that engine, or: unset {plan.variable}"
+        [(endpoint, silence), *_] = answers
+        advice = "Start that engine" if silence is None else _reviving(endpoint, silence, machine)
+        remedy = f"{advice}   # or: unset {plan.variable}"
     elif denied:
         remedy = _may_use(denied[0].endpoint, machine)
     elif plan.brand == "docker":
@@ -60,8 +69,11 @@ def found(info: EngineInfo, plan: Plan, answers: Answers) -> Iterator[Finding]:
     yield Finding("engine", "ok", f"{kind} {info.version}, {rights}, at {info.url}", f"It was {how}.")
 
 
-def passed_over(info: EngineInfo | None, answers: Answers) -> Iterator[Finding]:
+def passed_over(info: EngineInfo | None, plan: Plan, answers: Answers, machine: Machine) -> Iterator[Finding]:
     """Say what else was asked and why it is not used."""
+    if plan.variable is not None:
+        # That one is used, or it is the problem, and told as such.
+        return
     for endpoint, silence in answers:
         if info is not None and endpoint.url == info.url:
             continue
@@ -75,17 +87,44 @@ def passed_over(info: EngineInfo | None, answers: Answers) -> Iterator[Finding]:
             continue
         else:
             severity: Severity = "warning" if silence.reason in ("timeout", "refused") else "info"
-            remedy = _reviving(endpoint, silence)
+            remedy = _reviving(endpoint, silence, machine)
             yield Finding("engine.other", severity, f"Passed over: {where}", silence.detail, remedy)
 
 
-def _reviving(endpoint: Endpoint, silence: Silence) -> str:
+def _reviving(endpoint: Endpoint, silence: Silence, machine: Machine) -> str:
+    """Return what may bring an engine back that does not answer, or shows why it does not."""
+    if not endpoint.url.startswith("unix://"):
+        return f"Start the engine at {endpoint.url}, and see that nothing between blocks its port."
     path = endpoint.url.removeprefix("unix://")
+    quoted = shlex.quote(path)
+    if silence.reason == "missing":
+        return _restart(path, machine)
     if silence.reason == "denied":
-        return f"ls -l {path}   # shows whose it is"
-    unit = "podman.socket" if "podman" in endpoint.source.lower() else "docker"
-    scope = "systemctl --user" if "rootless" in endpoint.source else "sudo systemctl"
-    return f"{scope} restart {unit}   # or remove the socket that nobody serves: rm {path}"
+        return f"ls -l {quoted}   # shows whose it is"
+    if silence.reason == "other" or not _is_socket(path):
+        return f"ls -ld {quoted}   # shows what is there"
+    remedy = _restart(path, machine)
+    # One that accepts and says nothing is somebody's: its engine may only be slow.
+    unserved = f"   # or remove the socket that nobody serves: rm {quoted}"
+    return remedy + (unserved if silence.reason == "refused" else "")
+
+
+def _restart(path: str, machine: Machine) -> str:
+    """Return the command that starts again what serves a socket, where its place tells what that is."""
+    for pattern, unit in _UNITS:
+        if pattern.fullmatch(path) and "/user/" in path:
+            return f"systemctl --user restart {unit}"
+        if pattern.fullmatch(path):
+            return machine.as_root(f"systemctl restart {unit}")
+    return f"Start the engine of {path} again"
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        # We may not look: what is known is that it is there.
+        return True
 
 
 def socket_rights(info: EngineInfo) -> Iterator[Finding]:

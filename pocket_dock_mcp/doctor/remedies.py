@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pocket_dock_mcp.engine.base import EngineInfo
+
 FIX = "pocket-dock doctor --fix"
 BUILD = "pocket-dock doctor --build"
 
@@ -47,6 +49,11 @@ class Machine:
         """Return the command that gives a user ids for user namespaces."""
         ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
         return f"{self.as_root(f'usermod {ranges} {self.user}')} && podman system migrate"
+
+
+def program_of(info: EngineInfo) -> str:
+    """Return the program with which people command an engine."""
+    return "docker" if info.kind == "docker" else "podman"
 
 
 def machine_of(release: Mapping[str, str], *, is_root: bool, user: str) -> Machine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket_dock_mcp.doctor.findings import Finding, Severity, size
-from pocket_dock_mcp.doctor.remedies import Machine
+from pocket_dock_mcp.doctor.remedies import Machine, program_of
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.models import GIB, MIB, Limits, RunResult
 
@@ -162,8 +162,7 @@ def disk(reply: Reply, info: EngineInfo) -> Finding:
         return Finding("disk.engine", "info", "The engine's disk space is not known")
     inodes, all_inodes = number(reply, "inodes_free"), number(reply, "inodes_total")
     title = f"{size(free)} of {size(total)} are free in the engine's storage"
-    program = info.kind if info.kind != "fake" else "podman"
-    remedy = f"{program} system df   # shows what fills it"
+    remedy = f"{program_of(info)} system df   # shows what fills it"
     if inodes is not None and all_inodes and inodes < all_inodes * _FEW_INODES:
         detail = f"Only {inodes:g} of {all_inodes:g} files more can be made."
         return Finding("disk.engine", "warning", title, detail, remedy)

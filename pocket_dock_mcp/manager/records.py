@@ -6,19 +6,27 @@ its labels say. It has the sandbox's environment, so nobody but its owner may re
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 from pocket_dock_mcp.errors import SandboxBusyError
 from pocket_dock_mcp.manager.locking import create_locked, open_locked
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
 from pocket_dock_mcp.models import Limits
 
+logger = logging.getLogger(__name__)
+
 _ID = re.compile(r"sb-[0-9a-f]{32}")
+_END_OF_TIME = 253_402_300_799.0
+"""The last second that has a date of four digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +76,18 @@ class Claim:
 
 
 class KeptStore:
-    """The records in one directory."""
+    """The records in one directory. A file that cannot be read is passed over, and warned of once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_quiet: bool = False) -> None:
+        """Read nothing yet.
+
+        Args:
+            directory: of the records.
+            is_quiet: warn of nothing: whoever reads tells in another way.
+        """
         self._directory = directory
+        self._is_quiet = is_quiet
+        self._warned: set[Path] = set()
 
     def add(self, kept: Kept) -> Claim:
         """Put a sandbox on record, held by this process."""
@@ -91,7 +107,7 @@ class KeptStore:
             raise SandboxBusyError from None
         if file is None:
             return None
-        kept = _parse(file.read())
+        kept = _parse(file.read(), sandbox_id)
         if kept is None:
             file.close()
             return None
@@ -115,7 +131,7 @@ class KeptStore:
         """Return a principal's record on this engine, or None for any other."""
         if not _ID.fullmatch(sandbox_id):
             return None
-        kept = _read(self._path(sandbox_id))
+        kept = self._read(self._path(sandbox_id))
         mine = kept is not None and kept.principal == principal and kept.engine == engine
         return kept if mine else None
 
@@ -133,8 +149,29 @@ class KeptStore:
     def records(self) -> Iterator[Kept]:
         """Return everybody's, on all engines."""
         for path in self._directory.glob("sb-*.json"):
-            if (kept := _read(path)) is not None:
+            if (kept := self._read(path)) is not None:
                 yield kept
+
+    def unreadable(self) -> list[Path]:
+        """Return the files that should be records and are none. What has gone meanwhile is not among them."""
+        every = sorted(self._directory.glob("sb-*.json"))
+        return [path for path in every if self._read(path) is None and path.exists()]
+
+    def _read(self, path: Path) -> Kept | None:
+        try:
+            kept = _parse(path.read_bytes().decode(), path.stem)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            kept = None
+        if kept is None and not self._is_quiet and path not in self._warned:
+            self._warned.add(path)
+            logger.warning(
+                "the record %s cannot be read, so its sandbox is not listed, and runs on if it ran; "
+                "pocket-dock doctor says what to do about it",
+                path,
+            )
+        return kept
 
     def _path(self, sandbox_id: str) -> Path:
         return self._directory / f"{sandbox_id}.json"
@@ -144,19 +181,20 @@ def _text(kept: Kept) -> str:
     return json.dumps(asdict(kept))
 
 
-def _read(path: Path) -> Kept | None:
-    try:
-        return _parse(path.read_text(encoding="utf-8"))
-    except OSError:
-        return None
+@functools.cache
+def _shape() -> TypeAdapter[Kept]:
+    return TypeAdapter(Kept)
 
 
-def _parse(text: str) -> Kept | None:
+def _parse(text: str, sandbox_id: str) -> Kept | None:
+    """Return the record of a sandbox; None if it is not one of ours, or of another release, or damaged."""
     try:
         fields = json.loads(text)
         request = fields["request"]
         request["limits"] = Limits(**request["limits"])
-        return Kept(**{**fields, "request": SandboxRequest(**request)})
-    except (ValueError, TypeError, KeyError):
-        # Not one of ours, or of another release.
+        kept = Kept(**{**fields, "request": SandboxRequest(**request)})
+        # These have taken any types.
+        _shape().validate_json(text, strict=True)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return kept if kept.id == sandbox_id and 0 <= kept.created <= _END_OF_TIME else None

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.launch import KEPT_LABEL
 from pocket_dock_mcp.doctor import leftovers
 from pocket_dock_mcp.doctor.examine import Orders, examine
 from pocket_dock_mcp.doctor.findings import Finding, Report
 from pocket_dock_mcp.doctor.trial import program
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
+from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.records import Kept, KeptStore
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
@@ -126,7 +128,9 @@ DRIVER = """
 import asyncio, json, signal, sys
 from pathlib import Path
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.launch import KEPT_LABEL
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.models import Limits
@@ -272,6 +276,72 @@ def snapshot(engine: str) -> Snapshot:
 
 
 @pytest.mark.fake_too
+async def test_a_record_that_cannot_be_read_is_told_with_its_container(
+    engine: Engine, examined: Examine, image: str, state: Path
+) -> None:
+    lost, stopped, whole = (replace(kept(engine.info.identity), container=unique("lost")) for _ in range(3))
+    boxes = KeptStore(state / "sandboxes")
+    for one in (lost, stopped, whole):
+        boxes.add(one).release()
+        ours = {NONCE_LABEL: one.nonce, KEPT_LABEL: "exec"}
+        await engine.create(spec(one.container, image, ours))
+        AuditLog(state / "audit").open(one.id, "alice", "s").write("create", container=one.container)
+    path, other = (state / "sandboxes" / f"{one.id}.json" for one in (lost, stopped))
+    path.write_text("[]")
+
+    finding = by_id(await examined())["records.sandboxes"]
+    program = "docker" if engine.info.kind == "docker" else "podman"
+    assert finding.severity == "problem"
+    assert str(path) in finding.title
+    command = finding.remedy.partition("#")[0].strip()
+    assert command == f"{program} rm --force {lost.container} && rm {path}"
+
+    for log in (state / "audit").iterdir():
+        log.unlink()
+    other.write_bytes(b"")
+    finding = by_id(await examined(fix=True))["records.sandboxes"]
+    assert finding.title.startswith("2 records")
+    assert lost.container in finding.detail
+    assert whole.container not in finding.detail
+    assert path.exists(), "what it was cannot be proved, so it stays"
+
+    for one in (lost, stopped, whole):
+        await engine.remove(one.container)
+    path.unlink()
+    other.unlink()
+    assert by_id(await examined())["records"].severity == "ok"
+
+
+@pytest.mark.fake_too
+async def test_a_snapshot_is_told_once_whatever_is_wrong_with_it(
+    engine: Engine, examined: Examine, image: str, state: Path
+) -> None:
+    bad = replace(snapshot(engine.info.identity), size_bytes="large")  # type: ignore[arg-type]
+    SnapshotStore(state / "snapshots").add(bad)
+    container = await engine.create(spec(unique("source"), image, {}))
+    dead = Journal(state / "instances")
+    dead.use_engine(engine.info.identity)
+    left = snapshot(engine.info.identity)
+    intent = dead.intend("image", left.tag)
+    dead.close()
+    labels = {**LABELS, "pocket-dock.snapshot": bad.id}
+    await engine.commit(container, bad.tag, labels=labels)
+    labels = {**LABELS, "pocket-dock.snapshot": left.id, NONCE_LABEL: intent.nonce}
+    await engine.commit(container, left.tag, labels=labels)
+    await engine.remove(container)
+    try:
+        report = await examined()
+        told = [f for f in report.findings if bad.id in f"{f.title} {f.detail}"]
+        assert [finding.id for finding in told] == ["records.snapshots"]
+        assert f"rmi {bad.tag} && rm" in told[0].remedy
+        told = [f for f in report.findings if left.id in f"{f.title} {f.detail}"]
+        assert [finding.id for finding in told] == ["leftovers.objects"]
+    finally:
+        await engine.remove_image(bad.tag)
+        await engine.remove_image(left.tag)
+
+
+@pytest.mark.fake_too
 async def test_an_image_that_no_record_names_is_shown_and_never_removed(
     engine: Engine, examined: Examine, image: str, state: Path
 ) -> None:
@@ -329,7 +399,7 @@ async def test_what_does_not_hold_is_found_by_trying(
 
 @pytest.fixture
 def examine_fake(tmp_path: Path) -> Examine:
-    async def run(fake: FakeEngine, **environ: str) -> Report:
+    async def run(fake: FakeEngine, orders: Orders | None = None, **environ: str) -> Report:
         given = {
             "HOME": str(tmp_path),
             "POCKET_DOCK_STATE_DIR": str(tmp_path / "state"),
@@ -341,7 +411,7 @@ def examine_fake(tmp_path: Path) -> Examine:
         async def reach() -> Any:
             return _Shared(fake)
 
-        return await examine(given, _silent, None, reach)
+        return await examine(given, _silent, orders, reach)
 
     return run
 
@@ -440,3 +510,22 @@ async def test_bad_settings_are_told_and_the_rest_is_looked_at(
     assert "POCKET_DOCK_MAX_SANDBOXES" in found["configuration.settings"].detail
     assert "POCKET_DOCK_PIDS" in found["configuration.settings"].detail
     assert found["engine"].severity == "ok"
+
+
+async def test_nothing_is_mended_with_bad_settings(
+    liar: FakeEngine, examine_fake: Examine, tmp_path: Path
+) -> None:
+    teach_probes(liar)
+    torn = tmp_path / "state" / "instances" / ".0123.new"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("")
+    os.utime(torn, (0, 0))
+    fix = Orders(fix=True, quick=True)
+
+    report = await examine_fake(liar, fix, POCKET_DOCK_PIDS="many")
+    assert report.done == ()
+    assert by_id(report)["configuration.fix"].severity == "problem"
+    assert str(tmp_path / "state") in by_id(report)["state.directory"].title, "what is valid is heeded"
+    assert torn.exists()
+
+    assert len((await examine_fake(liar, fix)).done) == 1

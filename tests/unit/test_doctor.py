@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from pocket_dock_mcp.doctor import host, leftovers, reach
+from pocket_dock_mcp.doctor import damaged, host, leftovers, reach
+from pocket_dock_mcp.doctor.configuration import read_settings
 from pocket_dock_mcp.doctor.remedies import Machine, machine_of
 from pocket_dock_mcp.doctor.setup import parse_version, setup
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.connect import Silence, survey
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan
 from pocket_dock_mcp.errors import EngineUnavailableError
+from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.testing.details import DETAILS
 
+Reason = Literal["missing", "refused", "denied", "timeout", "other"]
 INFO = EngineInfo("podman", "5.0.0", "unix:///x.sock", rootless=False, cgroup_version=2, identity="x")
 DEBIAN = Machine("apt", is_root=False, user="alice")
 
@@ -74,10 +78,60 @@ async def test_each_endpoint_that_is_no_use_is_told_with_its_reason(public: Path
 
     reasons = {endpoint.source: silence.reason for endpoint, silence in answers if silence is not None}
     assert reasons == {"none": "missing", "shut": "denied", "silent": "timeout", "dead": "refused"}
-    told = {finding.title.rpartition("/")[2]: finding for finding in reach.passed_over(None, answers)}
+    told = {
+        finding.title.rpartition("/")[2]: finding
+        for finding in reach.passed_over(None, plan, answers, DEBIAN)
+    }
     assert "none" not in told, "most of the usual places are empty everywhere"
     assert told["shut"].severity == "info"
     assert all(finding.remedy for finding in told.values())
+    assert {name for name, finding in told.items() if "rm /" in finding.remedy} == {"dead"}
+
+
+ROOT = Machine("apt", is_root=True, user="root")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "machine", "remedy"),
+    [
+        ("tcp://engine:2375", "refused", ROOT, "Start the engine at tcp://engine:2375"),
+        ("tcp://engine:2375", "timeout", ROOT, "Start the engine at tcp://engine:2375"),
+        ("unix:///run/podman/podman.sock", "timeout", ROOT, "systemctl restart podman.socket"),
+        ("unix:///run/podman/podman.sock", "timeout", DEBIAN, "sudo systemctl restart podman.socket"),
+        (
+            "unix:///run/user/7/podman/podman.sock",
+            "timeout",
+            DEBIAN,
+            "systemctl --user restart podman.socket",
+        ),
+        ("unix:///var/run/docker.sock", "timeout", ROOT, "systemctl restart docker"),
+        ("unix:///srv/my engine.sock", "timeout", ROOT, "Start the engine of /srv/my engine.sock again"),
+        ("unix:///srv/x.sock", "missing", DEBIAN, "Start the engine of /srv/x.sock again"),
+        ("unix:///srv/x.sock", "other", DEBIAN, "ls -ld /srv/x.sock"),
+    ],
+)
+def test_the_remedy_for_a_named_engine_is_its_own_and_removes_nothing_that_is_served(
+    url: str, reason: Reason, machine: Machine, remedy: str
+) -> None:
+    endpoint = Endpoint(url, "POCKET_DOCK_ENGINE")
+    plan = Plan((endpoint,), variable="POCKET_DOCK_ENGINE")
+    answers: reach.Answers = [(endpoint, Silence(endpoint, reason, "It is no use."))]
+
+    [finding] = reach.unreachable(EngineUnavailableError("It is no use."), plan, answers, machine)
+
+    assert finding.remedy.startswith(remedy)
+    assert finding.remedy.endswith("# or: unset POCKET_DOCK_ENGINE")
+    assert "rm " not in finding.remedy
+    assert list(reach.passed_over(None, plan, answers, machine)) == [], "that would be the same once more"
+
+
+@pytest.mark.anyio
+async def test_a_directory_in_the_place_of_a_socket_is_not_to_be_removed(tmp_path: Path) -> None:
+    plan = Plan((Endpoint(f"unix://{tmp_path}", "Docker"),))
+
+    [finding] = reach.passed_over(None, plan, await survey(plan), DEBIAN)
+
+    assert finding.remedy.startswith("ls -ld ")
 
 
 def test_who_may_not_use_a_socket_is_told_how_to_get_an_engine(tmp_path: Path) -> None:
@@ -209,11 +263,13 @@ def test_monitors_of_execs_are_counted(tmp_path: Path) -> None:
         mark = b"--exec-process-spec" if number % 30 else b"--name"
         (folder / "cmdline").write_bytes(b"/usr/bin/conmon\0" + mark + b"\0x\0")
 
-    finding = host.monitors(tmp_path)
+    finding = host.monitors("podman", tmp_path)
 
     assert finding.title.startswith("59 conmon processes, 58 of them")
     assert finding.severity == "warning"
     assert "exit_command_delay" in finding.remedy
+    assert host.monitors("docker", tmp_path).severity == "info"
+    assert host.monitors(None, tmp_path).severity == "info"
 
 
 def test_a_state_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
@@ -228,6 +284,80 @@ def test_a_state_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -
     loose.chmod(0o777)
     assert next(host.state_directory(loose)).severity == "warning"
     assert next(host.state_directory(tmp_path / "to be made")).severity == "ok"
+
+
+def test_only_what_is_not_valid_is_left_out_of_the_settings(tmp_path: Path) -> None:
+    given = {
+        "HOME": "/home/alice",
+        "POCKET_DOCK_STATE_DIR": str(tmp_path),
+        "POCKET_DOCK_MEMORY_MB": "10000",
+        "POCKET_DOCK_MAX_MEMORY_MB": "20000",
+        "POCKET_DOCK_IDLE_TTL_S": "100000",
+        "POCKET_DOCK_SANDBOXEN": "3",
+        "POCKET_DOCK_PIDS": "many",
+    }
+
+    settings, [finding] = read_settings(given)
+
+    assert settings.state_dir == tmp_path
+    assert (settings.memory_mb, settings.max_memory_mb) == (10_000, 20_000), "only together are they valid"
+    assert (settings.idle_ttl_s, settings.pids) == (1800, 128)
+    assert finding.severity == "problem"
+    left_out = finding.detail.rpartition(": ")[2]
+    assert left_out == "POCKET_DOCK_IDLE_TTL_S, POCKET_DOCK_PIDS, POCKET_DOCK_SANDBOXEN."
+
+    settings, [finding] = read_settings({**given, "POCKET_DOCK_STATE_DIR": "relative"})
+    assert settings.state_dir == Path("/home/alice/.local/state/pocket-dock")
+
+
+# -- records that cannot be read ---------------------------------------------------------------------
+
+
+def damage(state: Path) -> damaged.Damage:
+    for folder in ("sandboxes", "snapshots", "instances", "audit"):
+        (state / folder).mkdir(exist_ok=True)
+    return damaged.look(state)
+
+
+@pytest.mark.anyio
+async def test_records_that_can_be_read_are_no_damage(tmp_path: Path) -> None:
+    [finding] = await damaged.told(damage(tmp_path), None)
+
+    assert finding.severity == "ok"
+
+
+def test_the_audit_log_tells_the_container_of_a_lost_sandbox(tmp_path: Path) -> None:
+    damage(tmp_path)
+    for number in range(3):
+        (tmp_path / "sandboxes" / f"sb-{number}.json").write_text("{")
+    (tmp_path / "audit" / "sb-0.jsonl.1").write_text('{"event": "create", "container": "pocket-dock-old"}\n')
+    (tmp_path / "audit" / "sb-0.jsonl").write_text('{"event": "run"}\n{"to')
+    (tmp_path / "audit" / "sb-1.jsonl").write_text('{"event": "create", "container": "x; rm -rf /"}\n')
+
+    found = damage(tmp_path)
+
+    assert [one.container for one in found.sandboxes] == ["pocket-dock-old", "", ""]
+
+
+def test_only_journals_of_the_dead_can_be_damaged_and_torn_lines_are_none(tmp_path: Path) -> None:
+    damage(tmp_path)
+    instances = tmp_path / "instances"
+    living, dead = Journal(instances), Journal(instances)
+    dead.intend("container", "left")
+    dead.close()
+    with (instances / f"{dead.instance}.jsonl").open("a") as file:
+        file.write('{"made": "le\n{"settled": "left"}\n{"intend')
+    broken = instances / f"{'0' * 16}.jsonl"
+    broken.write_bytes(b"\x00\xff")
+    (instances / f"{living.instance}.jsonl").write_bytes(b"\x00")
+    (instances / "notes.txt").write_text("mine")
+    (instances / ".0123.new").write_text("")
+
+    found = damaged.look(tmp_path)
+
+    assert found.journals == [broken]
+    assert found.foreign == [instances / "notes.txt"]
+    living.close()
 
 
 def test_only_directories_of_our_dead_services_are_removed(tmp_path: Path) -> None:

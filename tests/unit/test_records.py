@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,12 +100,56 @@ def test_a_removed_record_is_gone_for_good(store: KeptStore, tmp_path: Path) -> 
     assert list((tmp_path / "sandboxes").iterdir()) == []
 
 
-def test_a_file_that_is_no_record_is_passed_over(store: KeptStore, tmp_path: Path) -> None:
-    mine = kept()
-    store.add(mine).release()
-    strange = new_id()
-    (tmp_path / "sandboxes" / f"{strange}.json").write_text('{"id": 1}')
+def damaged(text: str, **changes: object) -> bytes:
+    return json.dumps({**json.loads(text), **changes}).encode()
 
-    assert store.of(None, "docker:1") == [mine]
-    assert store.find("alice", "docker:1", strange) is None
-    assert store.claim(strange) is None
+
+DAMAGES: dict[str, Callable[[str], bytes]] = {
+    "truncated": lambda text: text[: len(text) // 2].encode(),
+    "empty": lambda _text: b"",
+    "a list": lambda _text: b"[]",
+    "a word": lambda _text: b"null",
+    "other fields": lambda _text: b'{"id": 1}',
+    "binary": lambda _text: b"\x00\xff\xfe" * 100,
+    "deep": lambda _text: b"[" * 100_000,
+    "another field": lambda text: damaged(text, more=1),
+    "another id": lambda text: damaged(text, id=new_id()),
+    "a time in words": lambda text: damaged(text, created="yesterday"),
+    "no time": lambda text: damaged(text, created=float("nan")),
+    "a time without a date": lambda text: damaged(text, created=1e300),
+    "a container that is a number": lambda text: damaged(text, container=7),
+    "a request that is a list": lambda text: damaged(text, request=[]),
+    "a name that is a list": lambda text: damaged(text, request={**json.loads(text)["request"], "name": []}),
+    "limits in words": lambda text: damaged(
+        text, request={**json.loads(text)["request"], "limits": {"memory_bytes": "all"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_that_is_no_record_is_passed_over_and_warned_of_once(
+    store: KeptStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    mine, lost = kept(), kept()
+    store.add(mine).release()
+    store.add(lost).release()
+    path = tmp_path / "sandboxes" / f"{lost.id}.json"
+    path.write_bytes(DAMAGES[damage](path.read_text()))
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert store.of(None, "docker:1") == [mine]
+            assert store.find("alice", "docker:1", lost.id) is None
+            assert store.claim(lost.id) is None
+    assert store.unreadable() == [path]
+    assert len(caplog.records) == 1
+    assert str(path) in caplog.text
+
+
+def test_a_directory_in_the_place_of_a_record_is_none(store: KeptStore, tmp_path: Path) -> None:
+    store.add(kept()).release()
+    path = tmp_path / "sandboxes" / f"{new_id()}.json"
+    path.mkdir()
+
+    assert len(store.of(None, "docker:1")) == 1
+    assert store.unreadable() == [path]
