@@ -263,7 +263,7 @@ async def test_the_doctor_tells_of_what_it_cannot_judge_and_leaves_it(tmp_path: 
 
     assert await leftovers.mend(fake, tmp_path) == []
     left = await leftovers.look(fake, tmp_path)
-    (found,) = [one for one in leftovers.told(left, fake) if one.id == "leftovers.doubtful"]
+    (found,) = [one for one in leftovers.told(left, fake, tmp_path) if one.id == "leftovers.doubtful"]
     assert (left.objects, found.severity) == ([], "info")
     assert f"rm {name}" in found.remedy
     await fake.aclose()
