@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
+from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.output import neutralise
 
 Colour = Literal["red", "yellow", "green", "dim", "bold"]
 
 _CODES: dict[Colour, str] = {"red": "31", "yellow": "33", "green": "32", "dim": "2", "bold": "1"}
 _ERASE_LINE = "\r\x1b[K"
+_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
+_TOOL = re.compile(r"\b(?:create|list|fork)_sandbox(?:es)?\b|\bkill\(")
 
 
 class Console:
-    """A command's way to the user. Colours and progress are for terminals only."""
+    """A command's way to the user. Colours and progress are for terminals only.
+
+    What cannot be written to does not keep a command from its work; `finish` tells of it.
+    """
 
     def __init__(
         self,
         environ: Mapping[str, str],
         *,
-        as_json: bool = False,
         out: TextIO | None = None,
         err: TextIO | None = None,
     ) -> None:
@@ -30,46 +38,98 @@ class Console:
 
         Args:
             environ: of the process: ``NO_COLOR`` (anything but empty) and ``TERM=dumb`` mean no colours.
-            as_json: whether the result is one JSON document, and nothing else goes to standard output.
             out: instead of standard output.
             err: instead of standard error.
         """
-        self.as_json = as_json
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self.as_json = False
+        """Whether the result is one JSON document, and nothing else goes to standard output."""
+        # Python has none for a stream that was closed before it began.
+        self._out: TextIO | None = out or sys.stdout
+        self._err: TextIO | None = err or sys.stderr
+        self._failure: OSError | None = None
         plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
-        self._colours = not plain and self._out.isatty()
-        self._live = environ.get("TERM") != "dumb" and self._err.isatty()
+        self._colours = not plain and _is_terminal(self._out)
+        self._live = environ.get("TERM") != "dumb" and _is_terminal(self._err)
         self._shown = ""
 
     def say(self, line: str = "") -> None:
         """Print a line of the result."""
         self.clear()
-        print(line, file=self._out)
+        if self._out is None:
+            self._failure = OSError(errno.EBADF, "it is closed")
+        if self._failure is not None:
+            return
+        try:
+            print(line, file=self._out)
+        except OSError as error:
+            self._failure = error
 
     def give(self, document: object) -> None:
         """Print the result as JSON."""
-        self.clear()
-        print(json.dumps(document, indent=2, ensure_ascii=True), file=self._out)
+        self.say(json.dumps(document, indent=2, ensure_ascii=True))
 
     def note(self, line: str) -> None:
         """Print a line about what is done to standard error."""
         self.clear()
-        print(line, file=self._err, flush=True)
+        self._tell(f"{line}\n")
 
     def progress(self, line: str) -> None:
         """Show what is being done, in one line that the next one replaces; on a terminal only."""
         if not self._live or line == self._shown:
             return
         self._shown = line
-        print(f"{_ERASE_LINE}{neutralise(line)[0][:100]}", end="", file=self._err, flush=True)
+        self._tell(f"{_ERASE_LINE}{neutralise(line)[0][:100]}")
 
     def clear(self) -> None:
         """Take the line of progress away."""
         if self._shown:
-            print(_ERASE_LINE, end="", file=self._err, flush=True)
+            self._tell(_ERASE_LINE)
             self._shown = ""
+
+    def finish(self) -> bool:
+        """Hand on what is still buffered; return whether all could be printed, and say if not."""
+        try:
+            if self._out is not None:
+                self._out.flush()
+        except OSError as error:
+            self._failure = self._failure or error
+        if self._failure is None:
+            return True
+        if self._out is not None:
+            # Python would complain at exit about what is still buffered.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        if not isinstance(self._failure, BrokenPipeError):
+            # Whoever closed a pipe has seen enough.
+            self.note(f"pocket-dock: standard output cannot be written: {self._failure.strerror}")
+        return False
+
+    def _tell(self, text: str) -> None:
+        if self._err is None:
+            return
+        try:
+            print(text, end="", file=self._err, flush=True)
+        except OSError:
+            # There is nobody left to tell.
+            self._err = None
 
     def paint(self, text: str, colour: Colour) -> str:
         """Return the text in a colour, where there are colours."""
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._colours else text
+
+
+def told(error: PocketDockError) -> str:
+    """Return an error in one line for people at a shell. The tools that its advice names are for models."""
+    return " ".join(f"{error.message} {advice(error)}".split())
+
+
+def advice(error: PocketDockError) -> str:
+    """Return the next step, for people at a shell."""
+    sentences = _SENTENCE_END.split(error.hint)
+    ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
+    if len(ours) < len(sentences):
+        ours.append("To see what there is: pocket-dock list")
+    return " ".join(ours)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()

@@ -9,10 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
-from pocket_dock_mcp.cli.console import Colour, Console
+from pocket_dock_mcp.cli.console import Colour, Console, told
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
 from pocket_dock_mcp.output import neutralise
 
@@ -53,6 +54,8 @@ async def show(_arguments: argparse.Namespace, console: Console) -> int:
     """List what there is."""
     async with _manager() as (manager, owner):
         found = await manager.list_kept(owner)
+    if not found:
+        console.note(f"pocket-dock: {_nothing()}")
     if console.as_json:
         console.give([_document(one) for one in found])
         return exits.OK
@@ -76,8 +79,8 @@ def _each(act: Act, done: str) -> Callable[[argparse.Namespace, Console], Awaita
                     sandbox_id = _id_of(wanted, found)
                     await act(manager, owner, sandbox_id)
                 except PocketDockError as error:
-                    results.append({"sandbox": wanted, "error": {"code": error.code, "message": str(error)}})
-                    console.note(f"pocket-dock: {_plain(wanted)}: {' '.join(str(error).split())}")
+                    results.append({"sandbox": wanted, "error": {"code": error.code, "message": told(error)}})
+                    console.note(f"pocket-dock: {_plain(wanted) or repr(wanted)}: {told(error)}")
                 else:
                     results.append({"sandbox": sandbox_id, "done": done})
                     if not console.as_json:
@@ -94,13 +97,15 @@ async def prune(arguments: argparse.Namespace, console: Console) -> int:
     async with _manager() as (manager, owner):
         found = [one for one in await manager.list_kept(owner) if one.status != "running" and not one.busy]
         if found and not arguments.yes and not _is_meant(found, console):
+            if console.as_json:
+                console.give([{**_document(one), "destroyed": False} for one in found])
             return exits.FAILED
         for one in found:
             await manager.kill(owner, one.kept.id)
             if not console.as_json:
                 console.say(f"destroyed {one.kept.id}")
     if console.as_json:
-        console.give([_document(one) for one in found])
+        console.give([{**_document(one), "destroyed": True} for one in found])
     elif not found:
         console.say("No persistent sandbox is stopped.")
     return exits.OK
@@ -109,29 +114,53 @@ async def prune(arguments: argparse.Namespace, console: Console) -> int:
 def _is_meant(found: list[KeptSandbox], console: Console) -> bool:
     for one in found:
         console.note("  ".join(_row(one)))
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         console.note("pocket-dock: nothing was destroyed; say --yes if these are to go, with their files.")
         return False
     console.note(f"Destroy {len(found)}, with their files? [y/N]")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    console.note("pocket-dock: nothing was destroyed")
+    return False
 
 
 @asynccontextmanager
 async def _manager() -> AsyncIterator[tuple[Manager, Owner]]:
     from pocket_dock_mcp.engine.connect import connect
+    from pocket_dock_mcp.engine.endpoint import candidates
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
     from pocket_dock_mcp.settings import Settings
 
     settings = Settings.from_environ(os.environ)
+    # Refused now, also where no engine is needed.
+    candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
     async with Manager(settings, lambda: connect(os.environ)) as manager:
         yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
 
 
+def _nothing() -> str:
+    """Say why nothing is listed: an engine is not even asked where nothing is on record."""
+    from pocket_dock_mcp.manager.records import KeptStore
+    from pocket_dock_mcp.settings import Settings
+
+    directory = Settings.from_environ(os.environ).state_dir / "sandboxes"
+    if KeptStore(directory, is_quiet=True).empty():
+        return f"no sandbox is on record in {_plain(str(directory))}; no engine was asked"
+    return f"none of the sandboxes on record in {_plain(str(directory))} is on this engine"
+
+
 def _id_of(wanted: str, found: list[KeptSandbox]) -> str:
     """Return the id that is meant: an id, or a name that one sandbox has."""
-    named = [one.kept.id for one in found if one.kept.request.name == wanted]
-    if len(named) == 1 and wanted not in (one.kept.id for one in found):
+    if not wanted.strip():
+        # Those without a name are not meant by that.
+        raise InvalidArgumentError(
+            "This is neither an id nor a name.", hint="To see what there is: pocket-dock list"
+        )
+    names = {one.kept.id: one.kept.request.name for one in found}
+    # A name is also known as it is shown.
+    named = [one for one, name in names.items() if wanted in (name, _plain(name))]
+    if len(named) == 1 and wanted not in names:
         return named[0]
     if len(named) > 1:
         message = f"{len(named)} sandboxes have this name."

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any, NoReturn, Protocol
 
 from pocket_dock_mcp import __version__
 from pocket_dock_mcp.cli import doctor, exits, kept
-from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.errors import PocketDockError
 
 PROGRAM = "pocket-dock"
@@ -43,17 +42,19 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    arguments = _parser().parse_args(argv)
-    console = Console(os.environ, as_json=arguments.json)
+    console = Console(os.environ)
+    status: object
     try:
+        arguments = _parser().parse_args(argv)
+        console.as_json = arguments.json
         status = _run(arguments, console)
-        sys.stdout.flush()
+    except SystemExit as end:
+        # The parser has said what there was to say.
+        status = end.code
     except KeyboardInterrupt:
         status = exits.INTERRUPTED
         console.clear()
-    except BrokenPipeError:
-        # Whoever read the result has seen enough. Python would complain at exit about what is still buffered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not console.finish() and status in (None, exits.OK):
         status = exits.FAILED
     raise SystemExit(status)
 
@@ -66,8 +67,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         status: int = anyio.run(arguments.run, arguments, console)
     except PocketDockError as error:
         if console.as_json:
-            console.give({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
-        console.note(f"{PROGRAM}: {' '.join(str(error).split())}")
+            console.give({"error": {"code": error.code, "message": error.message, "hint": advice(error)}})
+        console.note(f"{PROGRAM}: {told(error)}")
         return exits.status_of(error)
     return status
 

@@ -81,6 +81,10 @@ async def test_they_are_listed_stopped_resumed_and_destroyed(
     refused = dock("prune")
     assert refused.returncode == 1
     assert "--yes" in refused.stderr
+    refused = dock("prune", "--json")
+    assert refused.returncode == 1
+    assert "nothing was destroyed" in refused.stderr
+    assert [(one["sandbox_id"], one["destroyed"]) for one in json.loads(refused.stdout)] == [(second, False)]
     assert dock("prune", "--yes").stdout == f"destroyed {second}\n"
     assert dock("destroy", "first").stdout == f"destroyed {first}\n"
     assert statuses() == []
@@ -92,12 +96,14 @@ async def test_what_cannot_be_done_is_said_in_one_line_and_the_rest_is_done(
 ) -> None:
     (only,) = await made(target, tmp_path, image, "only")
 
-    done = dock("destroy", "nothing\x1b[2J", "only")
+    done = dock("destroy", "nothing\x1b[2J", "", "only")
 
     assert done.returncode == 1
     assert done.stdout == f"destroyed {only}\n"
-    assert len(done.stderr.splitlines()) == 1
-    assert "There is no such sandbox" in done.stderr
+    unknown, empty = done.stderr.splitlines()
+    assert unknown.startswith("pocket-dock: nothing: There is no such sandbox")
+    assert empty.startswith("pocket-dock: '': ")
+    assert "create_sandbox" not in done.stderr
     assert "\x1b" not in done.stderr
 
 

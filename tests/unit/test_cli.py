@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli import kept
+from pocket_dock_mcp.cli.console import Console, told
+from pocket_dock_mcp.errors import (
+    InvalidArgumentError,
+    PocketDockError,
+    SandboxBusyError,
+    SandboxNotFoundError,
+)
+from pocket_dock_mcp.manager.persistence import KeptSandbox
+from pocket_dock_mcp.manager.records import Kept
+from pocket_dock_mcp.manager.sandbox import SandboxRequest, new_id
 
 COMMAND = [sys.executable, "-m", "pocket_dock_mcp.cli.main"]
 TIMEOUT = 60
@@ -138,3 +148,80 @@ def test_progress_is_for_terminals_and_is_wiped() -> None:
     file = io.StringIO()
     Console({}, out=io.StringIO(), err=file).progress("looking")
     assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize("arguments", ["list", "list --json", "--help", "--version", "doctor --quick"])
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    arguments: str, output: str, tmp_path: Path
+) -> None:
+    command = f"{' '.join(COMMAND)} {arguments} {output}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environ(tmp_path), capture_output=True, text=True, timeout=TIMEOUT
+    )
+
+    *_, last = done.stderr.splitlines()
+    if output == ">&-" and arguments.startswith("--"):
+        # The parser says it to standard error then, which is as good.
+        assert "pocket-dock" in done.stderr
+        return
+    assert done.returncode == 1
+    assert last.startswith("pocket-dock: standard output cannot be written: ")
+    assert len(done.stderr.splitlines()) <= 2, "the other one is the result's remark"
+
+
+def test_an_error_output_that_is_closed_keeps_nothing_from_its_work(tmp_path: Path) -> None:
+    command = f"{' '.join(COMMAND)} list --json 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], env=environ(tmp_path), stdout=subprocess.PIPE)
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == []
+
+
+def test_an_empty_list_says_that_no_engine_was_asked_and_a_wrong_address_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "list")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert "no engine was asked" in done.stderr
+
+    done = run(tmp_path, "list", POCKET_DOCK_ENGINE="nonsense")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_record_that_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "sandboxes" / f"sb-{'0' * 32}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[]")
+
+    done = run(tmp_path, "doctor", "--quick")
+
+    assert f"PROBLEM 1 record of a kept sandbox cannot be read: {path}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_advice_for_people_names_no_tools() -> None:
+    assert told(SandboxNotFoundError()) == (
+        "There is no such sandbox. It may have expired or been killed. To see what there is: pocket-dock list"
+    )
+    assert told(SandboxBusyError()) == str(SandboxBusyError())
+    assert told(PocketDockError("It fails.")) == "It fails."
+
+
+def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:
+    def one(name: str) -> KeptSandbox:
+        request = SandboxRequest(image="minimal", name=name, persist=True)
+        record = Kept(new_id(), "alice", "e", "c", "n", "i", 1, request, 0.0)
+        return KeptSandbox(record, "stopped", busy=False)
+
+    bare, red, dull, same = one(""), one("\x1b[31mred"), one("dull"), one("du\x1b[0mll")
+
+    assert kept._id_of("red", [bare, red]) == red.kept.id
+    assert kept._id_of("\x1b[31mred", [bare, red]) == red.kept.id
+    assert kept._id_of(bare.kept.id, [bare, red]) == bare.kept.id
+    with pytest.raises(InvalidArgumentError, match="2 sandboxes"):
+        kept._id_of("dull", [dull, same])
+    for nothing in ("", " "):
+        with pytest.raises(InvalidArgumentError):
+            kept._id_of(nothing, [bare])
