@@ -40,7 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Each begins where a word does, and none can match in more than one way: the text may be made to be slow.
 _NAMED = re.compile(r"(?<![\w-])([\w-]{1,100})(?:[\"']?\s{0,3}([=:])\s{0,3}|(?<=[\w-])\s{1,3})(?=[^\s;&|])")
 """A name before a value: assigned, or an option's."""
-_VALUE = re.compile(r"[^\s;&|]+")
+_VALUE = re.compile(r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)+[^\s;&|]*|[^\s;&|]+""")
+"""One that is quoted goes on to the closing quote, or to the end."""
 _SPEAKING = re.compile(r"(?i)passw|secret|token|api_?-?key|credential|authorization")
 _ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9_]*")
 _SIGN = re.compile(r"[=:_-]|AKIA|ASIA|eyJ|(?i:bearer|basic)")
@@ -48,6 +49,8 @@ _SIGN = re.compile(r"[=:_-]|AKIA|ASIA|eyJ|(?i:bearer|basic)")
 _SECRETS = (
     re.compile(r"(?i)((?<!\w)(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}"),
     re.compile(r"(://[^\s/:@]{0,100}:)[^\s/@]{1,200}(?=@)"),
+    # Some programs take a password right behind the letter.
+    re.compile(r"(\b(?:mysql\w{0,20}|mariadb[\w-]{0,20}|sshpass)\s(?:[^\n;&|]{0,200}?\s)?-p)[^\s;&|]+"),
     # What well-known services give out.
     re.compile(r"()(?<!\w)(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|pypi)[-_][\w-]{8,}"),
     re.compile(r"()(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{12,}"),

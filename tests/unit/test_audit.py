@@ -184,6 +184,14 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         "DATABASE=hunter2hunter2 make",
         "login sk-hunter2hunter2",
         '{"token": "hunter2hunter2"}',
+        "mysql -phunter2secret shop",
+        "mysqldump --host=db -u root -phunter2secret shop > out",
+        "sshpass -p'hunter2secret' ssh host",
+        "password = 'a hunter2secret b'",
+        'password = "a \\" hunter2secret"',
+        "run --token 'a hunter2secret'",
+        "password = 'a hunter2secret",
+        "PASSWORD='a hunter2secret'\"b hunter2secret\" make",
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str) -> None:
@@ -191,13 +199,24 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["print('hello')", "for token in words:", "x = 1", "ls -la --color auto /tmp"]
+    "text",
+    [
+        "print('hello')",
+        "for token in words:",
+        "x = 1",
+        "ls -la --color auto /tmp",
+        "mysql -p shop",
+        "mkdir -pv a/b",
+    ],
 )
 def test_ordinary_code_stays_as_it_is(text: str) -> None:
     assert redacted(text) == text
 
 
-@pytest.mark.parametrize("piece", ["A", "token-", "a=", "-", "--a ", " ", "://a", "eyJ"])
+@pytest.mark.parametrize(
+    "piece",
+    ["A", "token-", "a=", "-", "--a ", " ", "://a", "eyJ", "mysql ", "mysql -", "password='", "a='\\"],
+)
 def test_no_text_is_slow_to_look_through(piece: str) -> None:
     began = time.perf_counter()
     code_facts(piece * 100_000)
