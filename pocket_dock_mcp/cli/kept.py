@@ -145,9 +145,12 @@ def _nothing() -> str:
     from pocket_dock_mcp.settings import Settings
 
     directory = Settings.from_environ(os.environ).state_dir / "sandboxes"
-    if KeptStore(directory, is_quiet=True).empty():
-        return f"no sandbox is on record in {_plain(str(directory))}; no engine was asked"
-    return f"none of the sandboxes on record in {_plain(str(directory))} is on this engine"
+    place, store = _plain(str(directory)), KeptStore(directory, is_quiet=True)
+    if store.empty():
+        return f"no sandbox is on record in {place}; no engine was asked"
+    if next(store.records(), None) is None:
+        return f"no record in {place} can be read; see pocket-dock doctor"
+    return f"none of the sandboxes on record in {place} is on this engine"
 
 
 def _id_of(wanted: str, found: list[KeptSandbox]) -> str:

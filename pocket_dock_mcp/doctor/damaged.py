@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def look(state_dir: Path) -> Damage:
             for path in store.unreadable()
         ],
         unreadable_snapshots(state_dir),
-        [path for path in _journals(state_dir) if _JOURNAL.fullmatch(path.name) and _is_damaged(path)],
+        unreadable_journals(state_dir),
         [path for path in _journals(state_dir) if not _JOURNAL.fullmatch(path.name)],
         frozenset(kept.container for kept in store.records()),
     )
@@ -113,6 +114,25 @@ def _is_snapshot(path: Path) -> bool:
         return Snapshot(**json.loads(text)).id == path.stem
     except (OSError, ValueError, TypeError, RecursionError):
         return False
+
+
+def unreadable_journals(state_dir: Path) -> list[Path]:
+    """Return the journals of dead processes that cannot be read."""
+    return [path for path in _journals(state_dir) if _JOURNAL.fullmatch(path.name) and _is_damaged(path)]
+
+
+@contextmanager
+def held_back(paths: Iterable[Path]) -> Iterator[None]:
+    """Keep a sweep from journals: it would find nothing in them, and remove them."""
+    with ExitStack() as stack:
+        for path in paths:
+            try:
+                file = open_locked(path)
+            except OSError:
+                continue
+            if file is not None:
+                stack.enter_context(file)
+        yield
 
 
 def _journals(state_dir: Path) -> list[Path]:
@@ -187,17 +207,20 @@ def _known(lost: Sequence[LostSandbox], states: Mapping[str, str], program: str)
     shown = lost[:SHOWN]
     there = [one.container for one in shown if one.container in states]
     remedy = _rm(one.path for one in shown)
-    words = [
-        f"{one.container} is {states[one.container]}"
-        if one.container in states
-        else f"{one.container or 'the container'} is not on this engine"
-        for one in shown
-    ]
-    detail = f"Of their containers, by the audit log: {', '.join(words)}."
+    words = [_whereabouts(one, states) for one in shown]
+    detail = f"By the audit log, {', '.join(words)}."
     if there:
         detail += f" To save files first: {program} cp {there[0]}:{policy.HOME} DIRECTORY."
         remedy = f"{program} rm --force {' '.join(there)} && {remedy}   # with their files"
     return _sandboxes(lost, detail, remedy)
+
+
+def _whereabouts(one: LostSandbox, states: Mapping[str, str]) -> str:
+    if not one.container:
+        return "its container is not known, and none on this engine is without a record"
+    if one.container in states:
+        return f"its container {one.container} is {states[one.container]}"
+    return f"its container {one.container} is not on this engine"
 
 
 _ASK_AGAIN = "pocket-dock doctor   # again when the engine answers: it knows what runs"

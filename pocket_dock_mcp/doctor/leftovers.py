@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
-from pocket_dock_mcp.doctor.damaged import unreadable_snapshots
+from pocket_dock_mcp.doctor.damaged import held_back, unreadable_journals, unreadable_snapshots
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import Engine
@@ -71,6 +71,8 @@ async def look(engine: Engine, state_dir: Path) -> Left:
     left = Left()
     here = engine.info.identity
     is_kept = _kept(state_dir)
+    # Of these `damaged` tells.
+    unreadable = unreadable_journals(state_dir)
     with dead_records(state_dir / "instances") as records:
         for path, record in records:
             if record.intents and record.engine != here:
@@ -79,6 +81,8 @@ async def look(engine: Engine, state_dir: Path) -> Left:
             intents = [intent for intent in record.intents.values() if not is_kept(intent)]
             objects = await there(engine, record.instance, intents)
             left.objects += objects
+            if path in unreadable:
+                continue
             if not objects and _may_come(record, intents):
                 left.pending += 1
             elif not objects:
@@ -199,7 +203,8 @@ async def mend(engine: Engine, state_dir: Path) -> list[str]:
         EngineError: the engine failed.
     """
     left = await look(engine, state_dir)
-    swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
+    with held_back(unreadable_journals(state_dir)):
+        swept = await sweep(engine, state_dir / "instances", _kept(state_dir))
     abandoned = await remove_abandoned(engine)
     done = [f"removed {name}" for name in (*swept.removed, *abandoned.removed)]
     done += [f"removed the journal {path.name}" for path in left.journals if not path.exists()]

@@ -202,6 +202,8 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
     recent.intend("container", "may still be made")
     recent.close()
     alive = Journal(state / "instances")
+    broken = state / "instances" / f"{'0' * 16}.jsonl"
+    broken.write_bytes(b"\0")
     half = state / "instances" / ".0123.new"
     half.write_text("")
     os.utime(half, (0, 0))
@@ -237,11 +239,13 @@ async def test_stale_records_are_found_and_removed(engine: Engine, examined: Exa
     again = by_id(await examined())
     assert (names & again.keys()) == {"leftovers.elsewhere", "leftovers.files", "leftovers.pending"}
     assert again["leftovers.files"].severity == "ok"
+    assert str(broken) in again["records.journals"].title, "what it knew is not known, so it stays"
     assert [kept.id for kept in store.everybodys("another engine")] == [other.id]
     assert {path.stem for path in (state / "instances").glob("*.jsonl")} == {
         elsewhere.instance,
         recent.instance,
         alive.instance,
+        broken.stem,
     }
     alive.close()
 

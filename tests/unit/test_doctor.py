@@ -22,6 +22,7 @@ from pocket_dock_mcp.engine.connect import Silence, survey
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan
 from pocket_dock_mcp.errors import EngineUnavailableError
 from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.testing import FakeEngine
 from pocket_dock_mcp.testing.details import DETAILS
 
 Reason = Literal["missing", "refused", "denied", "timeout", "other"]
@@ -358,6 +359,15 @@ def test_only_journals_of_the_dead_can_be_damaged_and_torn_lines_are_none(tmp_pa
     assert found.journals == [broken]
     assert found.foreign == [instances / "notes.txt"]
     living.close()
+
+
+def test_a_command_for_a_part_of_the_images_says_so(tmp_path: Path) -> None:
+    def remedy(count: int) -> str:
+        left = leftovers.Left(unrecorded=[f"image-{number}" for number in range(count)])
+        return next(f for f in leftovers.told(left, FakeEngine(), tmp_path) if "unrecorded" in f.id).remedy
+
+    assert remedy(5).endswith("image-4   # if nobody needs them")
+    assert remedy(7).endswith("image-4   # if nobody needs them; these are 5 of 7, so repeat it")
 
 
 def test_only_directories_of_our_dead_services_are_removed(tmp_path: Path) -> None:
