@@ -263,7 +263,10 @@ class RunNotFoundError(SandboxError, LookupError):
     """No run of yours has this id (any more). Somebody else's id gets the very same answer."""
 
     code = "run_not_found"
-    default_hint = "A sandbox remembers its latest 256 runs, and none when it has ended."
+    default_hint = (
+        "A sandbox remembers its latest 256 runs, and none when it has ended; one that persists forgets them "
+        "too when it is stopped."
+    )
 
     def __init__(self) -> None:
         super().__init__("There is no such run.")

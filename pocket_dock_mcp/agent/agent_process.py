@@ -41,6 +41,8 @@ class KeptRun:
     meta: object
     """What its `Program` had, if the container tells the truth."""
     ended: bool
+    heard_of: bool
+    """Whether an earlier client has said that it knows how it ended."""
     missing: tuple[int, int, int]
     """Bytes at the beginning of stdout, stderr and report that were not kept."""
 
@@ -184,6 +186,12 @@ class AgentProcess:
         """Whether it has ended, or will never be heard of again."""
         return self._request.answer.done()
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is over because nothing will ever be heard of it again."""
+        answer = self._request.answer
+        return answer.done() and (answer.cancelled() or answer.exception() is not None)
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when it is over."""
         self._request.answer.add_done_callback(lambda _answer: callback())
@@ -204,6 +212,11 @@ class AgentProcess:
     async def kill(self) -> None:
         """Kill all its processes."""
         await self._link.call("kill", deadline=CALL_DEADLINE, run=self._id)
+
+    def heard(self) -> None:
+        """Tell an agent that keeps it that its end has arrived where it matters."""
+        if not self._forgotten:
+            self._link.send_nowait(self._id, "heard")
 
     def forget(self) -> None:
         """Let the agent forget it when it has ended. Where nothing is kept it has forgotten it already."""

@@ -272,7 +272,8 @@ def _kept_run(said: object, after: int) -> KeptRun:
         number = int_of(said, "id")
         if number > after and len(counts) == len(missing) == STREAMS:
             lost = (counts[0], counts[1], counts[2])
-            return KeptRun(number, said.get("meta"), said.get("ended") is True, lost)
+            ended, heard_of = said.get("ended") is True, said.get("heard") is True
+            return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost)
     message = "The program in the container sent a run that is none."
     raise AgentProtocolError(message)
 

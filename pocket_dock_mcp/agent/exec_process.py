@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pocket_dock_mcp.agent.transport import Program, RunEnd
-from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.errors import AgentError, InvalidArgumentError
 
 SIGKILL = 9
 
@@ -37,6 +37,12 @@ class ExecProcess:
         """Whether it has ended, or will never be heard of again."""
         return self._task.done()
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is over because nothing will ever be heard of it again."""
+        task = self._task
+        return task.done() and (task.cancelled() or isinstance(task.exception(), AgentError))
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when it is over."""
         self._task.add_done_callback(lambda _task: callback())
@@ -58,6 +64,9 @@ class ExecProcess:
         """Kill it, and everything else of the user's: they cannot be told apart."""
         self._killed = not self._task.done()
         await self._kill()
+
+    def heard(self) -> None:
+        """Do nothing: nobody comes later."""
 
     def forget(self) -> None:
         """Do nothing: nothing of it is kept inside."""

@@ -111,6 +111,10 @@ class Process(Protocol):
     def is_over(self) -> bool:
         """Whether it has ended, or will never be heard of again."""
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is over because nothing will ever be heard of it again."""
+
     def when_over(self, callback: Callable[[], None]) -> None:
         """Have `callback` called on the event loop when it is over; soon, if it is."""
 
@@ -125,6 +129,9 @@ class Process(Protocol):
 
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when that is done."""
+
+    def heard(self) -> None:
+        """How it ended has arrived where it matters: it is not news for who comes later. Quiet."""
 
     def forget(self) -> None:
         """Its output is of no use any more, to nobody who comes later either. Idempotent, and quiet."""

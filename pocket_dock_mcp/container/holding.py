@@ -136,6 +136,7 @@ class HeldContainer:
         fate = partial(self._life.fate, running)
         run = AsyncRun(memory.program, self._store.open(), self._wanted.limits, fate, memory)
         run.missing = known.missing[:2]
+        run.had_ended, run.was_heard_of = known.ended, known.heard_of
         run.started(await transport.take_up(known, memory.program, run.take))
         self._found.append(run)
 

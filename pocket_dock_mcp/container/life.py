@@ -150,6 +150,8 @@ class Life:
         self._let_go = True
         with anyio.CancelScope(shield=True):
             async with self._changing:
+                if self._lost is None and self.running.ended is None:
+                    self._end_runs("The sandbox was closed.")
                 await self.running.transport.aclose()
                 try:
                     await self.engine.remove(self.running.id)

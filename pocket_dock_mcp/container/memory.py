@@ -54,6 +54,7 @@ def remembered(run_id: str, program: Program, meta: Mapping[str, Any]) -> dict[s
         "cwd": program.cwd,
         "timeout": program.timeout_s,
         "session": program.session,
+        "stdin": program.keep_stdin,
         "limits": [limits.cpu_s, limits.memory_bytes, limits.processes, limits.output_bytes],
         "meta": meta,
     }
@@ -75,6 +76,7 @@ def recalled(said: object) -> Memory | None:
         language=language,
         code="",
         cwd=cwd if isinstance(cwd, str) else None,
+        keep_stdin=said.get("stdin") is True,
         timeout_s=_number(said.get("timeout")),
         session=session if isinstance(session, str) else None,
         limits=RunLimits(cpu, _whole(memory), _whole(processes), _whole(output)),

@@ -61,6 +61,10 @@ class AsyncRun:
         """What was said of it when it was started, and what a kept container has remembered of that."""
         self.missing = (0, 0)
         """Bytes at the beginning of stdout and stderr that a kept container could not keep."""
+        self.had_ended = False
+        """Whether it was over already when the kept container was taken up."""
+        self.was_heard_of = False
+        """Whether an earlier holder found out how it ended."""
         self._spools = spools
         self._limits = limits
         self._fate = fate
@@ -72,6 +76,7 @@ class AsyncRun:
         self._on_exit: list[OnExit] = []
         self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
+        self._over_at: float | None = None
         self._began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
@@ -219,6 +224,7 @@ class AsyncRun:
         return lambda: self._on_exit.remove(callback) if callback in self._on_exit else None
 
     def _over(self) -> None:
+        self._over_at = time.monotonic()
         self._wake()
         for on_exit in tuple(self._on_exit):
             _call(on_exit, self)
@@ -271,15 +277,48 @@ class AsyncRun:
             if self._outcome is not None:
                 return
             try:
-                self._outcome = self._ended(await self._live().wait())
+                self._settle(self._ended(await self._live().wait()))
             except AgentError as error:
-                status, why = await self._fate(error)
-                self._outcome = RunResult(status, hint=why)
+                self._settle(self._broken_off(*await self._fate(error)))
+                return
             except PocketDockError as error:
-                self._outcome = error
+                self._settle(error)
+            # Last: whoever was to be told has been, should we be killed right now.
+            self._live().heard()
+
+    def _settle(self, outcome: RunResult | PocketDockError) -> None:
+        """Say what came of it; the first word counts."""
+        if self._outcome is None:
+            self._outcome = outcome
             if self._on_outcome is not None:
                 on_outcome, self._on_outcome = self._on_outcome, None
-                _call(on_outcome, self._outcome)
+                _call(on_outcome, outcome)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is over as far as can be known, and not because it has ended."""
+        return self._process is not None and self._process.is_cut_off
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was found out what came of it."""
+        return self._outcome is not None
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody is finding out what came of it."""
+        return self._deciding.locked()
+
+    def cut_off(self, status: RunStatus, why: str) -> None:
+        """Say what came of a run that is cut off, for one who knows it better than its container."""
+        self._settle(self._broken_off(status, why))
+
+    def _broken_off(self, status: RunStatus, why: str) -> RunResult:
+        if self.had_ended:
+            # By itself, and before.
+            return RunResult("indeterminate", hint=f"It had ended before. How was not found out: {why}")
+        over_at = time.monotonic() if self._over_at is None else self._over_at
+        return RunResult(status, usage=RunUsage(wall_s=over_at - self._began), hint=why)
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)

@@ -18,7 +18,7 @@ from pocket_dock_mcp.manager.audit import AuditLog, code_facts
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
-from pocket_dock_mcp.models import RunResult
+from pocket_dock_mcp.models import RunResult, RunStatus
 from pocket_dock_mcp.settings import Settings
 
 Beginning = Literal["create", "fork", "open"]
@@ -41,6 +41,14 @@ class _Watched:
     is_told: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Doom:
+    """What runs end with that are under way when their sandbox is ended."""
+
+    status: RunStatus
+    why: str
+
+
 class Observer:
     """Hears what the manager does."""
 
@@ -49,7 +57,7 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
-        self._ending: dict[str, str | None] = {}
+        self._ending: dict[str, _Doom | None] = {}
         """Sandboxes that are just being ended, and what their runs end with; None: they go on."""
 
     # -- sandboxes --------------------------------------------------------------------------------
@@ -72,8 +80,9 @@ class Observer:
             container=sandbox.container.name,
         )
         for run in sandbox.runs:
-            # Begun, and put on the log, by an earlier process.
-            self._follow(sandbox, run)
+            # Begun, and put on the log, by an earlier process; and its end perhaps, too.
+            if not run.run.was_heard_of:
+                self._follow(sandbox, run)
         sandbox.runs.started = functools.partial(self._run_started, sandbox)
         telemetry.instruments().live.add(1)
 
@@ -83,8 +92,17 @@ class Observer:
 
     def ending(self, sandbox: Sandbox, why: str, how: Ending) -> None:
         """A sandbox is about to be ended or let go of: what still runs in it will not be heard of again."""
-        left = None if how == "leave" else "killed"
-        self._ending[sandbox.id] = "lost" if how == "remove" and "died" in why else left
+        if how == "leave" and sandbox.container.runs_on:
+            self._ending[sandbox.id] = None
+            return
+        has_died = "died" in why
+        is_kept = how != "remove" and not has_died
+        doom = _Doom("lost" if has_died else "killed", _sentence(why, is_kept=is_kept))
+        self._ending[sandbox.id] = doom
+        for run in sandbox.runs:
+            if not run.run.is_running and not run.run.is_settled:
+                # Perhaps just now, and nobody has found out yet how.
+                self._conclude(run, doom)
 
     def ended(self, sandbox: Sandbox, why: str, how: Ending) -> None:
         """A sandbox was ended or let go of."""
@@ -147,21 +165,41 @@ class Observer:
         if sandbox_id not in self._ending:
             # Mostly somebody waits for it, and a task of our own would cost more than all else here.
             asyncio.get_running_loop().call_later(PATIENCE, self._find_out, watched)
-        elif (doom := self._ending[sandbox_id]) is not None:
-            # Asking what became of it would mean asking the engine, once for each run.
-            self._run_ended(watched, RunResult("lost" if doom == "lost" else "killed"))
         else:
-            watched.span.end()
+            self._conclude(watched.run, self._ending[sandbox_id])
+            if watched.run.run.is_cut_off and self._ending[sandbox_id] is None:
+                self._goes_on(watched)
+
+    def _conclude(self, run: SandboxRun, doom: _Doom | None) -> None:
+        """Find out at once how a run has ended whose sandbox is being ended."""
+        if not run.run.is_cut_off:
+            self._start(run)
+        elif doom is not None and not (doom.status == "lost" and run.run.is_waited_for):
+            # Asking what became of it would mean asking the engine, once for each run.
+            run.run.cut_off(doom.status, doom.why)
 
     def _find_out(self, watched: _Watched) -> None:
-        if not watched.is_told and self.tasks is not None:
-            self.tasks.start_soon(watched.run.run.outcome)
+        if not watched.is_told:
+            self._start(watched.run)
+
+    def _start(self, run: SandboxRun) -> None:
+        if self.tasks is not None:
+            self.tasks.start_soon(run.run.outcome)
+
+    def _goes_on(self, watched: _Watched) -> None:
+        """It will be heard of again, by whoever opens its sandbox next."""
+        watched.is_told = True
+        watched.span.end()
 
     def _run_ended(self, watched: _Watched, outcome: RunResult | PocketDockError) -> None:
         if watched.is_told:
             return
-        watched.is_told = True
         sandbox, run, span = watched.sandbox, watched.run, watched.span
+        is_unknown = isinstance(outcome, RunResult) and outcome.status == "indeterminate"
+        if is_unknown and sandbox.claim is not None and self._ending.get(sandbox.id) is None:
+            self._goes_on(watched)
+            return
+        watched.is_told = True
         output = sum(run.run.spool(stream).total for stream in STREAMS)
         language = run.run.program.language
         if isinstance(outcome, PocketDockError):
@@ -175,7 +213,7 @@ class Observer:
                 status=status,
                 exit_code=outcome.exit_code,
                 signal=outcome.signal,
-                wall_s=round(wall_s, 3),
+                wall_s=None if is_unknown else round(wall_s, 3),
                 cpu_s=round(outcome.usage.cpu_s, 3),
                 peak_memory_bytes=outcome.usage.peak_memory_bytes,
                 output_bytes=output,
@@ -190,3 +228,9 @@ class Observer:
         counted.runs.add(1, {"status": status, "language": language})
         counted.run_duration.record(wall_s, {"language": language})
         counted.output.add(output)
+
+
+def _sentence(why: str, *, is_kept: bool) -> str:
+    """Say why a sandbox was ended, for those who wait for a run in it. Reasons begin with "it" or "its"."""
+    what = f"'s {why[4:]}" if why.startswith("its ") else f" {why.removeprefix('it ')}"
+    return f"The sandbox{what}.{' Its files are kept.' if is_kept else ''}"

@@ -183,6 +183,10 @@ class FakeAgent:
         if self._keep is not None:
             self._keep.replay(request_id)
 
+    def _on_heard(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+        if self._keep is not None:
+            self._keep.heard(request_id)
+
     def _on_forget(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         if self._keep is not None:
             self._keep.forget(request_id)

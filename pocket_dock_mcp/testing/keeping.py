@@ -29,12 +29,20 @@ class FakeKept:
         self.frames: list[Frame] = []
         self.credit = Credit(wire.WINDOW)
         self.wanted = True
+        self.is_heard_of = False
+        self.client = 0
+        """Who follows it."""
         self._changed = anyio.Event()
 
     @property
     def has_ended(self) -> bool:
         """Whether its last frame is there."""
         return bool(self.frames) and self.frames[-1][0]["kind"] in ("exit", "error")
+
+    def described(self, number: int) -> wire.Header:
+        """Return it for a listing."""
+        ended, heard = self.has_ended, self.is_heard_of
+        return {"id": number, "meta": self.meta, "ended": ended, "heard": heard, "missing": [0, 0, 0]}
 
     def add(self, frame: Frame) -> None:
         """Keep another frame."""
@@ -89,7 +97,7 @@ class FakeKeep:
         if kept is None:
             self.write({"kind": "error", "id": request_id, "stage": "run", "code": "forgotten"})
             return
-        client = self._client
+        client = kept.client = self._client
 
         async def follow() -> None:
             await kept.follow(lambda header, payload: self.write(header, payload, client))
@@ -103,6 +111,11 @@ class FakeKeep:
             self.runs[request_id].wanted = False
             self._drop_unwanted(request_id)
 
+    def heard(self, request_id: int) -> None:
+        """The client knows how a run has ended."""
+        if request_id in self.runs:
+            self.runs[request_id].is_heard_of = True
+
     def _drop_unwanted(self, request_id: int) -> None:
         kept = self.runs.get(request_id)
         if kept is not None and not kept.wanted and kept.has_ended:
@@ -111,8 +124,10 @@ class FakeKeep:
     def takes(self, header: wire.Header, payload: bytes) -> bool:
         """Whether a frame is not for the present client as it is: a run's, or an earlier client's."""
         kept = self.runs.get(header["id"])
-        if kept is None or header["kind"] == "credit":
+        if kept is None:
             return bool(header["id"] < self._first_id)
+        if header["kind"] == "credit":
+            return kept.client != self._client
         for piece in pieces(payload) if payload else [b""]:
             kept.add((header, piece))
         return True
@@ -120,10 +135,7 @@ class FakeKeep:
     def describe(self, after: int) -> list[wire.Header]:
         """Return the next runs of a listing."""
         numbers = sorted(number for number in self.runs if number > after)[:PAGE]
-        return [
-            {"id": n, "meta": self.runs[n].meta, "ended": self.runs[n].has_ended, "missing": [0, 0, 0]}
-            for n in numbers
-        ]
+        return [self.runs[number].described(number) for number in numbers]
 
     def write(self, header: wire.Header, payload: bytes = b"", client: int | None = None) -> None:
         """Send a frame to the present client, unless that is another one than was meant."""

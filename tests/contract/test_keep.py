@@ -8,6 +8,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
+from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.container.core import AsyncContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.memory import MAX_META
@@ -75,6 +76,43 @@ async def test_a_run_goes_on_and_is_killed_by_who_comes_later(kept: Kept) -> Non
     result = await run.wait()
 
     assert (result.status, result.stdout) == ("killed", "early\n")
+
+
+async def test_what_was_heard_of_a_run_is_known_to_who_comes_later(kept: Kept) -> None:
+    """Whether it had ended, and whether anybody was told how."""
+    container = await kept.create()
+    await (await container.start(behaviours.STEP)).wait()
+    unheard = await container.start(behaviours.FAILING_STEP)
+    while unheard.is_running:
+        await unheard.news()
+    await container.start(behaviours.EARLY_THEN_HANG)
+
+    container = await kept.again(container)
+    assert [(run.had_ended, run.was_heard_of) for run in container.found_runs] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert (await container.found_runs[1].wait()).status == "nonzero"
+
+    container = await kept.again(container)
+    assert [run.was_heard_of for run in container.found_runs] == [True, True, False]
+
+
+async def test_input_is_given_by_who_comes_later(kept: Kept) -> None:
+    """As much as a program reads, and the end of it."""
+    container = await kept.create()
+    run = await container.start(behaviours.DRAIN_THEN_SPEAK, keep_stdin=True)
+    await run.write_stdin("one\n")
+
+    container = await kept.again(container)
+    (run,) = container.found_runs
+    assert run.program.keep_stdin
+    with anyio.fail_after(kept.deadline(30)):
+        await run.write_stdin(bytes(4 * wire.UPLOAD_WINDOW), end=True)
+        result = await run.wait()
+
+    assert (result.status, result.stdout) == ("ok", "done\n")
 
 
 async def test_new_runs_and_old_ones_are_not_mixed_up(kept: Kept) -> None:
@@ -167,9 +205,12 @@ async def test_a_stopped_one_is_resumed_with_its_files(kept: Kept) -> None:
     await container.write_file("kept.txt", "kept")
     run = await container.start(behaviours.EARLY_THEN_HANG)
 
+    await anyio.sleep(0.2)
     await container.stop()
 
-    assert (await run.wait()).status == "killed"
+    result = await run.wait()
+    assert (result.status, result.hint) == ("killed", "The sandbox was stopped.")
+    assert result.usage.wall_s >= 0.2
     with pytest.raises(SandboxClosedError, match="Resume it"):
         await container.run(behaviours.STEP)
     await container.aclose()
@@ -228,6 +269,24 @@ async def test_one_that_is_not_kept_cannot_be_let_go_of(engine: Engine, image: s
                 await refused()
         assert (await container.info()).kept == "nothing"
         assert (await container.run(behaviours.STEP)).ok
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_what_runs_when_it_is_closed_was_killed(
+    engine: Engine, image: str, deadline: Deadline, keep: bool
+) -> None:
+    """And is told so at once, with the time that it ran."""
+    async with keeping(engine, image, deadline) as kept:
+        kept.wanted = replace(kept.wanted, keep=keep)
+        container = await kept.create()
+        run = await container.start(behaviours.EARLY_THEN_HANG)
+        await anyio.sleep(0.2)
+
+        await container.destroy()
+
+        result = await run.wait()
+        assert (result.status, result.hint) == ("killed", "The sandbox was closed.")
+        assert result.usage.wall_s >= 0.2
 
 
 async def test_it_is_removed_in_whatever_state_it_is(kept: Kept) -> None:

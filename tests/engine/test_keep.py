@@ -283,12 +283,20 @@ async def test_the_last_one_takes_the_light_with_him(kept: Kept) -> None:
     container = await kept.create()
     await container.write_file("kept.txt", "kept")
     began = time.monotonic()
-    await container.start("sleep 1000", timeout_s=1)
+    await container.start("echo done; sleep 1000", timeout_s=1)
+    await container.detach()
+    # Many times as long as it would wait for somebody, had nothing run.
+    await anyio.sleep(kept.deadline(3))
+
+    container = await kept.reattach()
+    (run,) = container.found_runs
+    result = await run.wait()
+    assert (run.had_ended, result.status, result.stdout) == (True, "timeout", "done\n")
 
     await container.detach()
     assert await kept.has_exited()
 
-    # Not while something ran.
+    # Not while something ran, and somebody knows how it ended.
     assert time.monotonic() - began > 1
     again = await kept.resume()
     assert (await again.read_file("kept.txt")).data == b"kept"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from mcp.client import Client
 from opentelemetry import metrics, trace
@@ -19,9 +20,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pocket_dock_mcp.errors import QuotaError
 from pocket_dock_mcp.manager.audit import read_log
 from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
+from pocket_dock_mcp.models import RunResult
 from pocket_dock_mcp.server.app import create_server
 from pocket_dock_mcp.settings import Settings
+from tests import behaviours
 from tests.engines import Target, connect, eventually
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +116,45 @@ async def test_runs_that_go_on_when_a_sandbox_ends_have_an_end_on_the_log(
 
     *_, over, _ended = await log_of(settings, sandbox, "create", "run", "run_end", "end")
     assert (over["run_id"], over["status"]) == (run.id, "killed")
+
+
+@pytest.mark.fake_too
+async def test_whoever_waits_for_a_run_when_its_sandbox_is_ended_is_told_what_is_on_the_log(
+    manager: Manager, settings: Settings, request_: SandboxRequest
+) -> None:
+    results: list[RunResult] = []
+    for lifetime, why in ((600.0, "The sandbox was killed."), (1.0, "The sandbox reached its maximum")):
+        sandbox = await manager.create(ALICE, replace(request_, max_lifetime_s=lifetime), silent)
+        run = await sandbox.runs.start(behaviours.EARLY_THEN_HANG, key=None, background=False)
+
+        async def wait(sandbox: Sandbox = sandbox, run: SandboxRun = run) -> None:
+            with sandbox.use():
+                results.append(await run.run.wait())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await anyio.sleep(0.3)
+            if lifetime > 1:
+                await manager.kill(ALICE, sandbox.id)
+
+        *_, over, _ended = await log_of(settings, sandbox, "create", "run", "run_end", "end")
+        assert (results[-1].status, over["status"]) == ("killed", "killed")
+        assert (results[-1].hint or "").startswith(why)
+        assert over["wall_s"] == round(results[-1].usage.wall_s, 3) >= 0.3
+
+
+@pytest.mark.fake_too
+async def test_a_run_that_has_ended_by_itself_just_before_its_sandbox_is_not_said_to_be_killed(
+    manager: Manager, settings: Settings, request_: SandboxRequest
+) -> None:
+    sandbox = await manager.create(ALICE, request_, silent)
+    run = await sandbox.runs.start(behaviours.FAILING_STEP, key=None, background=True)
+    while run.run.is_running:
+        await run.run.news()
+    await manager.kill(ALICE, sandbox.id)
+
+    *_, over, _ended = await log_of(settings, sandbox, "create", "run", "run_end", "end")
+    assert (over["status"], over["exit_code"]) == ("nonzero", 3)
 
 
 @pytest.mark.fake_too

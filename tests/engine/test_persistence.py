@@ -26,6 +26,7 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
     SandboxPausedError,
 )
+from pocket_dock_mcp.manager.audit import read_log
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
@@ -111,6 +112,49 @@ async def test_it_is_found_again_with_files_sessions_and_runs(
             assert (await box.run("x + 1", language="python", session="main")).value == "42"
             assert (await box.run("echo $TOKEN")).stdout == "t-1\n"
         assert await same.runs.start("echo not again", key="once", background=False) is again
+
+
+async def test_its_log_has_the_end_of_each_run_once_and_as_it_was(
+    new_manager: NewManager, request_: SandboxRequest, tmp_path: Path
+) -> None:
+    def ends() -> dict[str, list[tuple[str, int | None]]]:
+        found: dict[str, list[tuple[str, int | None]]] = {}
+        for line in read_log(tmp_path / "state" / "audit" / f"{sandbox.id}.jsonl"):
+            if line["event"] == "run_end":
+                found.setdefault(line["run_id"], []).append((line["status"], line["exit_code"]))
+        return found
+
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        first = await sandbox.runs.start("exit 3", key=None, background=False)
+        await first.run.wait()
+        meanwhile = await sandbox.runs.start("read line; exit 4", key=None, background=True, keep_stdin=True)
+        asleep = await sandbox.runs.start("sleep 1000", key=None, background=True)
+        began = time.monotonic()
+        # The manager goes before anybody can hear of the end.
+        await meanwhile.write_stdin("\n", end=True)
+    expected = {first.id: [("nonzero", 3)], meanwhile.id: [("nonzero", 4)]}
+
+    async def heard() -> bool:
+        return ends() == expected
+
+    for _ in range(3):
+        async with new_manager() as manager:
+            again = await manager.open(ALICE, sandbox.id)
+            await eventually(heard, within=20)
+    async with new_manager() as manager:
+        again = await manager.open(ALICE, sandbox.id)
+        assert len(again.runs.ids()) == 3
+        with again.use():
+            ran = time.monotonic() - began
+            await manager.stop(ALICE, sandbox.id)
+            found = again.runs.get(asleep.id)
+            assert found is not None
+            result = await found.run.wait()
+            assert (result.status, result.hint) == ("killed", "The sandbox was stopped. Its files are kept.")
+            # Since its beginning, and not since it was taken up.
+            assert result.usage.wall_s > ran - 0.1
+    assert ends() == {**expected, asleep.id: [("killed", None)]}
 
 
 async def test_stopping_takes_no_time_and_the_next_call_starts_it_with_its_files(
@@ -287,6 +331,7 @@ async def test_a_server_that_was_killed_leaves_it_to_the_next(
             command="for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done",
             background=True,
         )
+        reads = await call(first, "run_command", command="read l; echo got $l", background=True)
         os.kill(server_process(), signal.SIGKILL)
 
     async with client(environ) as second:
@@ -296,6 +341,8 @@ async def test_a_server_that_was_killed_leaves_it_to_the_next(
         ended = await call(second, "wait_run", run_id=started["run_id"])
         assert ended["status"] == "ok"
         assert ended["stdout"] == "".join(f"{i}\n" for i in range(1, 9))
+        ended = await call(second, "wait_run", run_id=reads["run_id"], stdin="it\n")
+        assert (ended["status"], ended["stdout"]) == ("ok", "got it\n")
         assert (await call(second, "kill", sandbox_id=made["sandbox_id"]))["killed"] == made["sandbox_id"]
         assert "it was killed" in await failure(
             second, "run_command", command="true", sandbox_id=made["sandbox_id"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,7 +37,17 @@ def test_what_is_remembered_comes_back_without_secrets() -> None:
     program = memory.program
     assert (program.language, program.cwd, program.timeout_s, program.session) == ("python", "/tmp", 5.0, "s")
     assert program.limits == PROGRAM.limits
+    assert not program.keep_stdin
     assert "secret" not in json.dumps(said)
+
+
+@pytest.mark.parametrize(("said", "kept"), [(True, True), (False, False), (1, False), (None, False)])
+def test_whether_input_may_come_later_comes_back(said: object, kept: bool) -> None:
+    memory = recalled({**remembered(RUN, replace(PROGRAM, keep_stdin=True), {}), "stdin": said})
+
+    assert memory is not None
+    assert memory.program.keep_stdin is kept
+    assert recalled(remembered(RUN, replace(PROGRAM, keep_stdin=True), {})).program.keep_stdin  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class Kept:
         self.meta = meta
         self.final: Optional[Tuple[wire.Header, bytes]] = None
         self.wanted = True
+        self.is_heard_of = False
+        """Whether a client has said that it knows how it ended."""
         self.is_open = True
         """Whether the present client follows it."""
         self.tape = Tape(shelf.reserve, shelf.room)
@@ -178,6 +180,11 @@ class Shelf:
             kept.detach()
         self._wake()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a run has ended of which somebody may still want to know how."""
+        return any(not kept.is_heard_of for kept in self._ended.values())
+
     def describe(self, after: int) -> List[wire.Header]:
         ids = sorted(run_id for run_id in self.runs if run_id > after)[:PAGE]
         return [_described(self.runs[run_id]) for run_id in ids]
@@ -185,7 +192,14 @@ class Shelf:
 
 def _described(kept: Kept) -> wire.Header:
     missing = [kept.tape.missing.get(stream, 0) for stream in (1, 2, 3)]
-    return {"id": kept.id, "meta": kept.meta, "ended": kept.final is not None, "missing": missing}
+    ended = kept.final is not None
+    return {
+        "id": kept.id,
+        "meta": kept.meta,
+        "ended": ended,
+        "heard": ended and kept.is_heard_of,
+        "missing": missing,
+    }
 
 
 class Keep:
@@ -288,7 +302,7 @@ class Keep:
         if self._since is None or self._ttl is None:
             return
         now = time.monotonic()
-        if any(_runs(work) for work in self._agent.work.values()):
+        if self.shelf.has_news or any(_runs(work) for work in self._agent.work.values()):
             self._busy_until = now
         left = min(self._busy_until + self._ttl, self._since + max(self._ttl, MOST_DETACHED)) - now
         if left <= 0:
@@ -316,6 +330,12 @@ class Keep:
 
     def forget(self, request_id: int, _header: wire.Header) -> None:
         self.shelf.forget(request_id)
+
+    def heard(self, request_id: int, _header: wire.Header) -> None:
+        """The client knows how a run has ended, and has told whom it concerns."""
+        kept = self.shelf.runs.get(request_id)
+        if kept is not None:
+            kept.is_heard_of = True
 
 
 def _runs(work: object) -> bool:

@@ -369,7 +369,7 @@ _OPERATIONS = (
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **disk.HANDLERS,
-    **dict.fromkeys(("rejoin", "list_runs", "replay", "forget"), Agent._on_kept),
+    **dict.fromkeys(("rejoin", "list_runs", "replay", "heard", "forget"), Agent._on_kept),
 }
 
 
