@@ -192,7 +192,8 @@ class Manager:
             return False
         if sandbox.runs.get(run_id) is not None:
             return True
-        await self._ender.end(sandbox, "it does not have the run that was asked for", "leave")
+        if not sandbox.is_in_use:
+            await self._ender.end(sandbox, "it does not have the run that was asked for", "leave")
         return False
 
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
@@ -212,6 +213,7 @@ class Manager:
         try:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
+            await self._ender.wait_for(sandbox_id)
             await self._persistence.destroy(owner.principal, sandbox_id)
             self._observer.destroyed(owner, sandbox_id)
         else:

@@ -88,6 +88,11 @@ class Sandbox:
             return self.owner.principal == owner.principal
         return self.owner == owner
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it is held for a call."""
+        return self._users > 0
+
     @contextmanager
     def use(self) -> Iterator[AsyncContainer]:
         """Hold the sandbox for a call: while it is held it does not count as idle."""
