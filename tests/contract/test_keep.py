@@ -81,17 +81,19 @@ async def test_a_run_goes_on_and_is_killed_by_who_comes_later(kept: Kept) -> Non
 async def test_what_was_heard_of_a_run_is_known_to_who_comes_later(kept: Kept) -> None:
     """Whether it had ended, and whether anybody was told how."""
     container = await kept.create()
-    await (await container.start(behaviours.STEP)).wait()
+    heard = await container.start(behaviours.STEP)
+    await heard.wait()
     unheard = await container.start(behaviours.FAILING_STEP)
     while unheard.is_running:
         await unheard.news()
-    await container.start(behaviours.EARLY_THEN_HANG)
+    # A handle that nobody holds is one that nobody wants.
+    running = await container.start(behaviours.EARLY_THEN_HANG)
 
     container = await kept.again(container)
-    assert [(run.had_ended, run.was_heard_of) for run in container.found_runs] == [
-        (True, True),
-        (True, False),
-        (False, False),
+    assert [(run.id, run.had_ended, run.was_heard_of) for run in container.found_runs] == [
+        (heard.id, True, True),
+        (unheard.id, True, False),
+        (running.id, False, False),
     ]
     assert (await container.found_runs[1].wait()).status == "nonzero"
 

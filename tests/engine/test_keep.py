@@ -283,7 +283,7 @@ async def test_the_last_one_takes_the_light_with_him(kept: Kept) -> None:
     container = await kept.create()
     await container.write_file("kept.txt", "kept")
     began = time.monotonic()
-    await container.start("echo done; sleep 1000", timeout_s=1)
+    started = await container.start("echo done; sleep 1000", timeout_s=1)
     await container.detach()
     # Many times as long as it would wait for somebody, had nothing run.
     await anyio.sleep(kept.deadline(3))
@@ -291,7 +291,8 @@ async def test_the_last_one_takes_the_light_with_him(kept: Kept) -> None:
     container = await kept.reattach()
     (run,) = container.found_runs
     result = await run.wait()
-    assert (run.had_ended, result.status, result.stdout) == (True, "timeout", "done\n")
+    assert (run.id, run.had_ended) == (started.id, True)
+    assert (result.status, result.stdout) == ("timeout", "done\n")
 
     await container.detach()
     assert await kept.has_exited()
