@@ -339,10 +339,8 @@ class Keep:
 
 
 def _runs(work: object) -> bool:
-    """Whether it is a program that runs, or code that waits for its turn."""
-    if isinstance(work, runs.Run):
-        return work.status is None
-    return isinstance(work, cells.Cell) and not (work.account is not None and work.account.is_over)
+    """Whether it is a program that runs or whose end is just coming, or code that waits for its turn."""
+    return isinstance(work, (runs.Run, cells.Cell))
 
 
 def _uid_of(client: socket.socket) -> int:
