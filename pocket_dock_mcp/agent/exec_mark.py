@@ -4,6 +4,9 @@ A stream that breaks between two pieces looks like one that ends, and by the tim
 program may have ended well: its output would be short of something, and nobody would be told. So a shell
 runs the program, and writes a mark that nobody knows before when it is over. A program that looks for the
 mark and prints it deceives nobody but its owner.
+
+The shell then waits for a line: `RELEASE`, or the end of its input. Podman loses what it has not read of a
+program that ends, and so nothing ends before all has come.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from pocket_dock_mcp.engine.base import STDERR
 SIGNALLED = 128
 """From this exit code on the shell may have been killed before it wrote its mark. That is no good end."""
 
-_SCRIPT = 'm=$1; shift; "$@"; c=$?; printf %s "$m" >&2; exit "$c"'
+RELEASE = b"\n"
+
+_SCRIPT = 'm=$1; shift; {run}; c=$?; printf %s "$m" >&2; read -r _; exit "$c"'
+_WITHOUT_INPUT, _WITH_INPUT = _SCRIPT.format(run='"$@" </dev/null'), _SCRIPT.format(run='"$@"')
 
 
 class Marked:
@@ -29,9 +35,15 @@ class Marked:
         self._held = b""
         self._is_complete = False
 
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """Return what runs `argv` and writes the mark behind it."""
-        return ["/bin/sh", "-c", _SCRIPT, "sh", self._mark.decode(), *argv]
+    def command(self, argv: Sequence[str], *, has_input: bool = False) -> list[str]:
+        """Return what runs `argv` and then writes the mark. It must not read beyond its input."""
+        script = _WITH_INPUT if has_input else _WITHOUT_INPUT
+        return ["/bin/sh", "-c", script, "sh", self._mark.decode(), *argv]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the mark has come, so that whoever wrote it may end."""
+        return self._is_complete
 
     def take(self, stream: int, data: bytes) -> None:
         """Take a piece; what may be the beginning of the mark is held back."""

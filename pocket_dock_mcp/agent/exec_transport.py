@@ -15,7 +15,7 @@ import anyio
 
 from pocket_dock_mcp.agent.exec_answers import parse_entry
 from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
-from pocket_dock_mcp.agent.exec_mark import Marked
+from pocket_dock_mcp.agent.exec_mark import RELEASE, Marked
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
@@ -318,13 +318,17 @@ class ExecTransport:
         identity = user or f"{self._facts.uid}:{self._facts.uid}"
         marked = Marked(on_output)
         # What kills everything would kill the shell that writes the mark.
-        command = argv if _KILL_ALL in argv else marked.command(argv)
+        command = argv if _KILL_ALL in argv else marked.command(argv, has_input=bool(stdin))
         try:
             stream = await self._engine.exec(self._container_id, command, user=identity, env=env, cwd=cwd)
             try:
                 async with beside(_send, stream, stdin):
+                    was_complete = False
                     while (received := await stream.receive()) is not None:
                         marked.take(*received)
+                        if marked.is_complete and not was_complete:
+                            was_complete = True
+                            stream.send_nowait(RELEASE)
                 state = await stream.state()
             finally:
                 with anyio.CancelScope(shield=True):
