@@ -50,6 +50,8 @@ class _Line:
     far: asyncio.StreamWriter
     is_stream: bool = False
     """Whether it is attached to a container."""
+    is_muted: bool = False
+    """Whether what the engine says is not passed on any more."""
     head: bytes = b""
     fault: Fault | None = None
     passed: dict[Way, int] = field(default_factory=lambda: {"up": 0, "down": 0})
@@ -72,6 +74,7 @@ class FaultyProxy:
         self._armed: Fault | None = None
         self._opened = 0
         self._lifted = asyncio.Event()
+        self._later: set[asyncio.Task[None]] = set()
         self.on_cut: Cut | None = None
         """Kills the engine itself."""
         self.has_struck = False
@@ -152,6 +155,8 @@ class FaultyProxy:
         while data := await reader.read(65536):
             if way == "up" and not line.head:
                 self._learn(line, data)
+            if way == "down" and line.is_muted:
+                continue
             fault = line.fault
             if fault is None or fault.way != way or line.passed[way] + len(data) < fault.offset:
                 line.passed[way] += len(data)
@@ -177,8 +182,16 @@ class FaultyProxy:
     async def _strike(
         self, line: _Line, fault: Fault, writer: asyncio.StreamWriter, before: bytes, after: bytes
     ) -> None:
+        if fault.kind == "answer after" and fault.way == "up":
+            # The rest of the request goes to the engine meanwhile, and its answer to nobody.
+            line.is_muted = True
+            await _write(writer, before + after)
+            task = asyncio.ensure_future(self._answer_later(line, fault))
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+            return
         if fault.kind in ("answer", "answer after"):
-            await self._answer(line, fault, writer, before + after)
+            await self._answer(line, fault)
             raise _CutError
         if fault.kind == "cut":
             if self.on_cut is not None:
@@ -215,13 +228,15 @@ class FaultyProxy:
             writer.close()
         raise _CutError
 
-    async def _answer(self, line: _Line, fault: Fault, writer: asyncio.StreamWriter, data: bytes) -> None:
+    async def _answer_later(self, line: _Line, fault: Fault) -> None:
+        await asyncio.sleep(fault.seconds)
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._answer(line, fault)
+
+    async def _answer(self, line: _Line, fault: Fault) -> None:
         """Answer in the engine's place."""
         # A removal that is said to have found nothing is a lie that nobody can see through.
         status = 500 if line.head.startswith(b"DELETE") and fault.status == 404 else fault.status
-        if fault.way == "up" and fault.kind == "answer after":
-            await _write(writer, data)
-            await asyncio.sleep(fault.seconds)
         body = b'{"message": "injected"}'
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\n"
         line.near.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)

@@ -123,7 +123,8 @@ class Foreigners:
         state = found.get("State") or {}
         return {
             "id": found.get("Id") or found.get("Name"),
-            "status": state.get("Status"),
+            # Podman calls it stopped until it has tidied up, and exited then.
+            "status": "exited" if state.get("Status") == "stopped" else state.get("Status"),
             "pid": state.get("Pid"),
             "started": state.get("StartedAt"),
             "labels": found.get("Labels") or (found.get("Config") or {}).get("Labels"),
