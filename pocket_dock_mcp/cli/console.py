@@ -133,3 +133,8 @@ def advice(error: PocketDockError) -> str:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
+
+
+def plain(text: str) -> str:
+    """Return text on one line that cannot act on a terminal: an engine or a program may have written it."""
+    return neutralise(text.replace("\n", " "))[0]

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
-from pocket_dock_mcp.cli.console import Colour, Console
-from pocket_dock_mcp.output import neutralise
+from pocket_dock_mcp.cli.console import Colour, Console, plain
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.doctor.findings import Finding, Report, Severity
@@ -58,7 +57,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _show(report: Report, console: Console) -> None:
     for line in report.done:
-        console.say(f"{console.paint('done   ', 'green')} {_plain(line)}")
+        console.say(f"{console.paint('done   ', 'green')} {plain(line)}")
     for finding in report.findings:
         for line in _lines(finding, console):
             console.say(line)
@@ -69,17 +68,12 @@ def _show(report: Report, console: Console) -> None:
 
 def _lines(finding: Finding, console: Console) -> list[str]:
     mark, colour = _MARKS[finding.severity]
-    lines = [f"{console.paint(mark, colour)} {_plain(finding.title)}"]
+    lines = [f"{console.paint(mark, colour)} {plain(finding.title)}"]
     if finding.detail:
-        lines.append(f"        {_plain(finding.detail)}")
+        lines.append(f"        {plain(finding.detail)}")
     if finding.remedy and finding.severity != "ok":
-        lines.append(f"        {console.paint('->', colour)} {_plain(finding.remedy)}")
+        lines.append(f"        {console.paint('->', colour)} {plain(finding.remedy)}")
     return lines
-
-
-def _plain(text: str) -> str:
-    """Return text on one line that cannot act on a terminal: an engine or a program may have written it."""
-    return neutralise(text.replace("\n", " "))[0]
 
 
 def _count(number: int, what: str) -> str:

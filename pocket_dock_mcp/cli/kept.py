@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
-from pocket_dock_mcp.cli.console import Colour, Console, told
+from pocket_dock_mcp.cli.console import Colour, Console, plain, told
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
-from pocket_dock_mcp.output import neutralise
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.manager.core import Manager
@@ -80,7 +79,7 @@ def _each(act: Act, done: str) -> Callable[[argparse.Namespace, Console], Awaita
                     await act(manager, owner, sandbox_id)
                 except PocketDockError as error:
                     results.append({"sandbox": wanted, "error": {"code": error.code, "message": told(error)}})
-                    console.note(f"pocket-dock: {_plain(wanted) or repr(wanted)}: {told(error)}")
+                    console.note(f"pocket-dock: {plain(wanted) or repr(wanted)}: {told(error)}")
                 else:
                     results.append({"sandbox": sandbox_id, "done": done})
                     if not console.as_json:
@@ -145,7 +144,7 @@ def _nothing() -> str:
     from pocket_dock_mcp.settings import Settings
 
     directory = Settings.from_environ(os.environ).state_dir / "sandboxes"
-    place, store = _plain(str(directory)), KeptStore(directory, is_quiet=True)
+    place, store = plain(str(directory)), KeptStore(directory, is_quiet=True)
     if store.empty():
         return f"no sandbox is on record in {place}; no engine was asked"
     if next(store.records(), None) is None:
@@ -162,7 +161,7 @@ def _id_of(wanted: str, found: list[KeptSandbox]) -> str:
         )
     names = {one.kept.id: one.kept.request.name for one in found}
     # A name is also known as it is shown.
-    named = [one for one, name in names.items() if wanted in (name, _plain(name))]
+    named = [one for one, name in names.items() if wanted in (name, plain(name))]
     if len(named) == 1 and wanted not in names:
         return named[0]
     if len(named) > 1:
@@ -195,9 +194,9 @@ def _row(one: KeptSandbox) -> tuple[str, ...]:
     request = one.kept.request
     return (
         one.kept.id,
-        _plain(request.name) or "-",
+        plain(request.name) or "-",
         "busy" if one.busy else one.status,
-        _plain(request.snapshot or request.image),
+        plain(request.snapshot or request.image),
         f"{request.limits.memory_bytes // 1024 // 1024} MiB",
         _moment(one.kept.created),
     )
@@ -222,7 +221,3 @@ def _moment(seconds: float) -> str:
     import datetime
 
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _plain(text: str) -> str:
-    return neutralise(text.replace("\n", " "))[0]
