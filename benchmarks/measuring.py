@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
 
 INITIALIZE = (
@@ -22,7 +22,7 @@ INITIALIZE = (
 Action = Callable[[], Coroutine[Any, Any, object]]
 
 
-async def one_exec(engine: Engine, box: AsyncContainer) -> None:
+async def one_exec(engine: Engine, box: LiveContainer) -> None:
     """What it takes to know the output and the exit code of a command by an engine exec."""
     stream = await engine.exec(box._running.id, ["echo", "hi"], user=str(box.uid))
     while await stream.receive() is not None:
@@ -31,12 +31,12 @@ async def one_exec(engine: Engine, box: AsyncContainer) -> None:
     await stream.aclose()
 
 
-async def eight_runs(box: AsyncContainer) -> None:
+async def eight_runs(box: LiveContainer) -> None:
     for _ in range(8):
         await box.run("echo hi")
 
 
-async def overrun(box: AsyncContainer, code: str) -> float:
+async def overrun(box: LiveContainer, code: str) -> float:
     """Seconds between a run's time limit and its result, with all its processes gone."""
     began, limit = time.perf_counter(), 0.3
     result = await box.run(code, timeout_s=limit)

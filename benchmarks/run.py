@@ -39,7 +39,7 @@ from starting import starting
 
 from pocket_dock_mcp import __version__
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
@@ -100,7 +100,7 @@ class Bench:
         )
 
     async def run(self) -> None:
-        async with await AsyncContainer.create(self._engine, self.launch()) as box:
+        async with await LiveContainer.create(self._engine, self.launch()) as box:
             memory = (await box.info()).memory_bytes or 0
             self.add("idle sandbox, memory", mb(memory), budget="<= 12 MB", holds=memory <= 12e6)
             await self.calls(box)
@@ -114,7 +114,7 @@ class Bench:
 
     # -- one sandbox ------------------------------------------------------------------------------
 
-    async def calls(self, box: AsyncContainer) -> None:
+    async def calls(self, box: LiveContainer) -> None:
         self.exec_s = await p50(lambda: one_exec(self._engine, box), 15)
         self.add("one engine exec of `echo hi`", ms(self.exec_s))
         self.add_against_exec(
@@ -136,7 +136,7 @@ class Bench:
         )
         await self.sessions(box)
 
-    async def sessions(self, box: AsyncContainer) -> None:
+    async def sessions(self, box: LiveContainer) -> None:
         seconds = await p50(lambda: box.run(":", session="benchmark"), 500)
         self.add("a builtin in a shell session", ms(seconds), budget="<= 0.5 ms", holds=seconds <= 0.0005)
         seconds = await p50(lambda: box.run("1", language="python", session="benchmark"), 500)
@@ -144,7 +144,7 @@ class Bench:
 
     async def sixteen(self) -> None:
         """Many runs at once in many sandboxes."""
-        boxes = [await AsyncContainer.create(self._engine, self.launch()) for _ in range(16)]
+        boxes = [await LiveContainer.create(self._engine, self.launch()) for _ in range(16)]
         try:
             for box in boxes:
                 await box.run("true")
@@ -183,7 +183,7 @@ class Bench:
         )
         self.add("the same in a session", ms(session), budget="<= 6 ms", holds=session <= 0.006)
 
-    async def files(self, box: AsyncContainer) -> None:
+    async def files(self, box: LiveContainer) -> None:
         small, big = os.urandom(4096), os.urandom(BIG)
         for what, action in (
             ("write 4 KiB", lambda: box.write_file("small", small)),
@@ -205,7 +205,7 @@ class Bench:
             )
         await box.run("rm -f big small")
 
-    async def endings(self, box: AsyncContainer) -> None:
+    async def endings(self, box: LiveContainer) -> None:
         for what, code in (("timeout of daemons", DAEMONS), ("timeout of a fork bomb", FORK_BOMB)):
             over = [await overrun(box, code) for _ in range(7)]
             self.add(
@@ -215,7 +215,7 @@ class Bench:
                 holds=max(over) <= 0.2,
             )
 
-    async def flood(self, box: AsyncContainer) -> None:
+    async def flood(self, box: LiveContainer) -> None:
         before = resident(os.getpid())
         seconds = await timed(lambda: box.run(f"head -c {FLOOD} /dev/zero", timeout_s=300))
         grown, speed = resident(os.getpid()) - before, FLOOD / seconds / 1e6

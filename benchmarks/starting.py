@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from measuring import ms, timed
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import AsyncContainerPool
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
@@ -40,7 +40,7 @@ async def _cold(bench: Bench, engine: Engine) -> None:
     for _ in range(TIMES):
         raw.append(await _raw_start(bench, engine))
         began = time.perf_counter()
-        box = await AsyncContainer.create(engine, bench.launch())
+        box = await LiveContainer.create(engine, bench.launch())
         created.append(time.perf_counter() - began)
         # The rest of the agent is loaded behind that: no part of what the next one takes.
         await box.run("true")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pocket_dock_mcp.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pocket_dock_mcp.container.pool import AsyncContainerPool as AsyncContainerPool
     from pocket_dock_mcp.sync import Container as Container
     from pocket_dock_mcp.sync import ContainerPool as ContainerPool
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "AsyncContainerPool": "pocket_dock_mcp.container.pool",

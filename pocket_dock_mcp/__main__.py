@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from pocket_dock_mcp import __version__
+from pocket_dock_mcp.version import __version__
 
 USAGE_ERROR = 2
 

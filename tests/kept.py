@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import LABELS, Deadline, eventually, is_gone, unique
@@ -20,23 +20,23 @@ class Kept:
         self.engine = engine
         self.wanted = wanted
         self.deadline = deadline
-        self._holders: list[AsyncContainer] = []
+        self._holders: list[LiveContainer] = []
 
-    async def create(self) -> AsyncContainer:
+    async def create(self) -> LiveContainer:
         """Make it, and write down its uid."""
-        container = self._held(await AsyncContainer.create(self.engine, self.wanted))
+        container = self._held(await LiveContainer.create(self.engine, self.wanted))
         self.wanted = replace(self.wanted, uid=container.uid)
         return container
 
-    async def reattach(self) -> AsyncContainer:
+    async def reattach(self) -> LiveContainer:
         """Take it up."""
-        return self._held(await AsyncContainer.reattach(self.engine, self.wanted))
+        return self._held(await LiveContainer.reattach(self.engine, self.wanted))
 
-    async def resume(self) -> AsyncContainer:
+    async def resume(self) -> LiveContainer:
         """Start it again."""
-        return self._held(await AsyncContainer.resume(self.engine, self.wanted))
+        return self._held(await LiveContainer.resume(self.engine, self.wanted))
 
-    def _held(self, container: AsyncContainer) -> AsyncContainer:
+    def _held(self, container: LiveContainer) -> LiveContainer:
         self._holders.append(container)
         return container
 
@@ -46,7 +46,7 @@ class Kept:
             await container.destroy()
         await eventually(lambda: is_gone(self.engine, self.wanted.name), self.deadline(15))
 
-    async def again(self, container: AsyncContainer) -> AsyncContainer:
+    async def again(self, container: LiveContainer) -> LiveContainer:
         """Let go of it and take it up."""
         await container.detach()
         return await self.reattach()

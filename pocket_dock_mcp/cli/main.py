@@ -10,10 +10,10 @@ import argparse
 import os
 from typing import Any, NoReturn, Protocol
 
-from pocket_dock_mcp import __version__
 from pocket_dock_mcp.cli import doctor, exits, kept
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.version import __version__
 
 PROGRAM = "pocket-dock"
 

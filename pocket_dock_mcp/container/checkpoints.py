@@ -14,7 +14,7 @@ from pocket_dock_mcp.errors import InvalidArgumentError
 
 
 class Checkpointing(HeldContainer):
-    """The part of `AsyncContainer` that copies interpreters."""
+    """The part of `LiveContainer` that copies interpreters."""
 
     async def checkpoint(self, session: str) -> str:
         """Copy a Python session as it is between two runs, and return the copy's id for `restore`.

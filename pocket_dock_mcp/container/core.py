@@ -1,4 +1,4 @@
-"""`AsyncContainer`: everything that can be done with one running container."""
+"""`LiveContainer`: everything that can be done with one running container."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CANCEL_DEADLINE = 10.0
 """Seconds for killing a run whose caller is gone, before it is left to its own time limit."""
 
 
-class AsyncContainer(Checkpointing):
+class LiveContainer(Checkpointing):
     """One running container, held by its lease: it dies when this object is closed, or this process ends.
 
     Unless it was created to be kept (`Launch.keep`): then it outlives both, and is taken up by `reattach`, or

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from pocket_dock_mcp.agent.inside import facts, wire
 from pocket_dock_mcp.container import linediff
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.inventory import Entry, Tree, hashes, walk_both
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError, SandboxFileNotFoundError
 from pocket_dock_mcp.models import FileType
@@ -106,7 +106,7 @@ class Candidates:
 
 
 async def compare(
-    old: AsyncContainer, new: AsyncContainer, root: str, *, max_paths: int, max_diff: int
+    old: LiveContainer, new: LiveContainer, root: str, *, max_paths: int, max_diff: int
 ) -> TreeDiff:
     """Compare a tree of two containers.
 
@@ -225,9 +225,7 @@ def _may_differ(old: Entry, new: Entry, uids: set[int]) -> bool:
     return not (theirs and old.mtime_ns == new.mtime_ns)
 
 
-async def _settle(
-    old: AsyncContainer, new: AsyncContainer, found: Candidates
-) -> tuple[list[_Pair], int, int]:
+async def _settle(old: LiveContainer, new: LiveContainer, found: Candidates) -> tuple[list[_Pair], int, int]:
     """Look into the suspects; return what has changed, and how many could not be read or were not."""
     paths = sorted(pair.path for pair in found.suspects)
     if not paths:
@@ -266,7 +264,7 @@ def _rank(pair: _Pair) -> tuple[int, bytes]:
 class _Texts:
     """The diffs of text files, until there is no more room."""
 
-    def __init__(self, old: AsyncContainer, new: AsyncContainer, room: int) -> None:
+    def __init__(self, old: LiveContainer, new: LiveContainer, room: int) -> None:
         self._old = old
         self._new = new
         self._room = room
@@ -331,7 +329,7 @@ def _notes(pair: _Pair) -> Iterable[str]:
         yield f"was to {old.target}"
 
 
-async def _content(container: AsyncContainer, path: str, entry: Entry | None) -> bytes:
+async def _content(container: LiveContainer, path: str, entry: Entry | None) -> bytes:
     if entry is None or entry.type != "file":
         return b""
     return (await container.read_file(path, max_bytes=MAX_TEXT_BYTES)).data

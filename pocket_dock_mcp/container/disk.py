@@ -57,7 +57,7 @@ class Wanted(Protocol):
 
 
 class Disk:
-    """What `AsyncContainer.disk` is."""
+    """What `LiveContainer.disk` is."""
 
     def __init__(self, engine: Engine, running: Running, wanted: Wanted) -> None:
         self._engine = engine

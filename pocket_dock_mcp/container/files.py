@@ -24,7 +24,7 @@ MAX_LISTED = 10_000
 
 
 class Files:
-    """What `AsyncContainer` does with files; its methods say what these do."""
+    """What `LiveContainer` does with files; its methods say what these do."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

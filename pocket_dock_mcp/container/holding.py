@@ -24,7 +24,7 @@ from pocket_dock_mcp.errors import AgentError
 
 
 class HeldContainer:
-    """A container and the hold on it; what can be done with it is `AsyncContainer`."""
+    """A container and the hold on it; what can be done with it is `LiveContainer`."""
 
     def __init__(
         self, engine: Engine, wanted: Launch, running: Running, store: OutputStore | None = None
@@ -74,7 +74,7 @@ class HeldContainer:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<AsyncContainer {self._wanted.name} {self._wanted.image} {self._life.state}>"
+        return f"<LiveContainer {self._wanted.name} {self._wanted.image} {self._life.state}>"
 
     @property
     def _running(self) -> Running:

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from pocket_dock_mcp.container.arguments import checked_path
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import CompareError
 from pocket_dock_mcp.models import MIB, FileType
 
@@ -78,12 +78,12 @@ def _program() -> str:
     )
 
 
-async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()) -> Tree:
+async def walk(container: LiveContainer, root: str, skipped: Sequence[str] = ()) -> Tree:
     """Return all entries of a tree, or where its path leads if that is through symbolic links.
 
     Raises:
         CompareError: there are too many files, or something in the container tampered with it.
-        And what `AsyncContainer.run` raises.
+        And what `LiveContainer.run` raises.
     """
     order = {"op": "walk", "root": root, "max_entries": MAX_ENTRIES, "skipped": list(skipped)}
     tree = Tree()
@@ -108,7 +108,7 @@ async def walk(container: AsyncContainer, root: str, skipped: Sequence[str] = ()
     return tree
 
 
-async def walk_both(old: AsyncContainer, new: AsyncContainer, root: str) -> tuple[Tree, Tree]:
+async def walk_both(old: LiveContainer, new: LiveContainer, root: str) -> tuple[Tree, Tree]:
     """Return a tree as it was and as it is. Links in its path are followed if they lead to one place.
 
     Raises:
@@ -133,7 +133,7 @@ async def walk_both(old: AsyncContainer, new: AsyncContainer, root: str) -> tupl
     raise CompareError(message, hint=f"Give one of these paths instead: {', '.join(map(repr, paths))}.")
 
 
-async def hashes(container: AsyncContainer, paths: Sequence[str]) -> dict[str, str | None]:
+async def hashes(container: LiveContainer, paths: Sequence[str]) -> dict[str, str | None]:
     """Return hashes by path: empty for what cannot be read, None where there was no time.
 
     Raises: what `walk` raises.
@@ -149,7 +149,7 @@ async def hashes(container: AsyncContainer, paths: Sequence[str]) -> dict[str, s
     return found
 
 
-async def _lines(container: AsyncContainer, order: dict[str, Any], timeout_s: float) -> Iterator[object]:
+async def _lines(container: LiveContainer, order: dict[str, Any], timeout_s: float) -> Iterator[object]:
     result = await container.run(
         _program(),
         language="python",
@@ -228,7 +228,7 @@ def _strings(value: object) -> list[str]:
     return value
 
 
-def where(container: AsyncContainer, path: str | None) -> str:
+def where(container: LiveContainer, path: str | None) -> str:
     """Return the absolute path of a tree; all files for None. ``..`` is taken as it reads.
 
     Raises:

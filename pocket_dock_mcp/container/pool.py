@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandoned, this_process
 from pocket_dock_mcp.container.arguments import checked_environment
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch, launch
 from pocket_dock_mcp.container.stock import Ready, Stock
 from pocket_dock_mcp.engine.base import Engine
@@ -81,7 +81,7 @@ class AsyncContainerPool:
         self._kind = Launch("", "", {}, limits or Limits(), network, enforce=enforce, warm_python=warm_python)
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
-        self._claimed: set[AsyncContainer] = set()
+        self._claimed: set[LiveContainer] = set()
         self._entered = False
         self._closed = False
         self._sweeping: anyio.CancelScope | None = None
@@ -140,7 +140,7 @@ class AsyncContainerPool:
         """Wait until so many containers are ready; None for all."""
         await self._stock.wait_ready(self._size if count is None else count)
 
-    async def claim(self, *, env: Mapping[str, str] | None = None) -> AsyncContainer:
+    async def claim(self, *, env: Mapping[str, str] | None = None) -> LiveContainer:
         """Return a container of the caller's own, seen to be alive; a new one when none is ready.
 
         Args:
@@ -156,7 +156,7 @@ class AsyncContainerPool:
         container = await self._stock.take(checked)
         if container is None:
             ready = await self._make(checked)
-            container = AsyncContainer(ready.engine, ready.wanted, ready.running)
+            container = LiveContainer(ready.engine, ready.wanted, ready.running)
         if self._closed:
             await container.aclose()
             raise _not_open()

@@ -40,7 +40,7 @@ class Fate(Protocol):
 
 
 class AsyncRun:
-    """A handle to one run. Made by `AsyncContainer.start`.
+    """A handle to one run. Made by `LiveContainer.start`.
 
     It survives the call that made it: the run goes on until it ends, is killed, or its container ends. All
     methods may be called concurrently, and after the end as well.

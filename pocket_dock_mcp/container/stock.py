@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pocket_dock_mcp.agent.link import RemoteError
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch, Running, dispose
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.engine.base import Engine
@@ -109,7 +109,7 @@ class Stock:
         self._target = count
         self._notify()
 
-    async def take(self, env: Mapping[str, str], store: OutputStore | None = None) -> AsyncContainer | None:
+    async def take(self, env: Mapping[str, str], store: OutputStore | None = None) -> LiveContainer | None:
         """Return a container that is alive, with this in its programs' environment; None if there is none.
 
         It is the caller's from now on and never comes back.
@@ -130,7 +130,7 @@ class Stock:
                 self._discard(ready)
                 raise
             else:
-                return AsyncContainer(ready.engine, replace(ready.wanted, env=env), ready.running, store)
+                return LiveContainer(ready.engine, replace(ready.wanted, env=env), ready.running, store)
         return None
 
     async def wait_ready(self, count: int) -> None:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pocket_dock_mcp import __version__
 from pocket_dock_mcp.doctor.findings import Finding, some
 from pocket_dock_mcp.doctor.remedies import FIX
 from pocket_dock_mcp.engine.endpoint import Plan, candidates
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.settings import PREFIX, Settings
+from pocket_dock_mcp.version import __version__
 
 OLDEST_PYTHON = (3, 10)
 OLDEST_SDK = (2, 2)

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.beside import beside
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.doctor.findings import Finding
 from pocket_dock_mcp.doctor.verdicts import Judge, Reply, disk
@@ -55,7 +55,7 @@ async def tried(engine: Engine, image: str, settings: Settings, judge: Judge, te
             enforce="best-effort",
             warm_python=False,
         )
-        container = await AsyncContainer.create(engine, wanted)
+        container = await LiveContainer.create(engine, wanted)
         try:
             info = await container.info()
             found = [judge.read_back(info.unenforced)]
@@ -89,7 +89,7 @@ def _recorded(settings: Settings, engine: Engine) -> Iterator[tuple[Journal, Int
 
 
 async def _probe(
-    engine: Engine, container_id: str, container: AsyncContainer, judge: Judge, tell: Tell
+    engine: Engine, container_id: str, container: LiveContainer, judge: Judge, tell: Tell
 ) -> list[Finding]:
     found: list[Finding] = []
     tell("trying isolation and seccomp")
@@ -116,7 +116,7 @@ def program() -> str:
     return resources.files("pocket_dock_mcp.doctor").joinpath("probe.py").read_text(encoding="utf-8")
 
 
-async def _run(container: AsyncContainer, **asked: Any) -> Reply | None:
+async def _run(container: LiveContainer, **asked: Any) -> Reply | None:
     """Run a probe as a sandbox's user; None if it does not answer as it should."""
     result = await container.run(
         program(), language="python", stdin=f"{json.dumps(asked)}\n", cwd="/", timeout_s=PROBE_S

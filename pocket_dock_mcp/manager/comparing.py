@@ -9,7 +9,7 @@ from typing import TypedDict
 import anyio
 from typing_extensions import Unpack
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.diffing import TreeDiff, compare
 from pocket_dock_mcp.container.inventory import where
 from pocket_dock_mcp.container.launch import Launch
@@ -65,7 +65,7 @@ class Comparer:
                 )
 
     @asynccontextmanager
-    async def _earlier(self, now: ContainerInfo, principal: str, since: str) -> AsyncIterator[AsyncContainer]:
+    async def _earlier(self, now: ContainerInfo, principal: str, since: str) -> AsyncIterator[LiveContainer]:
         """Hold a container with the files of another time, as nobody's sandbox."""
         image, uid = now.image, now.uid
         if since != START:
@@ -74,7 +74,7 @@ class Comparer:
         made = await self._maker.make(
             Launch("", image, {}, uid=uid, enforce="best-effort", warm_python=False)
         )
-        earlier = AsyncContainer(made.engine, made.wanted, made.running)
+        earlier = LiveContainer(made.engine, made.wanted, made.running)
         try:
             yield earlier
         finally:

@@ -123,7 +123,7 @@ class Manager:
         Raises:
             InvalidArgumentError: a count that makes no sense.
             QuotaError: there would be more than allowed.
-            And what `open`, `AsyncContainer.commit` and `create` raise.
+            And what `open`, `LiveContainer.commit` and `create` raise.
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
@@ -267,7 +267,7 @@ class Manager:
 
         Raises:
             QuotaError: the principal has as many as allowed.
-            And what `open` and `AsyncContainer.commit` raise.
+            And what `open` and `LiveContainer.commit` raise.
         """
         sandbox = await self.open(owner, sandbox_id)
         made = await self._keeper.keep(sandbox, owner.principal, name)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import anyio
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import COMPILED, Launch, dispose
 from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.container.store import OutputStore
@@ -44,12 +44,12 @@ class Forker:
         self._keeper = keeper
 
     async def fork(
-        self, source: AsyncContainer, wanted: Launch, count: int, store: Callable[[], OutputStore]
-    ) -> list[AsyncContainer]:
+        self, source: LiveContainer, wanted: Launch, count: int, store: Callable[[], OutputStore]
+    ) -> list[LiveContainer]:
         """Return containers that have the files of `source`, and nothing else in common with it.
 
         Raises:
-            And leaves nothing behind: what `require_room`, `AsyncContainer.commit` and `launch` raise.
+            And leaves nothing behind: what `require_room`, `LiveContainer.commit` and `launch` raise.
         """
         access = await self._access.ready()
         await self._keeper.require_room(access.engine, source)
@@ -63,9 +63,9 @@ class Forker:
             with anyio.CancelScope(shield=True):
                 await self._keeper.remove_deleted(access.journal)
             raise
-        return [AsyncContainer(one.engine, one.wanted, one.running, store()) for one in made]
+        return [LiveContainer(one.engine, one.wanted, one.running, store()) for one in made]
 
-    async def _commit(self, access: Access, source: AsyncContainer) -> tuple[str, str]:
+    async def _commit(self, access: Access, source: LiveContainer) -> tuple[str, str]:
         intent = access.journal.intend("image", f"localhost/pocket-dock/fork:{secrets.token_hex(16)}")
         try:
             image = await source.commit(intent.name, labels={NONCE_LABEL: intent.nonce})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     EngineConflictError,
@@ -104,12 +104,12 @@ class SnapshotKeeper:
         journal.settled(intent.name)
         return made
 
-    async def require_room(self, engine: Engine, container: AsyncContainer) -> None:
+    async def require_room(self, engine: Engine, container: LiveContainer) -> None:
         """See that an image of its files would not be too large, and would leave the engine's disk room.
 
         Raises:
             QuotaError, EngineDiskError: it would.
-            And what `AsyncContainer.info` raises.
+            And what `LiveContainer.info` raises.
         """
         # First of all: who is lost says so.
         info = await container.info()

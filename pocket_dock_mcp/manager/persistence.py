@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import NobodyListensError, find_kept, runs_on
@@ -50,7 +50,7 @@ class Reached:
     """A kept sandbox that this process holds now."""
 
     claim: Claim
-    container: AsyncContainer
+    container: LiveContainer
 
 
 class SandboxKeeper:
@@ -214,13 +214,13 @@ class SandboxKeeper:
         _require_not_paused(engine, state)
         if state.status == "running" and runs_on(state):
             try:
-                return Reached(claim, await AsyncContainer.reattach(engine, launch, store))
+                return Reached(claim, await LiveContainer.reattach(engine, launch, store))
             except NobodyListensError as error:
                 logger.warning("%s was restarted from outside, and is started again: %s", launch.name, error)
         if state.status == "running":
             # Nobody can join it: it has no agent, or one that does not know whom it serves.
             await engine.stop(state.id)
-        return Reached(claim, await AsyncContainer.resume(engine, launch, store))
+        return Reached(claim, await LiveContainer.resume(engine, launch, store))
 
     def _launch(self, kept: Kept) -> Launch:
         launch = launch_of(kept.request, self._settings, kept.image_id, kept.uid)

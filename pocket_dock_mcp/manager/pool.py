@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pocket_dock_mcp import telemetry
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.stock import Ready, Stock
 from pocket_dock_mcp.container.store import OutputStore
@@ -81,7 +81,7 @@ class WarmPool:
         """How many containers are ready now."""
         return sum(stock.ready for stock in self._stocks.values())
 
-    async def make(self, wanted: Launch, store: OutputStore) -> AsyncContainer:
+    async def make(self, wanted: Launch, store: OutputStore) -> LiveContainer:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
         if not self._budget_bytes or wanted.uid is not None or wanted.keep:
             # A uid that is given is a snapshot's, and a kept container has its owner's name: for nobody else.
@@ -116,9 +116,9 @@ class WarmPool:
             for stock in self._stocks.values():
                 group.start_soon(stock.aclose)
 
-    async def _new(self, wanted: Launch, store: OutputStore) -> AsyncContainer:
+    async def _new(self, wanted: Launch, store: OutputStore) -> LiveContainer:
         made = await self._maker.make(wanted)
-        return AsyncContainer(made.engine, made.wanted, made.running, store)
+        return LiveContainer(made.engine, made.wanted, made.running, store)
 
     def _plan(self, group: TaskGroup) -> None:
         wanted = self._demand.wanted()

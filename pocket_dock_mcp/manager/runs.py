@@ -11,7 +11,7 @@ import anyio
 from typing_extensions import Unpack
 
 from pocket_dock_mcp.container.checkpoints import prepare
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
@@ -88,7 +88,7 @@ class _Slot:
 class RunBook:
     """All runs of a sandbox that can still be asked for. The oldest that have ended are forgotten first."""
 
-    def __init__(self, container: AsyncContainer) -> None:
+    def __init__(self, container: LiveContainer) -> None:
         self._container = container
         self._runs: collections.OrderedDict[str, SandboxRun] = collections.OrderedDict()
         self._keys: dict[str, _Slot] = {}
@@ -128,7 +128,7 @@ class RunBook:
         Whoever comes with a key that is just being used waits for that run to be started. A key is used up
         by its first run, whatever becomes of it; unless nothing of it ever ran.
 
-        Raises: what `AsyncContainer.start` raises; and `InvalidArgumentError` for an unfit key, or one whose
+        Raises: what `LiveContainer.start` raises; and `InvalidArgumentError` for an unfit key, or one whose
             run has been forgotten.
         """
         if key is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.audit import AuditLog
@@ -63,7 +63,7 @@ class Sandbox:
     """A live sandbox. Its methods are its container's; see `use`."""
 
     def __init__(
-        self, sandbox_id: str, owner: Owner, request: SandboxRequest, container: AsyncContainer
+        self, sandbox_id: str, owner: Owner, request: SandboxRequest, container: LiveContainer
     ) -> None:
         self.id = sandbox_id
         self.owner = owner
@@ -94,7 +94,7 @@ class Sandbox:
         return self._users > 0
 
     @contextmanager
-    def use(self) -> Iterator[AsyncContainer]:
+    def use(self) -> Iterator[LiveContainer]:
         """Hold the sandbox for a call: while it is held it does not count as idle."""
         self._users += 1
         try:

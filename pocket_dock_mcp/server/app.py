@@ -15,7 +15,6 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
-from pocket_dock_mcp import __version__
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner
@@ -25,6 +24,7 @@ from pocket_dock_mcp.server.owners import connection_lifespan
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
 from pocket_dock_mcp.settings import Settings
+from pocket_dock_mcp.version import __version__
 
 INSTRUCTIONS = (
     "Sandboxes to run code and shell commands in, on this machine. Call create_sandbox once, then run_code, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import FileError, SandboxError
 from pocket_dock_mcp.models import FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.server.image_files import MAX_BYTES, can_be_shown, format_of
@@ -16,7 +16,7 @@ MAX_FILES = 8
 """Image files of one run that are looked at; the others are named among the changed files."""
 
 
-async def with_saved_images(container: AsyncContainer, result: RunResult) -> RunResult:
+async def with_saved_images(container: LiveContainer, result: RunResult) -> RunResult:
     """Return the result with the images that the run has saved, and without what only looks like one.
 
     A figure that the program rendered itself was most likely what it saved, and is not shown twice.
@@ -38,7 +38,7 @@ def _image_paths(changes: FilesChanged | None) -> list[str]:
     return [path for path, size in changed if size and path.lower().endswith(SUFFIXES)]
 
 
-async def _image(container: AsyncContainer, path: str) -> RunImage | None:
+async def _image(container: LiveContainer, path: str) -> RunImage | None:
     """Return an image file as it is, or a smaller copy of it; None if it cannot be shown."""
     name = posixpath.basename(path)
     try:

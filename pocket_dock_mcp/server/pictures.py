@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxError
 from pocket_dock_mcp.models import RunResult
 from pocket_dock_mcp.server.image_files import MAX_BYTES, MAX_SIDE, Format, can_be_shown, format_of
@@ -25,7 +25,7 @@ class Picture:
     data: bytes
 
 
-async def scaled(container: AsyncContainer, path: str) -> Picture | str:
+async def scaled(container: LiveContainer, path: str) -> Picture | str:
     """Return a smaller copy of an image, which Pillow in the sandbox makes; or why there is none."""
     order = {"home": container.home, "path": path, "max_side": MAX_SIDE, "max_bytes": MAX_BYTES}
     try:

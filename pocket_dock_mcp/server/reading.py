@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 from typing import Literal
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.lines import read_lines
 from pocket_dock_mcp.errors import FileNotTextError, InvalidArgumentError
 from pocket_dock_mcp.models import FileContent, FileLines
@@ -81,7 +81,7 @@ def decode_content(content: str, encoding: str) -> bytes:
         raise InvalidArgumentError(f"content is not valid {encoding}: {error}.") from None
 
 
-async def read(container: AsyncContainer, asked: Asked) -> FileLines | Part | Image:
+async def read(container: LiveContainer, asked: Asked) -> FileLines | Part | Image:
     """Read what is wanted, and no more than finding it takes.
 
     Raises:
@@ -109,7 +109,7 @@ async def read(container: AsyncContainer, asked: Asked) -> FileLines | Part | Im
     )
 
 
-async def _part(container: AsyncContainer, asked: Asked, first: FileContent, *, is_text: bool) -> Part:
+async def _part(container: LiveContainer, asked: Asked, first: FileContent, *, is_text: bool) -> Part:
     start = asked.start_byte or 0
     if start < 0:
         start = max(first.size + start, 0)
@@ -121,7 +121,7 @@ async def _part(container: AsyncContainer, asked: Asked, first: FileContent, *, 
     return Part(without_cut_end(data) if is_text else data, first.size, start, is_text)
 
 
-async def _image(container: AsyncContainer, path: str, first: FileContent, found: Format) -> Image:
+async def _image(container: LiveContainer, path: str, first: FileContent, found: Format) -> Image:
     data = first.data
     if not first.complete and first.size <= MAX_BYTES:
         data = (await container.read_file(path, max_bytes=MAX_BYTES)).data

@@ -7,7 +7,7 @@ from types import TracebackType
 from anyio.from_thread import BlockingPortal
 from typing_extensions import Unpack
 
-from pocket_dock_mcp.container.core import DEFAULT_OUTPUT_BYTES, AsyncContainer
+from pocket_dock_mcp.container.core import DEFAULT_OUTPUT_BYTES, LiveContainer
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED
 from pocket_dock_mcp.container.options import RunOptions
 from pocket_dock_mcp.errors import SandboxClosedError
@@ -16,12 +16,12 @@ from pocket_dock_mcp.sync.portal import call
 
 
 class Container:
-    """One running container, as `AsyncContainer`, with methods that block. Any thread may call them.
+    """One running container, as `LiveContainer`, with methods that block. Any thread may call them.
 
     Made by `ContainerPool.claim`. Use it as a context manager: leaving it ends the container.
     """
 
-    def __init__(self, portal: BlockingPortal, container: AsyncContainer) -> None:
+    def __init__(self, portal: BlockingPortal, container: LiveContainer) -> None:
         self._portal = portal
         self._container = container
 
@@ -34,7 +34,7 @@ class Container:
         self.close()
 
     def __repr__(self) -> str:
-        return repr(self._container).replace("AsyncContainer", "Container", 1)
+        return repr(self._container).replace("LiveContainer", "Container", 1)
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Container:
     def run(
         self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
     ) -> RunResult:
-        """Run a shell command or source to its end and return what came of it; see `AsyncContainer.run`.
+        """Run a shell command or source to its end and return what came of it; see `LiveContainer.run`.
 
         Ctrl-C kills the run, and the container goes on.
         """
@@ -58,19 +58,19 @@ class Container:
     def write_file(
         self, path: str, content: str | bytes, *, mode: int | None = None, append: bool = False
     ) -> FileWritten:
-        """Create or replace a file at once, or add to its end; see `AsyncContainer.write_file`."""
+        """Create or replace a file at once, or add to its end; see `LiveContainer.write_file`."""
         return call(self._portal, self._container.write_file, path, content, mode=mode, append=append)
 
     def read_file(self, path: str, *, offset: int = 0, max_bytes: int = MAX_FILE_BYTES) -> FileContent:
-        """Read a regular file or a piece of it; see `AsyncContainer.read_file`."""
+        """Read a regular file or a piece of it; see `LiveContainer.read_file`."""
         return call(self._portal, self._container.read_file, path, offset=offset, max_bytes=max_bytes)
 
     def list_files(self, path: str = ".", *, limit: int = MAX_LISTED) -> tuple[list[FileEntry], bool]:
-        """Return a directory's entries, and whether there are more; see `AsyncContainer.list_files`."""
+        """Return a directory's entries, and whether there are more; see `LiveContainer.list_files`."""
         return call(self._portal, self._container.list_files, path, limit=limit)
 
     def info(self) -> ContainerInfo:
-        """Return what it is and what it uses now; see `AsyncContainer.info`."""
+        """Return what it is and what it uses now; see `LiveContainer.info`."""
         return call(self._portal, self._container.info)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import STDERR
 from pocket_dock_mcp.errors import (
@@ -239,7 +239,7 @@ async def test_a_dropped_limit_shows_in_the_facts(fake: FakeEngine) -> None:
     fake.agent.facts["pids_limit"] = None
 
     with pytest.raises(LimitsNotEnforcedError, match="pids"):
-        await AsyncContainer.create(fake, Launch(name="limits", image=IMAGE, labels=LABELS))
+        await LiveContainer.create(fake, Launch(name="limits", image=IMAGE, labels=LABELS))
 
     assert await _has_none(fake)
 
@@ -353,7 +353,7 @@ async def test_a_snapshot_is_a_copy(fake: FakeEngine, agent: Agent) -> None:
 
 async def test_the_fake_serves_what_is_built_on_the_port(fake: FakeEngine) -> None:
     """A container of the core: run, files, and what becomes of it when it is lost."""
-    container = await AsyncContainer.create(fake, Launch(name="core", image=IMAGE, labels=LABELS))
+    container = await LiveContainer.create(fake, Launch(name="core", image=IMAGE, labels=LABELS))
     result = await container.run("echo hello")
     assert (result.status, result.stdout) == ("ok", "hello\n")
     timed_out = await container.run("sleep 600", timeout_s=0.05)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.memory import MAX_META
 from pocket_dock_mcp.engine.base import STDOUT, Engine
@@ -265,7 +265,7 @@ async def test_one_with_other_labels_is_not_ours(kept: Kept) -> None:
 
 async def test_one_that_is_not_kept_cannot_be_let_go_of(engine: Engine, image: str) -> None:
     """It dies with its lease, as ever."""
-    async with await AsyncContainer.create(engine, Launch(unique("leased"), image, LABELS)) as container:
+    async with await LiveContainer.create(engine, Launch(unique("leased"), image, LABELS)) as container:
         for refused in (container.detach, container.stop):
             with pytest.raises(SandboxStateError):
                 await refused()
@@ -293,7 +293,7 @@ async def test_what_runs_when_it_is_closed_was_killed(
 
 async def test_it_is_removed_in_whatever_state_it_is(kept: Kept) -> None:
     """Detached, stopped, or in use."""
-    for let_go in (AsyncContainer.detach, AsyncContainer.stop, None):
+    for let_go in (LiveContainer.detach, LiveContainer.stop, None):
         container = await kept.create()
         if let_go is not None:
             await let_go(container)
@@ -357,7 +357,7 @@ async def test_a_fresh_one_takes_its_place(
 
 async def test_one_that_is_not_kept_is_rebooted_too(engine: Engine, image: str) -> None:
     """By killing all that runs in it: its first program is its lease."""
-    async with await AsyncContainer.create(engine, Launch(unique("leased"), image, LABELS)) as container:
+    async with await LiveContainer.create(engine, Launch(unique("leased"), image, LABELS)) as container:
         await container.write_file("kept.txt", "kept")
         run = await container.start(behaviours.EARLY_THEN_HANG)
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -34,16 +34,16 @@ HANG = "import time; time.sleep(4244)"
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
+async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
     limits = Limits(memory_bytes=256 * MIB)
-    async with await AsyncContainer.create(engine, Launch(unique("copies"), image, LABELS, limits)) as made:
+    async with await LiveContainer.create(engine, Launch(unique("copies"), image, LABELS, limits)) as made:
         yield made
 
 
 class Session:
     """A Python session of its own for a test."""
 
-    def __init__(self, container: AsyncContainer) -> None:
+    def __init__(self, container: LiveContainer) -> None:
         self.container = container
         self.name = unique("c").replace("/", "-")[-40:]
 
@@ -67,14 +67,14 @@ class Session:
         return await marked(self.container, str(await self.says("import os; os.getgroups()[0]")))
 
 
-async def marked(container: AsyncContainer, marker: str) -> int:
+async def marked(container: LiveContainer, marker: str) -> int:
     """Return how many processes are alive that carry a marker."""
     look = f"grep -lE '^Groups:.*{marker}' /proc/[0-9]*/status | xargs -r grep -hE 'State:.[^ZX]' | wc -l"
     return int((await container.run(look)).stdout)
 
 
 @pytest.fixture
-async def session(container: AsyncContainer) -> AsyncIterator[Session]:
+async def session(container: LiveContainer) -> AsyncIterator[Session]:
     made = Session(container)
     yield made
     await container.end_session(made.name)
@@ -100,7 +100,7 @@ async def test_everything_in_memory_is_as_it_was(session: Session) -> None:
 
 async def test_an_interpreter_that_was_started_anew_can_be_copied_too(engine: Engine, image: str) -> None:
     wanted = Launch(unique("cold"), image, LABELS, Limits(memory_bytes=128 * MIB), warm_python=False)
-    async with await AsyncContainer.create(engine, wanted) as cold:
+    async with await LiveContainer.create(engine, wanted) as cold:
         session = Session(cold)
         copy = await _with(session, "x = 'old'")
         for _ in range(2):
@@ -334,7 +334,7 @@ async def test_their_number_is_limited_and_they_are_listed_and_dropped(session: 
     assert await session.checkpoint() not in copies
 
 
-async def test_their_number_in_a_sandbox_is_limited(container: AsyncContainer) -> None:
+async def test_their_number_in_a_sandbox_is_limited(container: LiveContainer) -> None:
     sessions = [Session(container) for _ in range(IN_SANDBOX // OF_SESSION + 1)]
     for one in sessions:
         await one.run("1")
@@ -555,7 +555,7 @@ async def test_a_session_that_kills_all_loses_its_copies(session: Session) -> No
 
 async def test_when_no_process_can_be_started_nothing_is_lost(engine: Engine, image: str) -> None:
     limits = Limits(memory_bytes=128 * MIB, pids=24)
-    async with await AsyncContainer.create(engine, Launch(unique("few"), image, LABELS, limits)) as few:
+    async with await LiveContainer.create(engine, Launch(unique("few"), image, LABELS, limits)) as few:
         session = Session(few)
         copy = await _with(session, "x = 'old'")
         fill = "try:\n    while os.fork(): pass\n    time.sleep(4244)\nexcept OSError: pass"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -32,19 +32,19 @@ FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pas
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
-    async with await AsyncContainer.create(engine, Launch(unique("container"), image, LABELS)) as made:
+async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
+    async with await LiveContainer.create(engine, Launch(unique("container"), image, LABELS)) as made:
         yield made
 
 
-async def test_a_shell_command_returns_its_output_and_exit_code(container: AsyncContainer) -> None:
+async def test_a_shell_command_returns_its_output_and_exit_code(container: LiveContainer) -> None:
     result = await container.run("echo out; echo err >&2; exit 3")
 
     assert (result.status, result.exit_code) == ("nonzero", 3)
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 
-async def test_python_runs_as_a_fresh_main_module(container: AsyncContainer) -> None:
+async def test_python_runs_as_a_fresh_main_module(container: LiveContainer) -> None:
     await container.run("leak = 1", language="python")
 
     result = await container.run("print(__name__, 'leak' in globals(), sum(range(5)))", language="python")
@@ -66,14 +66,14 @@ async def test_python_runs_as_a_fresh_main_module(container: AsyncContainer) -> 
     ],
 )
 async def test_python_ends_as_an_interpreter_ends(
-    container: AsyncContainer, code: str, status: str, exit_code: int | None
+    container: LiveContainer, code: str, status: str, exit_code: int | None
 ) -> None:
     result = await container.run(code, language="python")
 
     assert (result.status, result.exit_code) == (status, exit_code)
 
 
-async def test_a_traceback_has_the_users_frames_and_lines_only(container: AsyncContainer) -> None:
+async def test_a_traceback_has_the_users_frames_and_lines_only(container: LiveContainer) -> None:
     result = await container.run("def f():\n    1 / 0\nf()", language="python")
 
     assert result.stderr.startswith(
@@ -82,7 +82,7 @@ async def test_a_traceback_has_the_users_frames_and_lines_only(container: AsyncC
     assert "agent" not in result.stderr
 
 
-async def test_code_of_a_mebibyte_runs_and_more_is_refused(container: AsyncContainer) -> None:
+async def test_code_of_a_mebibyte_runs_and_more_is_refused(container: LiveContainer) -> None:
     code = f"print(len('{'x' * (MIB - 20)}'))"
 
     assert (await container.run(code, language="python")).ok
@@ -90,7 +90,7 @@ async def test_code_of_a_mebibyte_runs_and_more_is_refused(container: AsyncConta
         await container.run(code + "#" * 1000, language="python")
 
 
-async def test_environment_directory_and_input_reach_the_program(container: AsyncContainer) -> None:
+async def test_environment_directory_and_input_reach_the_program(container: LiveContainer) -> None:
     result = await container.run(
         'echo "$A"; pwd; cat', cwd="/tmp", env={"A": "b c\nd"}, stdin="in\0put" * 100_000
     )
@@ -98,11 +98,11 @@ async def test_environment_directory_and_input_reach_the_program(container: Asyn
     assert result.stdout == "b c\nd\n/tmp\n" + "in\0put" * 100_000
 
 
-async def test_a_program_that_does_not_read_its_input_is_no_trouble(container: AsyncContainer) -> None:
+async def test_a_program_that_does_not_read_its_input_is_no_trouble(container: LiveContainer) -> None:
     assert (await container.run("true", stdin=b"x" * 20_000_000)).ok
 
 
-async def test_a_cancelled_upload_harms_nobody_else(container: AsyncContainer) -> None:
+async def test_a_cancelled_upload_harms_nobody_else(container: LiveContainer) -> None:
     for _ in range(5):
         with anyio.move_on_after(0.02):
             await container.run("sleep 5", stdin=b"x" * 30_000_000)
@@ -113,7 +113,7 @@ async def test_a_cancelled_upload_harms_nobody_else(container: AsyncContainer) -
     assert "never" not in [entry.name for entry in (await container.list_files())[0]]
 
 
-async def test_a_time_limit_kills_everything_and_keeps_output_and_files(container: AsyncContainer) -> None:
+async def test_a_time_limit_kills_everything_and_keeps_output_and_files(container: LiveContainer) -> None:
     await container.write_file("kept.txt", "kept")
     command = (
         "trap '' TERM INT HUP; echo early; (setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" &); "
@@ -132,7 +132,7 @@ async def test_a_time_limit_kills_everything_and_keeps_output_and_files(containe
     assert (await container.run("echo usable")).stdout == "usable\n"
 
 
-async def test_a_fork_bomb_is_cleared_and_the_sandbox_lives(container: AsyncContainer) -> None:
+async def test_a_fork_bomb_is_cleared_and_the_sandbox_lives(container: LiveContainer) -> None:
     result = await container.run(FORK_BOMB, language="python", timeout_s=1)
 
     assert result.status == "timeout"
@@ -140,7 +140,7 @@ async def test_a_fork_bomb_is_cleared_and_the_sandbox_lives(container: AsyncCont
     assert (await container.run("echo usable")).ok
 
 
-async def test_killing_one_run_leaves_the_other(container: AsyncContainer) -> None:
+async def test_killing_one_run_leaves_the_other(container: LiveContainer) -> None:
     results = {}
 
     async def survivor() -> None:
@@ -159,7 +159,7 @@ async def test_killing_one_run_leaves_the_other(container: AsyncContainer) -> No
     assert results["survivor"].stdout == "survived\n"
 
 
-async def test_a_background_child_does_not_outlive_its_run(container: AsyncContainer) -> None:
+async def test_a_background_child_does_not_outlive_its_run(container: LiveContainer) -> None:
     result = await container.run("sleep 1000 & echo hi", timeout_s=20)
 
     assert (result.status, result.stdout) == ("ok", "hi\n")
@@ -167,7 +167,7 @@ async def test_a_background_child_does_not_outlive_its_run(container: AsyncConta
 
 
 async def test_out_of_memory_is_told_with_the_limit_and_leaves_the_sandbox_usable(
-    container: AsyncContainer,
+    container: LiveContainer,
 ) -> None:
     result = await container.run("x = bytearray(2 << 30)", language="python")
 
@@ -177,7 +177,7 @@ async def test_out_of_memory_is_told_with_the_limit_and_leaves_the_sandbox_usabl
 
 
 @pytest.mark.slow
-async def test_two_gigabytes_of_output_are_counted_and_not_kept(container: AsyncContainer) -> None:
+async def test_two_gigabytes_of_output_are_counted_and_not_kept(container: LiveContainer) -> None:
     # The first flood grows the buffers that every later one uses.
     await container.run("head -c 50000000 /dev/zero")
     before = _peak_rss()
@@ -197,14 +197,14 @@ def _peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def test_a_cancelled_run_is_killed(container: AsyncContainer) -> None:
+async def test_a_cancelled_run_is_killed(container: LiveContainer) -> None:
     with anyio.move_on_after(0.3):
         await container.run("trap '' TERM; sleep 1000 & sleep 1000", timeout_s=None)
 
     assert (await container.info()).processes == 0
 
 
-async def test_runs_go_on_side_by_side(container: AsyncContainer) -> None:
+async def test_runs_go_on_side_by_side(container: LiveContainer) -> None:
     outputs: list[str] = []
 
     async def one(number: int) -> None:
@@ -242,13 +242,13 @@ async def test_runs_go_on_side_by_side(container: AsyncContainer) -> None:
     ],
 )
 async def test_an_argument_that_can_never_work_is_refused_at_once(
-    container: AsyncContainer, arguments: dict[str, object]
+    container: LiveContainer, arguments: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidArgumentError):
         await container.run(**arguments)  # type: ignore[arg-type]
 
 
-async def test_a_directory_that_is_not_there_is_told_before_anything_runs(container: AsyncContainer) -> None:
+async def test_a_directory_that_is_not_there_is_told_before_anything_runs(container: LiveContainer) -> None:
     for language, code in (("shell", "touch /tmp/ran"), ("python", "open('/tmp/ran', 'w')")):
         with pytest.raises(SandboxFileNotFoundError, match="nowhere"):
             await container.run(code, language=language, cwd="/nowhere")
@@ -272,7 +272,7 @@ async def test_a_directory_that_is_not_there_is_told_before_anything_runs(contai
     ],
 )
 async def test_what_is_no_plain_file_is_refused_and_not_waited_for(
-    container: AsyncContainer, make: str, path: str, error: type[FileError]
+    container: LiveContainer, make: str, path: str, error: type[FileError]
 ) -> None:
     await container.run(make)
 
@@ -284,7 +284,7 @@ async def test_what_is_no_plain_file_is_refused_and_not_waited_for(
 
 
 @pytest.mark.parametrize("path", ["a\0b", "", "x" * 5000, "y" * 300])
-async def test_a_path_that_can_never_be_is_refused(container: AsyncContainer, path: str) -> None:
+async def test_a_path_that_can_never_be_is_refused(container: LiveContainer, path: str) -> None:
     with pytest.raises(InvalidArgumentError):
         await container.write_file(path, "x")
 
@@ -292,7 +292,7 @@ async def test_a_path_that_can_never_be_is_refused(container: AsyncContainer, pa
 @pytest.mark.parametrize(
     "name", ["sp ace", "new\nline", "-rf", "$(id)", "qu'ote\"", "*", "ü", "a\\b", "\udcff"]
 )
-async def test_odd_names_are_names(container: AsyncContainer, name: str) -> None:
+async def test_odd_names_are_names(container: LiveContainer, name: str) -> None:
     written = await container.write_file(f"odd/{name}", name.encode("utf-8", "surrogateescape"))
     entries, _ = await container.list_files("odd")
 
@@ -301,7 +301,7 @@ async def test_odd_names_are_names(container: AsyncContainer, name: str) -> None
     assert name in [entry.name for entry in entries]
 
 
-async def test_a_large_file_goes_in_and_comes_out_unchanged(container: AsyncContainer) -> None:
+async def test_a_large_file_goes_in_and_comes_out_unchanged(container: LiveContainer) -> None:
     data = bytes(range(256)) * (40 * MIB // 256)
 
     await container.write_file("large.bin", data)
@@ -314,9 +314,7 @@ async def test_a_large_file_goes_in_and_comes_out_unchanged(container: AsyncCont
 
 async def test_a_write_is_whole_or_not_at_all(engine: Engine, image: str) -> None:
     limits = Limits(file_bytes=1 * MIB)
-    async with await AsyncContainer.create(
-        engine, Launch(unique("full"), image, LABELS, limits)
-    ) as container:
+    async with await LiveContainer.create(engine, Launch(unique("full"), image, LABELS, limits)) as container:
         await container.write_file("f", "old")
 
         with pytest.raises(FileError, match="larger than one file"):
@@ -326,7 +324,7 @@ async def test_a_write_is_whole_or_not_at_all(engine: Engine, image: str) -> Non
         assert [entry.name for entry in (await container.list_files())[0]] == ["f"]
 
 
-async def test_a_write_keeps_the_mode_of_what_it_replaces(container: AsyncContainer) -> None:
+async def test_a_write_keeps_the_mode_of_what_it_replaces(container: LiveContainer) -> None:
     await container.write_file("script", "#!/bin/sh\necho ran\n", mode=0o755)
     await container.write_file("script", "#!/bin/sh\necho again\n")
 
@@ -336,7 +334,7 @@ async def test_a_write_keeps_the_mode_of_what_it_replaces(container: AsyncContai
 async def test_a_container_that_is_removed_from_outside_is_lost_and_its_run_never_ok(
     engine: Engine, image: str
 ) -> None:
-    async with await AsyncContainer.create(engine, Launch(unique("lost"), image, LABELS)) as container:
+    async with await LiveContainer.create(engine, Launch(unique("lost"), image, LABELS)) as container:
         statuses = []
 
         async def run() -> None:
@@ -352,12 +350,12 @@ async def test_a_container_that_is_removed_from_outside_is_lost_and_its_run_neve
             await container.run("true")
 
 
-async def _has_process(container: AsyncContainer) -> bool:
+async def _has_process(container: LiveContainer) -> bool:
     return bool((await container.info()).processes)
 
 
 async def test_closing_removes_the_container_and_refuses_later_calls(engine: Engine, image: str) -> None:
-    container = await AsyncContainer.create(engine, Launch(unique("closed"), image, LABELS))
+    container = await LiveContainer.create(engine, Launch(unique("closed"), image, LABELS))
 
     await container.aclose()
     await container.aclose()
@@ -371,6 +369,6 @@ async def test_the_sandboxs_environment_is_not_in_the_containers_configuration(
     engine: Engine, image: str
 ) -> None:
     wanted = Launch(unique("secret"), image, LABELS, env={"TOKEN": "s3cret"})
-    async with await AsyncContainer.create(engine, wanted) as container:
+    async with await LiveContainer.create(engine, wanted) as container:
         assert (await container.run("echo $TOKEN")).stdout == "s3cret\n"
         assert "s3cret" not in (await container.run("cat /proc/*/cmdline; cat /proc/1/environ")).stdout

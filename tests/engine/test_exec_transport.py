@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -52,12 +52,12 @@ async def bare_image(engine: Engine, image: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, bare_image: str) -> AsyncIterator[AsyncContainer]:
-    async with await AsyncContainer.create(engine, Launch(unique("bare"), bare_image, LABELS)) as made:
+async def container(engine: Engine, bare_image: str) -> AsyncIterator[LiveContainer]:
+    async with await LiveContainer.create(engine, Launch(unique("bare"), bare_image, LABELS)) as made:
         yield made
 
 
-async def test_it_says_which_way_it_is_reached_and_holds_the_same_limits(container: AsyncContainer) -> None:
+async def test_it_says_which_way_it_is_reached_and_holds_the_same_limits(container: LiveContainer) -> None:
     info = await container.info()
 
     # Without an agent nobody looks at the disk while programs run.
@@ -65,7 +65,7 @@ async def test_it_says_which_way_it_is_reached_and_holds_the_same_limits(contain
 
 
 async def test_a_command_has_output_exit_code_directory_environment_and_input(
-    container: AsyncContainer,
+    container: LiveContainer,
 ) -> None:
     result = await container.run(
         'echo "$A"; pwd; cat; echo err >&2; exit 3', cwd="/tmp", env={"A": "b c"}, stdin="input\n"
@@ -75,7 +75,7 @@ async def test_a_command_has_output_exit_code_directory_environment_and_input(
     assert (result.stdout, result.stderr) == ("b c\n/tmp\ninput\n", "err\n")
 
 
-async def test_user_code_has_no_privilege_and_cannot_touch_pid_1(container: AsyncContainer) -> None:
+async def test_user_code_has_no_privilege_and_cannot_touch_pid_1(container: LiveContainer) -> None:
     result = await container.run("id -u; grep Cap /proc/self/status; kill -9 1; cat /proc/1/environ")
 
     assert result.stdout.startswith(f"{container.uid}\n")
@@ -84,7 +84,7 @@ async def test_user_code_has_no_privilege_and_cannot_touch_pid_1(container: Asyn
     assert "denied" in result.stderr
 
 
-async def test_a_time_limit_kills_everything(container: AsyncContainer) -> None:
+async def test_a_time_limit_kills_everything(container: LiveContainer) -> None:
     began = time.monotonic()
     result = await container.run(
         "trap '' TERM; echo early; setsid sleep 1001 & sleep 1002; sleep 1003", timeout_s=1
@@ -95,24 +95,24 @@ async def test_a_time_limit_kills_everything(container: AsyncContainer) -> None:
     assert "sleep 100" not in (await container.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout
 
 
-async def test_a_cancelled_run_is_killed(container: AsyncContainer) -> None:
+async def test_a_cancelled_run_is_killed(container: LiveContainer) -> None:
     with anyio.move_on_after(0.5):
         await container.run("sleep 2002")
 
     assert "2002" not in (await container.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout
 
 
-async def test_python_is_refused_with_the_way_out(container: AsyncContainer) -> None:
+async def test_python_is_refused_with_the_way_out(container: LiveContainer) -> None:
     with pytest.raises(InvalidArgumentError, match="run_command"):
         await container.run("print(1)", language="python")
 
 
-async def test_a_missing_directory_is_told(container: AsyncContainer) -> None:
+async def test_a_missing_directory_is_told(container: LiveContainer) -> None:
     with pytest.raises(SandboxFileNotFoundError, match="nowhere"):
         await container.run("true", cwd="/nowhere")
 
 
-async def test_files_are_written_whole_replaced_and_read_in_pieces(container: AsyncContainer) -> None:
+async def test_files_are_written_whole_replaced_and_read_in_pieces(container: LiveContainer) -> None:
     data = bytes(range(256)) * 8000
 
     first = await container.write_file("dir/sub/data.bin", data, mode=0o600)
@@ -136,7 +136,7 @@ async def test_files_are_written_whole_replaced_and_read_in_pieces(container: As
     ],
 )
 async def test_what_is_no_plain_file_is_refused(
-    container: AsyncContainer, make: str, path: str, error: type[FileError]
+    container: LiveContainer, make: str, path: str, error: type[FileError]
 ) -> None:
     await container.run(make)
 
@@ -146,7 +146,7 @@ async def test_what_is_no_plain_file_is_refused(
         await container.write_file(path, "x")
 
 
-async def test_missing_forbidden_and_undecodable_paths_are_told_apart(container: AsyncContainer) -> None:
+async def test_missing_forbidden_and_undecodable_paths_are_told_apart(container: LiveContainer) -> None:
     with pytest.raises(SandboxFileNotFoundError):
         await container.read_file("missing")
     with pytest.raises(FileDeniedError):
@@ -155,7 +155,7 @@ async def test_missing_forbidden_and_undecodable_paths_are_told_apart(container:
         await container.read_file("\udcff")
 
 
-async def test_a_directory_lists_odd_names_with_types_and_sizes(container: AsyncContainer) -> None:
+async def test_a_directory_lists_odd_names_with_types_and_sizes(container: LiveContainer) -> None:
     await container.run(
         "mkdir odd; cd odd; touch 'new\nline' ./-dash '*' .hidden; ln -s x link; mkdir d; echo hi > f"
     )
@@ -179,7 +179,7 @@ async def test_a_directory_lists_odd_names_with_types_and_sizes(container: Async
 
 
 async def test_the_lease_holds_here_too(engine: Engine, bare_image: str) -> None:
-    container = await AsyncContainer.create(engine, Launch(unique("lease"), bare_image, LABELS))
+    container = await LiveContainer.create(engine, Launch(unique("lease"), bare_image, LABELS))
 
     await container._transport.aclose()
 
@@ -202,12 +202,12 @@ async def test_an_image_without_even_a_shell_is_told_and_leaves_nothing(engine: 
     await engine.import_rootfs(pieces(), tag, labels=LABELS)
     try:
         with pytest.raises(ProgramNotFoundError):
-            await AsyncContainer.create(engine, Launch(unique("empty"), tag, LABELS))
+            await LiveContainer.create(engine, Launch(unique("empty"), tag, LABELS))
     finally:
         await remove_image(engine, tag)
 
 
-async def test_appends_and_edits_work_without_python(container: AsyncContainer) -> None:
+async def test_appends_and_edits_work_without_python(container: LiveContainer) -> None:
     made = await container.write_file("log/a", "one\n", append=True, mode=0o640)
     added = await container.write_file("log/a", "two\n", append=True)
     edited = await container.edit_file("log/a", [Edit("one", "1"), Edit("two", "2")])
@@ -226,7 +226,7 @@ async def test_appends_and_edits_work_without_python(container: AsyncContainer) 
             await container.write_file(path, "x", append=True)
 
 
-async def test_an_append_to_a_full_disk_leaves_what_was_there(container: AsyncContainer) -> None:
+async def test_an_append_to_a_full_disk_leaves_what_was_there(container: LiveContainer) -> None:
     await container.run("head -c 16700000 /dev/zero > /dev/shm/full; printf old > /dev/shm/f")
 
     for path in ("/dev/shm/f", "/dev/shm/new"):
@@ -237,7 +237,7 @@ async def test_an_append_to_a_full_disk_leaves_what_was_there(container: AsyncCo
     assert (await container.run("ls /dev/shm; rm /dev/shm/*")).stdout == "f\nfull\n"
 
 
-async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: AsyncContainer) -> None:
+async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: LiveContainer) -> None:
     await container.write_file("mine", "old")
     version = (await container.read_file("mine")).version
     await container.run("echo theirs > mine")
@@ -249,7 +249,7 @@ async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: A
     assert "pocket-dock" not in (await container.run("ls -A")).stdout
 
 
-async def test_a_search_is_refused_with_the_way_out(container: AsyncContainer) -> None:
+async def test_a_search_is_refused_with_the_way_out(container: LiveContainer) -> None:
     with pytest.raises(InvalidArgumentError, match="run_command with find or grep"):
         await container.find_files(grep="x")
 

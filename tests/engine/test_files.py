@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.lines import read_lines
 from pocket_dock_mcp.engine.base import Engine
@@ -37,15 +37,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
-    async with await AsyncContainer.create(engine, Launch(unique("files"), image, LABELS)) as made:
+async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
+    async with await LiveContainer.create(engine, Launch(unique("files"), image, LABELS)) as made:
         yield made
 
 
 # -- writing ------------------------------------------------------------------------------------------
 
 
-async def test_an_append_adds_and_a_write_replaces(container: AsyncContainer) -> None:
+async def test_an_append_adds_and_a_write_replaces(container: LiveContainer) -> None:
     made = await container.write_file("log/a", "one\n", append=True, mode=0o640)
     added = await container.write_file("log/a", b"two\n", append=True)
 
@@ -55,7 +55,7 @@ async def test_an_append_adds_and_a_write_replaces(container: AsyncContainer) ->
     assert (found.data, found.mode) == (b"one\ntwo\n", 0o640)
 
 
-async def test_appends_from_all_sides_lose_nothing(container: AsyncContainer) -> None:
+async def test_appends_from_all_sides_lose_nothing(container: LiveContainer) -> None:
     program = "for i in range(2000):\n    with open('shared', 'a') as f: f.write('program\\n')"
 
     async with anyio.create_task_group() as group:
@@ -70,7 +70,7 @@ async def test_appends_from_all_sides_lose_nothing(container: AsyncContainer) ->
 
 async def test_an_append_that_does_not_fit_leaves_what_was_there(engine: Engine, image: str) -> None:
     limits = Limits(file_bytes=1 * MIB)
-    async with await AsyncContainer.create(
+    async with await LiveContainer.create(
         engine, Launch(unique("append"), image, LABELS, limits)
     ) as container:
         await container.write_file("f", "old")
@@ -82,7 +82,7 @@ async def test_an_append_that_does_not_fit_leaves_what_was_there(engine: Engine,
         assert [entry.name for entry in (await container.list_files())[0]] == ["f"]
 
 
-async def test_an_append_to_a_full_disk_leaves_what_was_there(container: AsyncContainer) -> None:
+async def test_an_append_to_a_full_disk_leaves_what_was_there(container: LiveContainer) -> None:
     await container.run("head -c 15M /dev/zero > /dev/shm/full; printf old > /dev/shm/f")
 
     for path in ("/dev/shm/f", "/dev/shm/new"):
@@ -94,7 +94,7 @@ async def test_an_append_to_a_full_disk_leaves_what_was_there(container: AsyncCo
     await container.run("rm /dev/shm/*")
 
 
-async def test_an_append_has_a_limit(container: AsyncContainer) -> None:
+async def test_an_append_has_a_limit(container: LiveContainer) -> None:
     await container.write_file("large", os.urandom(wire.MAX_APPEND), append=True)
 
     with pytest.raises(FileTooLargeError, match="in parts"):
@@ -104,14 +104,14 @@ async def test_an_append_has_a_limit(container: AsyncContainer) -> None:
 
 
 @pytest.mark.parametrize("path", ["newdir/", "newdir/.", "newdir/..", "~/", "~", "/", "."])
-async def test_a_path_of_a_directory_is_no_file_to_write(container: AsyncContainer, path: str) -> None:
+async def test_a_path_of_a_directory_is_no_file_to_write(container: LiveContainer, path: str) -> None:
     for append in (False, True):
         with pytest.raises(FileIsDirectoryError, match="directory"):
             await container.write_file(path, "x", append=append)
     assert "newdir" not in [entry.name for entry in (await container.list_files())[0]]
 
 
-async def test_a_tilde_is_the_home_and_a_variable_is_refused(container: AsyncContainer) -> None:
+async def test_a_tilde_is_the_home_and_a_variable_is_refused(container: LiveContainer) -> None:
     written = await container.write_file("~/in/home", "x")
 
     assert written.path == "/home/sandbox/in/home"
@@ -125,7 +125,7 @@ async def test_a_tilde_is_the_home_and_a_variable_is_refused(container: AsyncCon
             await container.write_file(path, "x")
 
 
-async def test_what_is_denied_says_what_helps_there(container: AsyncContainer) -> None:
+async def test_what_is_denied_says_what_helps_there(container: LiveContainer) -> None:
     await container.run("mkdir sealed; touch sealed/f; chmod 000 sealed/f; chmod 555 sealed")
 
     with pytest.raises(FileDeniedError, match="chmod"):
@@ -139,7 +139,7 @@ async def test_what_is_denied_says_what_helps_there(container: AsyncContainer) -
 # -- edits --------------------------------------------------------------------------------------------
 
 
-async def test_edits_replace_exactly_and_keep_the_mode(container: AsyncContainer) -> None:
+async def test_edits_replace_exactly_and_keep_the_mode(container: LiveContainer) -> None:
     await container.write_file("script", "#!/bin/sh\r\necho one\r\necho two\r\n", mode=0o750)
 
     done = await container.edit_file(
@@ -153,7 +153,7 @@ async def test_edits_replace_exactly_and_keep_the_mode(container: AsyncContainer
     assert done.diff == "@@ -1,3 +1,3 @@\n #!/bin/sh\n-echo one\n-echo two\n+printf 1\n+printf two\n"
 
 
-async def test_edits_that_do_not_all_fit_change_nothing(container: AsyncContainer) -> None:
+async def test_edits_that_do_not_all_fit_change_nothing(container: LiveContainer) -> None:
     await container.write_file("poem", "roses\nviolets\nroses\n")
 
     with pytest.raises(EditNotFoundError) as caught:
@@ -165,7 +165,7 @@ async def test_edits_that_do_not_all_fit_change_nothing(container: AsyncContaine
     assert (await container.read_file("poem")).data == b"roses\nviolets\nroses\n"
 
 
-async def test_an_edit_goes_through_a_link(container: AsyncContainer) -> None:
+async def test_an_edit_goes_through_a_link(container: LiveContainer) -> None:
     await container.run("mkdir -p to && echo text > to/file && ln -s to/file link")
 
     done = await container.edit_file("link", [Edit("text", "new")])
@@ -174,7 +174,7 @@ async def test_an_edit_goes_through_a_link(container: AsyncContainer) -> None:
     assert (await container.run("readlink link; cat to/file")).stdout == "to/file\nnew\n"
 
 
-async def test_what_somebody_else_writes_meanwhile_is_not_lost(container: AsyncContainer) -> None:
+async def test_what_somebody_else_writes_meanwhile_is_not_lost(container: LiveContainer) -> None:
     program = (
         "import os, time\nend = time.time() + 3\nn = 0\n"
         "while time.time() < end:\n"
@@ -222,7 +222,7 @@ async def test_what_somebody_else_writes_meanwhile_is_not_lost(container: AsyncC
     ],
 )
 async def test_what_cannot_be_edited_is_refused(
-    container: AsyncContainer, make: str, path: str, error: type[FileError]
+    container: LiveContainer, make: str, path: str, error: type[FileError]
 ) -> None:
     await container.run(make)
 
@@ -234,7 +234,7 @@ async def test_what_cannot_be_edited_is_refused(
 
 
 @pytest.fixture(scope="module")
-async def project(container: AsyncContainer) -> str:
+async def project(container: LiveContainer) -> str:
     await container.run(
         "mkdir -p project/src/deep project/node_modules/x project/.git && cd project && "
         "echo 'import os' > src/a.py && echo 'import sys' > src/deep/b.py && echo data > data.csv && "
@@ -244,7 +244,7 @@ async def project(container: AsyncContainer) -> str:
     return "project"
 
 
-async def test_a_tree_is_listed(container: AsyncContainer, project: str) -> None:
+async def test_a_tree_is_listed(container: LiveContainer, project: str) -> None:
     found = await container.find_files(project)
 
     assert [file.path.removeprefix("project/") for file in found.files] == [
@@ -255,7 +255,7 @@ async def test_a_tree_is_listed(container: AsyncContainer, project: str) -> None
     assert (found.more, found.timed_out, found.skipped, found.lines) == (False, False, 2, ())
 
 
-async def test_files_are_found_by_name_and_lines_by_pattern(container: AsyncContainer, project: str) -> None:
+async def test_files_are_found_by_name_and_lines_by_pattern(container: LiveContainer, project: str) -> None:
     by_name = await container.find_files(project, glob="src/**/*.py")
     by_line = await container.find_files("~/project", grep="^import (os|sys)$", max_results=1)
 
@@ -269,7 +269,7 @@ async def test_files_are_found_by_name_and_lines_by_pattern(container: AsyncCont
     assert one.path == "project/data.csv"
 
 
-async def test_modules_of_the_user_do_not_get_in_the_way(container: AsyncContainer) -> None:
+async def test_modules_of_the_user_do_not_get_in_the_way(container: LiveContainer) -> None:
     for name in ("json", "re", "os", "stat", "signal", "collections"):
         await container.write_file(f"{name}.py", "raise SystemExit('not me')")
 
@@ -279,7 +279,7 @@ async def test_modules_of_the_user_do_not_get_in_the_way(container: AsyncContain
     assert [file.path for file in found.files] == ["json.py"]
 
 
-async def test_the_whole_file_system_is_searched_in_time(container: AsyncContainer) -> None:
+async def test_the_whole_file_system_is_searched_in_time(container: LiveContainer) -> None:
     began = time.monotonic()
 
     found = await container.find_files("/", grep="no such line anywhere", timeout_s=4)
@@ -288,7 +288,7 @@ async def test_the_whole_file_system_is_searched_in_time(container: AsyncContain
     assert time.monotonic() - began < 10
 
 
-async def test_a_pattern_that_backtracks_is_told(container: AsyncContainer) -> None:
+async def test_a_pattern_that_backtracks_is_told(container: LiveContainer) -> None:
     await container.write_file("evil", "a" * 200 + "!")
     began = time.monotonic()
 
@@ -315,7 +315,7 @@ async def test_a_pattern_that_backtracks_is_told(container: AsyncContainer) -> N
     ],
 )
 async def test_a_search_that_cannot_be_is_refused(
-    container: AsyncContainer, path: str, options: dict[str, str], error: type[Exception]
+    container: LiveContainer, path: str, options: dict[str, str], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await container.find_files(path, **options)  # type: ignore[arg-type]
@@ -342,7 +342,7 @@ async def test_an_answer_that_was_tampered_with_is_not_believed(
 ) -> None:
     answer = "dict(found=[], more=False, stopped=False, skipped=0, binary=0, unreadable=0)"
     forgery = f"import json, os\nanswer = {answer}\n{FORGED[name]}\n"
-    async with await AsyncContainer.create(engine, Launch(unique("forged"), image, LABELS)) as container:
+    async with await LiveContainer.create(engine, Launch(unique("forged"), image, LABELS)) as container:
         major, minor, *_ = ((await container.info()).python or "").split(".")
         site = f".local/lib/python{major}.{minor}/site-packages"
         # What the user's own site says runs in every Python of theirs, this one too.
@@ -356,7 +356,7 @@ async def test_an_answer_that_was_tampered_with_is_not_believed(
 # -- lines --------------------------------------------------------------------------------------------
 
 
-async def _lines(container: AsyncContainer, path: str, start_line: int, lines: int | None) -> FileLines:
+async def _lines(container: LiveContainer, path: str, start_line: int, lines: int | None) -> FileLines:
     async def read(offset: int, length: int) -> FileContent:
         return await container.read_file(path, offset=offset, max_bytes=length)
 
@@ -366,7 +366,7 @@ async def _lines(container: AsyncContainer, path: str, start_line: int, lines: i
 
 @pytest.mark.slow
 async def test_the_ends_of_a_file_of_two_hundred_megabytes_are_read_in_time(
-    container: AsyncContainer,
+    container: LiveContainer,
 ) -> None:
     await container.run("seq 1 24000000 > numbers", timeout_s=60)
     times = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
@@ -231,10 +231,10 @@ async def test_the_minimal_image_has_what_a_sandbox_needs(
 
 
 @pytest.fixture(scope="module")
-async def sandbox(engine: Engine) -> AsyncIterator[AsyncContainer]:
+async def sandbox(engine: Engine) -> AsyncIterator[LiveContainer]:
     """Make a sandbox of the agent profile, whose image is built if it has to be."""
     image = await ImageStore(engine).ensure("agent", print)
-    async with await AsyncContainer.create(engine, Launch(unique("agent"), image.id, LABELS)) as made:
+    async with await LiveContainer.create(engine, Launch(unique("agent"), image.id, LABELS)) as made:
         yield made
 
 
@@ -244,7 +244,7 @@ builds = pytest.mark.timeout(900)
 
 @builds
 @pytest.mark.slow
-async def test_the_agent_image_has_what_an_agents_code_wants(engine: Engine, sandbox: AsyncContainer) -> None:
+async def test_the_agent_image_has_what_an_agents_code_wants(engine: Engine, sandbox: LiveContainer) -> None:
     result = await sandbox.run(AGENT_CHECK)
 
     assert (result.status, result.stdout, result.stderr) == ("ok", "", "")
@@ -253,7 +253,7 @@ async def test_the_agent_image_has_what_an_agents_code_wants(engine: Engine, san
 
 @builds
 @pytest.mark.slow
-async def test_the_first_plot_of_a_sandbox_says_nothing(sandbox: AsyncContainer) -> None:
+async def test_the_first_plot_of_a_sandbox_says_nothing(sandbox: LiveContainer) -> None:
     """About neither a font cache nor a folder that cannot be written, to a user whom nobody knows."""
     await sandbox.write_file("plot.py", PLOT)
 
@@ -266,7 +266,7 @@ async def test_the_first_plot_of_a_sandbox_says_nothing(sandbox: AsyncContainer)
 
 @builds
 @pytest.mark.slow
-async def test_what_is_preloaded_starts_no_thread(sandbox: AsyncContainer) -> None:
+async def test_what_is_preloaded_starts_no_thread(sandbox: LiveContainer) -> None:
     """A fork would lack it, and what it has locked would stay so."""
     # The first import of matplotlib in a new home starts one, which is gone with it.
     assert (await sandbox.run("python3 -c 'import matplotlib.pyplot'")).ok

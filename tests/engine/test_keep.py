@@ -17,7 +17,7 @@ import pytest
 
 from pocket_dock_mcp.agent.bridge import bridge
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 from pocket_dock_mcp.errors import SandboxDetachedError
@@ -71,7 +71,7 @@ while True:
 HOLDER = """
 import sys, anyio, json
 from dataclasses import replace
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 
@@ -79,7 +79,7 @@ async def main():
     url, name, image, labels = json.loads(sys.argv[1])
     engine = await DockerApiEngine.connect(url)
     wanted = Launch(name, image, labels, keep=True, detached_ttl_s=600)
-    container = await AsyncContainer.create(engine, wanted)
+    container = await LiveContainer.create(engine, wanted)
     await container.run("x = 41", language="python", session="s")
     run = await container.start("i=0; while :; do i=$((i+1)); echo $i; done | head -n 150000", meta={"n": 1})
     await container.info()
@@ -105,7 +105,7 @@ async def test_another_process_finds_sessions_and_whole_output(kept: Kept, targe
 
     await container.detach()
     engine = await connect(target)  # Nothing of the first one is used again.
-    again = await AsyncContainer.reattach(engine, kept.wanted)
+    again = await LiveContainer.reattach(engine, kept.wanted)
     try:
         assert {(one.name, one.language) for one in await again.list_sessions()} == {
             ("s", "python"),
@@ -157,7 +157,7 @@ async def test_a_holder_whose_connection_broke_attaches_again(
 ) -> None:
     async with proxy(tmp_path / "engine.sock", target.url) as cable:
         engine = await DockerApiEngine.connect(cable.url)
-        container = await AsyncContainer.create(engine, kept.wanted)
+        container = await LiveContainer.create(engine, kept.wanted)
         kept.wanted = replace(kept.wanted, uid=container.uid)
         run = await container.start("echo early; sleep 1; echo late; exit 3")
         while "early" not in run.peek():
@@ -169,7 +169,7 @@ async def test_a_holder_whose_connection_broke_attaches_again(
         with pytest.raises(SandboxDetachedError):
             await container.run("true")
         await cable.connect()
-        again = await AsyncContainer.reattach(engine, kept.wanted)
+        again = await LiveContainer.reattach(engine, kept.wanted)
         result = await again.found_runs[0].wait()
         assert (result.status, result.exit_code, result.stdout) == ("nonzero", 3, "early\nlate\n")
 

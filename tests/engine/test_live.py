@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.models import MIB, Limits
@@ -23,18 +23,18 @@ HOLD = "x = bytearray(b'x' * (60 << 20)); import time; print('held', flush=True)
 
 
 @pytest.fixture
-async def box(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
+async def box(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
     wanted = Launch(name=unique("live"), image=image, labels=LABELS, limits=LIMITS)
-    async with await AsyncContainer.create(engine, wanted) as container:
+    async with await LiveContainer.create(engine, wanted) as container:
         yield container
 
 
-async def live(box: AsyncContainer) -> Readings:
+async def live(box: LiveContainer) -> Readings:
     return (await box.info()).live
 
 
 @pytest.mark.fake_too
-async def test_the_numbers_of_an_idle_sandbox_are_there_and_make_sense(box: AsyncContainer) -> None:
+async def test_the_numbers_of_an_idle_sandbox_are_there_and_make_sense(box: LiveContainer) -> None:
     now = await live(box)
 
     assert now.memory_limit_bytes == LIMITS.memory_bytes
@@ -52,7 +52,7 @@ async def test_the_numbers_of_an_idle_sandbox_are_there_and_make_sense(box: Asyn
     assert (now.processes, now.runs, now.sessions, now.interfaces) == (0, 0, 0, ())
 
 
-async def test_a_program_that_computes_is_seen_at_it(box: AsyncContainer) -> None:
+async def test_a_program_that_computes_is_seen_at_it(box: LiveContainer) -> None:
     before = await live(box)
     run = await box.start(SPIN, language="python")
 
@@ -80,7 +80,7 @@ async def test_a_program_that_computes_is_seen_at_it(box: AsyncContainer) -> Non
     await eventually(is_idle, within=20)
 
 
-async def test_memory_is_seen_and_its_peak_stays(box: AsyncContainer) -> None:
+async def test_memory_is_seen_and_its_peak_stays(box: LiveContainer) -> None:
     run = await box.start(HOLD, language="python")
     async for _stream, text in run.chunks():
         assert text == "held\n"
@@ -95,7 +95,7 @@ async def test_memory_is_seen_and_its_peak_stays(box: AsyncContainer) -> None:
     assert (after.memory_peak_bytes or 0) > 60 * MIB
 
 
-async def test_sessions_and_their_runs_are_counted(box: AsyncContainer) -> None:
+async def test_sessions_and_their_runs_are_counted(box: LiveContainer) -> None:
     await box.run("x = 1", language="python", session="one")
     await box.run("cd /tmp", language="shell", session="two")
 
@@ -106,7 +106,7 @@ async def test_sessions_and_their_runs_are_counted(box: AsyncContainer) -> None:
 
 async def test_a_network_is_seen_with_its_address_and_what_went_through(engine: Engine, image: str) -> None:
     wanted = Launch(name=unique("net"), image=image, labels=LABELS, limits=LIMITS, network="open")
-    async with await AsyncContainer.create(engine, wanted) as container:
+    async with await LiveContainer.create(engine, wanted) as container:
         [interface] = (await live(container)).interfaces
         address = await container.run("hostname -I")
 

@@ -15,7 +15,7 @@ import pytest
 
 from pocket_dock_mcp import AsyncContainerPool, ContainerPool
 from pocket_dock_mcp.container.abandoned import POOL_LABEL
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import (
     EngineUnavailableError,
@@ -79,7 +79,7 @@ async def test_a_claimed_container_works_and_another_takes_its_place(
 
 
 async def test_nobody_gets_what_another_has(engine: Engine, pool: AsyncContainerPool) -> None:
-    claimed: list[AsyncContainer] = []
+    claimed: list[LiveContainer] = []
 
     async def claim() -> None:
         claimed.append(await pool.claim())

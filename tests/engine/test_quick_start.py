@@ -6,7 +6,7 @@ import pytest
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.bundle import quick_argv, quick_input
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import COMPILED, Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import LimitsNotEnforcedError
@@ -40,7 +40,7 @@ async def test_the_second_is_given_what_the_first_has_compiled(engine: Engine, i
     facts = []
     for is_known in (False, True):
         assert (COMPILED.of(engine.info.identity, image_id) is not None) == is_known
-        async with await AsyncContainer.create(engine, wanted(image_id)) as box:
+        async with await LiveContainer.create(engine, wanted(image_id)) as box:
             facts.append((box.home, (await box.info()).limits, (await box.info()).unenforced))
             assert 1_000_000 <= box.uid < 2_000_000
             assert (await box.run("echo hi")).stdout == "hi\n"
@@ -50,14 +50,14 @@ async def test_the_second_is_given_what_the_first_has_compiled(engine: Engine, i
 @pytest.mark.fake_too
 async def test_a_name_is_not_remembered(engine: Engine, image_id: str) -> None:
     name = (await engine.image(image_id)).tags[0]
-    async with await AsyncContainer.create(engine, wanted(name)):
+    async with await LiveContainer.create(engine, wanted(name)):
         assert COMPILED.of(engine.info.identity, name) is None
 
 
 async def test_it_is_the_same_agent(engine: Engine, image_id: str) -> None:
-    async with await AsyncContainer.create(engine, wanted(image_id)):
+    async with await LiveContainer.create(engine, wanted(image_id)):
         pass
-    async with await AsyncContainer.create(engine, wanted(image_id)) as box:
+    async with await LiveContainer.create(engine, wanted(image_id)) as box:
         result = await box.run("import os\nprint(os.getuid())\n6 * 7", language="python")
         assert (result.stdout, result.value) == (f"{box.uid}\n", "42")
         for session in (None, "one"):
@@ -70,7 +70,7 @@ async def test_it_is_the_same_agent(engine: Engine, image_id: str) -> None:
 async def test_what_another_python_has_compiled_is_compiled_again(engine: Engine, image_id: str) -> None:
     COMPILED._keep((engine.info.identity, image_id), b"\0\0\0\4some" + b"\0\0\0\1x" * 2)
 
-    async with await AsyncContainer.create(engine, wanted(image_id)) as box:
+    async with await LiveContainer.create(engine, wanted(image_id)) as box:
         assert (await box.run("echo hi")).stdout == "hi\n"
 
     again = COMPILED.of(engine.info.identity, image_id)
@@ -95,9 +95,9 @@ async def test_its_life_hangs_on_its_input_from_the_first_byte_on(
 async def test_limits_that_do_not_hold_are_seen_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeEngine()
     image_id = (await fake.image(FakeEngine.IMAGE)).id
-    async with await AsyncContainer.create(fake, wanted(image_id)):
+    async with await LiveContainer.create(fake, wanted(image_id)):
         pass
     fake.agent.facts["memory_limit"] = None
     with pytest.raises(LimitsNotEnforcedError, match="memory"):
-        await AsyncContainer.create(fake, wanted(image_id))
+        await LiveContainer.create(fake, wanted(image_id))
     await fake.aclose()

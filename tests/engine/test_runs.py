@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine
@@ -24,9 +24,9 @@ HOME = "/home/sandbox"
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
+async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
     limits = Limits(memory_bytes=256 * MIB)
-    async with await AsyncContainer.create(engine, Launch(unique("runs"), image, LABELS, limits)) as made:
+    async with await LiveContainer.create(engine, Launch(unique("runs"), image, LABELS, limits)) as made:
         yield made
 
 
@@ -43,7 +43,7 @@ async def said(run: AsyncRun, text: str, within: float = 30) -> None:
 # -- handles ------------------------------------------------------------------------------------------
 
 
-async def test_a_handle_survives_the_call_that_made_it(container: AsyncContainer) -> None:
+async def test_a_handle_survives_the_call_that_made_it(container: LiveContainer) -> None:
     with anyio.CancelScope() as scope:
         run = await container.start("echo early; read -r line; echo got $line", keep_stdin=True)
         scope.cancel()
@@ -58,7 +58,7 @@ async def test_a_handle_survives_the_call_that_made_it(container: AsyncContainer
     assert not run.is_running
 
 
-async def test_whoever_waits_may_give_up_and_wait_again(container: AsyncContainer) -> None:
+async def test_whoever_waits_may_give_up_and_wait_again(container: LiveContainer) -> None:
     run = await container.start("read -r x; exit 3", keep_stdin=True)
     for _ in range(2):
         with anyio.move_on_after(0.05):
@@ -70,7 +70,7 @@ async def test_whoever_waits_may_give_up_and_wait_again(container: AsyncContaine
     assert [result.exit_code for result in results] == [3, 3]
 
 
-async def test_many_may_wait_for_one_run(container: AsyncContainer) -> None:
+async def test_many_may_wait_for_one_run(container: LiveContainer) -> None:
     run = await container.start("read -r x; exit 4", keep_stdin=True)
     codes = []
 
@@ -84,7 +84,7 @@ async def test_many_may_wait_for_one_run(container: AsyncContainer) -> None:
     assert codes == [4] * 5
 
 
-async def test_no_character_is_split_between_chunks(container: AsyncContainer) -> None:
+async def test_no_character_is_split_between_chunks(container: LiveContainer) -> None:
     run = await container.start(
         r"printf '\303'; read -r x; printf '\251t'; printf '\360' >&2", keep_stdin=True
     )
@@ -104,7 +104,7 @@ async def test_no_character_is_split_between_chunks(container: AsyncContainer) -
     assert [text for stream, text in chunks if stream == STDERR] == ["\ufffd"]
 
 
-async def test_new_output_is_peeked_at_and_read_once(container: AsyncContainer) -> None:
+async def test_new_output_is_peeked_at_and_read_once(container: LiveContainer) -> None:
     run = await container.start("echo one; read -r x; echo two; echo err >&2", keep_stdin=True)
     await said(run, "one")
     assert [run.peek(), run.peek(), run.read(), run.read()] == ["one\n", "one\n", "one\n", ""]
@@ -117,7 +117,7 @@ async def test_new_output_is_peeked_at_and_read_once(container: AsyncContainer) 
     assert "bytes left out here" in run.read(max_bytes=1000)
 
 
-async def test_streaming_gives_every_byte_in_order(container: AsyncContainer) -> None:
+async def test_streaming_gives_every_byte_in_order(container: LiveContainer) -> None:
     run = await container.start("seq 1 200000")
 
     text = "".join([text async for stream, text in run.chunks() if stream == STDOUT])
@@ -125,7 +125,7 @@ async def test_streaming_gives_every_byte_in_order(container: AsyncContainer) ->
     assert text.split() == [str(number) for number in range(1, 200_001)]
 
 
-async def test_callbacks_get_the_handle_and_can_be_removed(container: AsyncContainer) -> None:
+async def test_callbacks_get_the_handle_and_can_be_removed(container: LiveContainer) -> None:
     pieces: list[tuple[Any, int, bytes]] = []
     ended: list[Any] = []
     run = await container.start("read -r a; echo $a; read -r b; echo $b", keep_stdin=True)
@@ -141,7 +141,7 @@ async def test_callbacks_get_the_handle_and_can_be_removed(container: AsyncConta
     assert ended == [run]
 
 
-async def test_a_callback_that_fails_harms_nobody(container: AsyncContainer) -> None:
+async def test_a_callback_that_fails_harms_nobody(container: LiveContainer) -> None:
     def fail(*_args: object) -> None:
         raise ValueError("mine")
 
@@ -154,7 +154,7 @@ async def test_a_callback_that_fails_harms_nobody(container: AsyncContainer) -> 
     assert (await container.run("echo well")).stdout == "well\n"
 
 
-async def test_a_run_can_be_signalled_and_killed(container: AsyncContainer) -> None:
+async def test_a_run_can_be_signalled_and_killed(container: LiveContainer) -> None:
     run = await container.start(
         "trap 'echo usr1' USR1; echo ready; while :; do read -r x <&- || sleep 0.05; done"
     )
@@ -168,7 +168,7 @@ async def test_a_run_can_be_signalled_and_killed(container: AsyncContainer) -> N
     await run.kill()
 
 
-async def test_one_kill_leaves_the_other_runs(container: AsyncContainer) -> None:
+async def test_one_kill_leaves_the_other_runs(container: LiveContainer) -> None:
     first, second = [await container.start("read -r x; exit 5", keep_stdin=True) for _ in range(2)]
     await first.kill()
     assert (await first.wait()).status == "killed"
@@ -177,7 +177,7 @@ async def test_one_kill_leaves_the_other_runs(container: AsyncContainer) -> None
     assert (await second.wait()).exit_code == 5
 
 
-async def test_what_cannot_be_started_is_told_by_wait(container: AsyncContainer) -> None:
+async def test_what_cannot_be_started_is_told_by_wait(container: LiveContainer) -> None:
     run = await container.start("true", cwd="/nowhere")
 
     for _ in range(2):
@@ -185,14 +185,14 @@ async def test_what_cannot_be_started_is_told_by_wait(container: AsyncContainer)
             await run.wait()
 
 
-async def test_much_input_is_taken_at_the_programs_pace(container: AsyncContainer) -> None:
+async def test_much_input_is_taken_at_the_programs_pace(container: LiveContainer) -> None:
     data = b"x" * (5 * MIB)
     with anyio.fail_after(30):
         run = await container.start("read -r -t 0.2 x < /dev/null; wc -c; wc -c", stdin=data)
         assert (await run.wait()).stdout.split() == [str(len(data)), "0"]
 
 
-async def test_input_that_nobody_reads_stops_nothing(container: AsyncContainer) -> None:
+async def test_input_that_nobody_reads_stops_nothing(container: LiveContainer) -> None:
     with anyio.fail_after(20):
         result = await container.run("exit 6", stdin=b"x" * (5 * MIB))
 
@@ -202,7 +202,7 @@ async def test_input_that_nobody_reads_stops_nothing(container: AsyncContainer) 
 # -- a terminal ---------------------------------------------------------------------------------------
 
 
-async def test_a_program_can_have_a_terminal_of_a_size(container: AsyncContainer) -> None:
+async def test_a_program_can_have_a_terminal_of_a_size(container: LiveContainer) -> None:
     run = await container.start(
         "trap 'stty size' WINCH; test -t 0 -a -t 1 -a -t 2 && tty && stty size; echo ready; read x; read y",
         tty=(30, 100),
@@ -218,7 +218,7 @@ async def test_a_program_can_have_a_terminal_of_a_size(container: AsyncContainer
     assert result.status == "ok"
 
 
-async def test_ctrl_c_and_the_end_of_input_reach_what_runs_in_a_terminal(container: AsyncContainer) -> None:
+async def test_ctrl_c_and_the_end_of_input_reach_what_runs_in_a_terminal(container: LiveContainer) -> None:
     run = await container.start("echo ready; cat; echo over; sleep 600", tty=(24, 80))
     await said(run, "ready")
     await run.write_stdin("line\n", end=True)
@@ -252,7 +252,7 @@ async def test_ctrl_c_and_the_end_of_input_reach_what_runs_in_a_terminal(contain
     ],
 )
 async def test_an_ending_has_a_name_and_a_hint_with_numbers(
-    container: AsyncContainer, code: str, language: str, limits: RunLimits, status: str, told: str | None
+    container: LiveContainer, code: str, language: str, limits: RunLimits, status: str, told: str | None
 ) -> None:
     result = await container.run(code, language=language, limits=limits, timeout_s=30, stdin=None)
     await container.run("rm -f /dev/shm/full")
@@ -262,7 +262,7 @@ async def test_an_ending_has_a_name_and_a_hint_with_numbers(
     assert (await container.run("echo well")).stdout == "well\n"
 
 
-async def test_a_run_cannot_have_more_processes_than_its_limit(container: AsyncContainer) -> None:
+async def test_a_run_cannot_have_more_processes_than_its_limit(container: LiveContainer) -> None:
     source = (
         "import os, time\nmade = 0\nfor _ in range(20):\n    try:\n        if os.fork() == 0:\n"
         "            time.sleep(60)\n        made += 1\n    except OSError:\n        pass\nprint(made)"
@@ -273,7 +273,7 @@ async def test_a_run_cannot_have_more_processes_than_its_limit(container: AsyncC
     assert result.stdout == "4\n"
 
 
-async def test_a_disk_that_was_full_before_is_not_to_blame(container: AsyncContainer) -> None:
+async def test_a_disk_that_was_full_before_is_not_to_blame(container: LiveContainer) -> None:
     await container.run("dd if=/dev/zero of=/dev/shm/full bs=1M")
     try:
         assert (await container.run("exit 1")).status == "nonzero"
@@ -281,7 +281,7 @@ async def test_a_disk_that_was_full_before_is_not_to_blame(container: AsyncConta
         await container.run("rm /dev/shm/full")
 
 
-async def test_what_a_run_leaves_running_is_killed_and_told(container: AsyncContainer) -> None:
+async def test_what_a_run_leaves_running_is_killed_and_told(container: LiveContainer) -> None:
     result = await container.run("sleep 4242 & sleep 4242 & echo done")
 
     assert result.stdout == "done\n"
@@ -295,7 +295,7 @@ async def test_what_a_run_leaves_running_is_killed_and_told(container: AsyncCont
 # -- what it did --------------------------------------------------------------------------------------
 
 
-async def test_a_run_tells_which_files_it_changed(container: AsyncContainer) -> None:
+async def test_a_run_tells_which_files_it_changed(container: LiveContainer) -> None:
     await container.run("mkdir -p w; printf 1 > w/old; printf 1 > w/gone; printf 1 > w/atomic")
 
     result = await container.run(
@@ -311,7 +311,7 @@ async def test_a_run_tells_which_files_it_changed(container: AsyncContainer) -> 
     assert not changes.incomplete
 
 
-async def test_a_run_that_changes_nothing_says_so(container: AsyncContainer) -> None:
+async def test_a_run_that_changes_nothing_says_so(container: LiveContainer) -> None:
     result = await container.run("cat /etc/passwd >/dev/null; ls")
 
     assert result.files_changed is not None
@@ -327,7 +327,7 @@ SERVE = (
 
 
 async def test_a_port_is_told_as_soon_as_it_is_listened_on(
-    container: AsyncContainer, target: Any, deadline: Any
+    container: LiveContainer, target: Any, deadline: Any
 ) -> None:
     run = await container.start(SERVE.format(port=8123), language="python")
     with anyio.fail_after(30):
@@ -342,7 +342,7 @@ async def test_a_port_is_told_as_soon_as_it_is_listened_on(
     assert found - listened < deadline(0.5)
 
 
-async def test_waiting_for_any_port_skips_those_that_are_known(container: AsyncContainer) -> None:
+async def test_waiting_for_any_port_skips_those_that_are_known(container: LiveContainer) -> None:
     first = await container.start(SERVE.format(port=8124), language="python")
     with anyio.fail_after(30):
         assert await container.wait_port() == [8124]
@@ -353,7 +353,7 @@ async def test_waiting_for_any_port_skips_those_that_are_known(container: AsyncC
         await run.wait()
 
 
-async def test_a_wait_for_a_port_can_be_given_up(container: AsyncContainer) -> None:
+async def test_a_wait_for_a_port_can_be_given_up(container: LiveContainer) -> None:
     with anyio.move_on_after(0.1) as scope:
         await container.wait_port(9)
     assert scope.cancelled_caught
@@ -379,6 +379,6 @@ async def test_a_wait_for_a_port_can_be_given_up(container: AsyncContainer) -> N
         {"language": "cobol"},
     ],
 )
-async def test_what_can_never_work_is_refused(container: AsyncContainer, options: dict[str, Any]) -> None:
+async def test_what_can_never_work_is_refused(container: LiveContainer, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         await container.run("true", **options)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pocket_dock_mcp.container.core import AsyncContainer
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import SandboxFileNotFoundError, SessionBusyError, SessionDiedError
@@ -29,16 +29,16 @@ DIE_LATER = {
 
 
 @pytest.fixture(scope="module")
-async def container(engine: Engine, image: str) -> AsyncIterator[AsyncContainer]:
+async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
     limits = Limits(memory_bytes=256 * MIB)
-    async with await AsyncContainer.create(engine, Launch(unique("sessions"), image, LABELS, limits)) as made:
+    async with await LiveContainer.create(engine, Launch(unique("sessions"), image, LABELS, limits)) as made:
         yield made
 
 
 class Session:
     """One session of its own for a test."""
 
-    def __init__(self, container: AsyncContainer, language: str) -> None:
+    def __init__(self, container: LiveContainer, language: str) -> None:
         self.container = container
         self.language = language
         self.name = unique("s").replace("/", "-")[-40:]
@@ -54,7 +54,7 @@ class Session:
 
 
 @pytest.fixture(params=LANGUAGES)
-async def session(request: pytest.FixtureRequest, container: AsyncContainer) -> AsyncIterator[Session]:
+async def session(request: pytest.FixtureRequest, container: LiveContainer) -> AsyncIterator[Session]:
     made = Session(container, request.param)
     yield made
     await container.end_session(made.name)
@@ -159,7 +159,7 @@ async def test_a_time_limit_ends_the_run_and_all_that_it_began(session: Session)
     assert (await session.container.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")).stdout.count("4244") == 0
 
 
-async def test_an_interpreter_survives_the_time_limit_of_a_run(container: AsyncContainer) -> None:
+async def test_an_interpreter_survives_the_time_limit_of_a_run(container: LiveContainer) -> None:
     session = Session(container, "python")
     await session.set("kept")
     result = await session.run("import time\nprint('so far')\ntime.sleep(4244)", timeout_s=0.3)
@@ -170,7 +170,7 @@ async def test_an_interpreter_survives_the_time_limit_of_a_run(container: AsyncC
     assert await session.show() == "kept"
 
 
-async def test_an_interpreter_that_does_not_let_go_is_killed(container: AsyncContainer) -> None:
+async def test_an_interpreter_that_does_not_let_go_is_killed(container: LiveContainer) -> None:
     session = Session(container, "python")
     stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
 
@@ -286,7 +286,7 @@ async def test_a_session_that_runs_out_of_memory_says_so(session: Session) -> No
     assert (await session.container.run("echo well")).stdout == "well\n"
 
 
-async def test_files_that_a_session_keeps_open_are_told_too(container: AsyncContainer) -> None:
+async def test_files_that_a_session_keeps_open_are_told_too(container: LiveContainer) -> None:
     python = Session(container, "python")
     opened = await python.run("f = open('kept-open', 'w'); None")
     written = await python.run("f.write('x' * 10); f.flush()")
@@ -300,7 +300,7 @@ async def test_files_that_a_session_keeps_open_are_told_too(container: AsyncCont
 # -- shells -------------------------------------------------------------------------------------------
 
 
-async def test_a_shell_keeps_directory_functions_and_options(container: AsyncContainer) -> None:
+async def test_a_shell_keeps_directory_functions_and_options(container: LiveContainer) -> None:
     shell = Session(container, "shell")
     await shell.run("cd /tmp; f() { echo f-$1; }; export E=e; set -f")
 
@@ -325,7 +325,7 @@ async def test_a_shell_keeps_directory_functions_and_options(container: AsyncCon
     ],
 )
 async def test_ordinary_commands_do_a_shell_no_harm(
-    container: AsyncContainer, code: str, exit_code: int, stdout: str
+    container: LiveContainer, code: str, exit_code: int, stdout: str
 ) -> None:
     shell = Session(container, "shell")
     await shell.set("kept")
@@ -336,7 +336,7 @@ async def test_ordinary_commands_do_a_shell_no_harm(
     await container.end_session(shell.name)
 
 
-async def test_exec_ends_the_session_with_the_programs_exit_code(container: AsyncContainer) -> None:
+async def test_exec_ends_the_session_with_the_programs_exit_code(container: LiveContainer) -> None:
     shell = Session(container, "shell")
     await shell.set("gone")
     result = await shell.run("exec sh -c 'echo last; exit 12'")
@@ -346,7 +346,7 @@ async def test_exec_ends_the_session_with_the_programs_exit_code(container: Asyn
     assert not result.session.alive
 
 
-async def test_what_a_shell_left_in_the_background_speaks_in_a_later_run(container: AsyncContainer) -> None:
+async def test_what_a_shell_left_in_the_background_speaks_in_a_later_run(container: LiveContainer) -> None:
     shell = Session(container, "shell")
     await shell.run("mkfifo gate; (read -r x < gate; echo later) &")
     assert (await shell.run("echo now")).stdout == "now\n"
@@ -357,7 +357,7 @@ async def test_what_a_shell_left_in_the_background_speaks_in_a_later_run(contain
 # -- interpreters -------------------------------------------------------------------------------------
 
 
-async def test_sys_exit_ends_the_run_and_not_the_session(container: AsyncContainer) -> None:
+async def test_sys_exit_ends_the_run_and_not_the_session(container: LiveContainer) -> None:
     python = Session(container, "python")
     await python.set("kept")
     result = await python.run("import sys; sys.exit(5)")
@@ -366,7 +366,7 @@ async def test_sys_exit_ends_the_run_and_not_the_session(container: AsyncContain
     assert await python.show() == "kept"
 
 
-async def test_the_last_expressions_value_comes_back(container: AsyncContainer) -> None:
+async def test_the_last_expressions_value_comes_back(container: LiveContainer) -> None:
     python = Session(container, "python")
 
     assert (await python.run("y = 20\ny * 2 + 2")).value == "42"
@@ -374,14 +374,14 @@ async def test_the_last_expressions_value_comes_back(container: AsyncContainer) 
     assert (await container.run("[1, 'two']", language="python")).value == "[1, 'two']"
 
 
-async def test_a_fork_in_a_session_does_not_answer_for_it(container: AsyncContainer) -> None:
+async def test_a_fork_in_a_session_does_not_answer_for_it(container: LiveContainer) -> None:
     python = Session(container, "python")
     await python.run("import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)")
 
     assert (await python.run("print('one')")).stdout == "one\n"
 
 
-async def test_random_numbers_differ_from_run_to_run(container: AsyncContainer) -> None:
+async def test_random_numbers_differ_from_run_to_run(container: LiveContainer) -> None:
     seen = [
         (await container.run("import random; print(random.random())", language="python")).stdout
         for _ in range(5)

@@ -1,0 +1,1 @@
+"""The SDK for programs with an event loop."""
