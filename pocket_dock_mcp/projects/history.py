@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pocket_dock_mcp.projects.outputs import KINDS
+
 FILE = "history.jsonl"
 MAX_LINE = 8 * 1024
 MAX_READ = 64 * 1024 * 1024
 _PATIENCE = 0.02
 """Seconds that a writer waits for one who replaces the file."""
 DAY_S = 86_400.0
+_END_OF_TIME = 253_402_300_799.0
+"""The last second that has a date of four digits."""
 
 Clock = Callable[[], float]
 
@@ -156,8 +160,16 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
                 entry = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("time"), (int, float)):
+            if isinstance(entry, dict) and _is_ours(entry):
                 yield entry
+
+
+def _is_ours(entry: dict[str, Any]) -> bool:
+    """Whether all that others go by is there: a history may come from anywhere, with its project."""
+    moment = entry.get("time")
+    if not isinstance(moment, (int, float)) or not 0 <= moment <= _END_OF_TIME:
+        return False
+    return isinstance(entry.get("id"), str) and entry.get("type") in KINDS
 
 
 def _time(entry: dict[str, Any]) -> float:
@@ -168,6 +180,9 @@ def _line(entry: dict[str, Any]) -> bytes:
     """Return an entry as a line that is not too long."""
     line = json.dumps(entry, default=str).encode()
     if len(line) >= MAX_LINE:
-        cut = {key: f"{value[:500]}..." if isinstance(value, str) else value for key, value in entry.items()}
-        line = json.dumps(cut, default=str).encode()[:MAX_LINE]
+        line = json.dumps({key: _cut(value) for key, value in entry.items()}, default=str).encode()
     return line + b"\n"
+
+
+def _cut(value: object) -> object:
+    return f"{value[:500]}..." if isinstance(value, str) and len(value) > 500 else value
