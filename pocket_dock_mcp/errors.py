@@ -4,6 +4,7 @@
     +- InvalidArgumentError            ValueError: the call itself is wrong
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
+    +- ProjectNotInitializedError      LookupError: there is no project here
     +- QuotaError                      too many sandboxes or snapshots
     +- StateError                      the state directory cannot be written
     +- EngineError
@@ -103,6 +104,18 @@ class ConfigError(PocketDockError, ValueError):
     """A setting (environment variable or command-line option) that makes no sense."""
 
     code = "config"
+
+
+class ProjectNotInitializedError(PocketDockError, LookupError):
+    """What is asked for is of a project, and there is none."""
+
+    code = "project_not_initialized"
+    default_hint = "Make one: pocket-dock init"
+
+    def __init__(
+        self, message: str = "There is no project here, nor above.", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class LimitsNotEnforcedError(PocketDockError, PermissionError):
