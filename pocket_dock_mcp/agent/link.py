@@ -34,13 +34,14 @@ _FINAL = frozenset({"reply", "error", "exit", "ready"})
 class Request:
     """One request under way. Its final frame arrives once; data before it goes to `on_data`."""
 
-    __slots__ = ("answer", "on_data", "owed", "upload", "window")
+    __slots__ = ("answer", "is_held", "on_data", "owed", "upload", "window")
 
     def __init__(self, on_data: OnData | None) -> None:
         self.on_data = on_data
         self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self.window = wire.WINDOW
         self.owed = 0
+        self.is_held = False
         self.upload = UploadWindow()
 
 
@@ -281,10 +282,16 @@ class AgentLink:
         whoever reads must go on reading (Podman's monitor is such a one).
         """
         for request_id, request in list(self._requests.items()):
-            if request.owed >= wire.WINDOW // 4:
+            if request.owed >= wire.WINDOW // 4 and not request.is_held:
                 amount, request.owed = request.owed, 0
                 request.window += amount
                 self._stream.send_nowait(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+
+    def hold(self, request: Request, is_held: bool) -> None:
+        """Have no more data come than is under way, or let it come again. Quiet when the link is dead."""
+        request.is_held = is_held
+        if not is_held and self._broken is None:
+            self._pay_credit()
 
     # -- ending -----------------------------------------------------------------------------------
 
