@@ -24,6 +24,7 @@
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
@@ -242,6 +243,12 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxNameTakenError(SandboxError):
+    """The engine has a container of the name that this one was to have."""
+
+    code = "name_taken"
 
 
 class SandboxPausedError(SandboxError):
