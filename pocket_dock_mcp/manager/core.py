@@ -81,6 +81,10 @@ class Manager:
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
 
+    def when_one_ends(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when a sandbox has ended, by whatever hand, or was not made."""
+        self._ender.on_end = callback
+
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks.start_soon(self._ender.run, self._tasks)
