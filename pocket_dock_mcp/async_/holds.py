@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from pocket_dock_mcp.async_.errors import told_in_sdk_words
@@ -11,6 +12,7 @@ from pocket_dock_mcp.async_.host import Host
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import SandboxLostError, SandboxNotFoundError
 from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.projects.instances import DATA, instance_path
 
 
 class Hold(Protocol):
@@ -35,6 +37,10 @@ class Hold(Protocol):
     @property
     def project(self) -> str:
         """The project that it belongs to; empty if it belongs to none."""
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None if it belongs to none."""
 
     @property
     def workdir(self) -> str:
@@ -83,6 +89,12 @@ class Managed:
     def project(self) -> str:
         """The project that it belongs to."""
         return self._sandbox.request.project
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data."""
+        root = self._sandbox.request.project_root
+        return instance_path(Path(root), self._sandbox.container.name) / DATA if root else None
 
     @property
     def workdir(self) -> str:

@@ -153,7 +153,7 @@ def _so_far(run: AsyncRun, stream: int, most: int) -> Iterator[bytes]:
 
 def _is_recorded(request: SandboxRequest) -> bool:
     """Whether it is a user's, and has a name; what a model makes for a moment is on the audit log only."""
-    return bool(request.project_root) or request.persist
+    return bool(request.project_root or request.container_name) or request.persist
 
 
 def _policy(root: str) -> LogPolicy:
@@ -175,6 +175,7 @@ def _metadata(sandbox: Sandbox) -> InstanceMetadata:
         name=sandbox.container.name,
         project=get_project_name(Path(request.project_root)),
         image=request.snapshot or request.image,
+        container_id=sandbox.container.container_id,
         sandbox_id=sandbox.id,
         created_at=created.isoformat(timespec="seconds"),
         persist=request.persist,
