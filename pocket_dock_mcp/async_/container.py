@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from pocket_dock_mcp.async_ import commands
@@ -85,6 +86,11 @@ class AsyncContainer:
         return self._hold.project
 
     @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None for one that is of no project."""
+        return self._hold.data_path
+
+    @property
     def home(self) -> str:
         """The home directory in it: where relative paths begin."""
         return self._live.home
@@ -135,7 +141,7 @@ class AsyncContainer:
         options["timeout_s"] = commands.checked_timeout(self._timeout if timeout is None else timeout)
         commands.check_max_output(max_output)
         with self._hold.use() as live:
-            return in_result(await live.run(code, output_bytes=max_output, **options))
+            return in_result(await live.run(code, output_bytes=max_output, meta={}, **options))
 
     def _program(
         self,

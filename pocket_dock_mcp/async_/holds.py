@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -14,6 +15,7 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import SandboxLostError, SandboxNotFoundError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.projects.instances import DATA, instance_path
 
 
 class Hold(Protocol):
@@ -38,6 +40,10 @@ class Hold(Protocol):
     @property
     def project(self) -> str:
         """The project that it belongs to; empty if it belongs to none."""
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None if it belongs to none."""
 
     @property
     def workdir(self) -> str:
@@ -86,6 +92,12 @@ class Managed:
     def project(self) -> str:
         """The project that it belongs to."""
         return self._sandbox.request.project
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data."""
+        root = self._sandbox.request.project_root
+        return instance_path(Path(root), self._sandbox.container.name) / DATA if root else None
 
     @property
     def workdir(self) -> str:

@@ -29,6 +29,7 @@ from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
 from pocket_dock_mcp.manager.access import Connect
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
+from pocket_dock_mcp.projects import project_defaults
 from pocket_dock_mcp.settings import Settings
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def settings_for(engine: str | None = None, socket_path: str | None = None) -> S
     """Return the settings of the environment, with another engine if one is named, and without quotas.
 
     Raises:
-        ConfigError: the environment is not valid.
+        ConfigError: the environment is not valid, or the file of the project or the user.
         InvalidArgumentError: both are given.
     """
     if engine is not None and socket_path is not None:
@@ -65,9 +66,10 @@ def settings_for(engine: str | None = None, socket_path: str | None = None) -> S
         raise InvalidArgumentError(message, hint="Give one: they name the same thing.")
     settings = Settings.from_environ(os.environ)
     wanted = f"unix://{Path(socket_path).absolute()}" if socket_path is not None else engine
-    return settings.model_copy(
-        update={**_NO_QUOTAS, "engine": settings.engine if wanted is None else wanted},
-    )
+    if wanted is None:
+        # The environment's, or else the project's.
+        wanted = project_defaults().engine
+    return settings.model_copy(update={**_NO_QUOTAS, "engine": wanted})
 
 
 def engine_environ(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pocket_dock_mcp.cli import doctor, exits, images, init, kept
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
+from pocket_dock_mcp.cli.surroundings import heed_log_level
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.version import __version__
 
@@ -62,6 +63,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     # Only now: it costs a tenth of a second.
     import anyio
 
+    heed_log_level()
     try:
         status: int = anyio.run(arguments.run, arguments, console)
     except PocketDockError as error:

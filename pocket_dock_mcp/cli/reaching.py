@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.cli.console import plain
+from pocket_dock_mcp.cli.surroundings import environ
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     SandboxNotFoundError,
@@ -55,10 +56,11 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
     from pocket_dock_mcp.settings import Settings
 
-    settings = Settings.from_environ(os.environ)
+    surrounding = environ()
+    settings = Settings.from_environ(surrounding)
     # Refused now, also where no engine is needed.
-    candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    async with Manager(settings, lambda: connect(os.environ)) as manager:
+    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform)
+    async with Manager(settings, lambda: connect(surrounding)) as manager:
         yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
 
 

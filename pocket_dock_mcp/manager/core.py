@@ -227,8 +227,7 @@ class Manager:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
             await self._ender.wait_for(sandbox_id)
-            await self._persistence.destroy(owner.principal, sandbox_id)
-            self._observer.destroyed(owner, sandbox_id)
+            self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
         return sandbox_id
