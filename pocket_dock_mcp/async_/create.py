@@ -18,6 +18,7 @@ from pocket_dock_mcp.async_.names import new_name
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.images.profiles import default_network
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 MIN_CPU_PERCENT, MAX_CPU_PERCENT = 5.0, 102_400.0
 MAX_PIDS = 4096
 MIN_SHM_BYTES = 64 * 1024
-_WITH_NETWORK = ("dev", "embedded")
-"""Profiles that have a network unless their user says otherwise."""
 
 
 async def create_new_container(
@@ -248,7 +247,7 @@ def _pids(count: int) -> int:
 
 def _network(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
     if wanted is None:
-        return "open" if base in _WITH_NETWORK and not is_snapshot else "none"
+        return "none" if is_snapshot else default_network(base)
     if wanted is True or wanted == "open":
         return "open"
     if wanted is False or wanted == "none":
