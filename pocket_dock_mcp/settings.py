@@ -6,9 +6,10 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -124,6 +125,11 @@ class Settings(BaseModel):
         default="on",
         description="Whether what is done with sandboxes is logged below the state directory, in audit.",
     )
+    host_roots: tuple[Path, ...] | None = Field(
+        default=None,
+        description="Directories of the host below which a sandbox may be given files, separated as in PATH; "
+        "unset: the project or current directory for the SDK and the command line, nothing for models.",
+    )
     output_bytes: int = Field(
         default=8 * 1024,
         ge=1024,
@@ -143,6 +149,8 @@ class Settings(BaseModel):
         fields = {variable(name): name for name in cls.model_fields}
         problems = [_unknown(name, list(fields)) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
+        if "host_roots" in values:
+            values["host_roots"] = tuple(root for root in values["host_roots"].split(os.pathsep) if root)
         values["state_dir"] = _state_dir(environ, values.get("state_dir"))
         try:
             settings = cls.model_validate(values)
@@ -153,6 +161,13 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    def with_default_root(self, root: Path) -> Settings:
+        """Return them with a directory below which volumes may be, unless it is set which may.
+
+        For front ends whose user is a person; what serves models does not call it.
+        """
+        return self if self.host_roots is not None else self.model_copy(update={"host_roots": (root,)})
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
@@ -194,6 +209,9 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
+    for root in settings.host_roots or ():
+        if not root.is_absolute():
+            yield _invalid(Settings, "host_roots", root)
     for name, ceiling in _CEILINGS.items():
         value, most = getattr(settings, name), getattr(settings, ceiling)
         if value > most:
@@ -205,10 +223,12 @@ def _conflicts(settings: Settings) -> Iterator[str]:
 
 def _valid(field: FieldInfo) -> str:
     """Say what a setting may be."""
-    if choices := get_args(field.annotation):
-        return " or ".join(str(choice) for choice in choices)
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(str(choice) for choice in get_args(field.annotation))
     if field.annotation is Path:
         return "an absolute path"
+    if field.annotation == tuple[Path, ...] | None:
+        return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:
         return "true or false"
     low, high = (_bound(field, name) for name in ("ge", "le"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
+from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.launch import Launch, launch
 from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.errors import (
     EngineConflictError,
+    HostPathError,
     ImageNotFoundError,
     LimitsNotEnforcedError,
     ProgramNotFoundError,
+    ProvisionError,
     SandboxLostError,
 )
 from pocket_dock_mcp.manager.access import EngineAccess
@@ -22,6 +25,8 @@ from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 
 _ANSWERED = (
+    HostPathError,
+    ProvisionError,
     ImageNotFoundError,
     EngineConflictError,
     LimitsNotEnforcedError,
@@ -81,4 +86,7 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         workspace=request.workspace or "disk",
         keep=request.persist,
         detached_ttl_s=request.idle_ttl_s if request.persist else None,
+        volumes=request.volumes,
+        devices=request.devices,
+        host=HostAccess(settings.host_roots or (), (settings.state_dir,)),
     )

@@ -83,8 +83,10 @@ class WarmPool:
 
     async def make(self, wanted: Launch, store: OutputStore) -> LiveContainer:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
-        if not self._budget_bytes or wanted.uid is not None or wanted.keep:
-            # A uid that is given is a snapshot's, and a kept container has its owner's name: for nobody else.
+        is_for_anybody = wanted.uid is None and not wanted.keep and not wanted.volumes and not wanted.devices
+        if not self._budget_bytes or not is_for_anybody:
+            # A uid that is given is a snapshot's, a kept container has its owner's name, and what is the
+            # host's was given to this one: for nobody else.
             telemetry.instruments().created.add(1, {"source": "cold"})
             return await self._new(wanted, store)
         kind = replace(wanted, env={})
