@@ -5,6 +5,7 @@
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
     +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
+    +- ProjectNotInitializedError      LookupError: there is no project here
     +- QuotaError                      too many sandboxes or snapshots
     +- StateError                      the state directory cannot be written
     +- EngineError
@@ -25,6 +26,7 @@
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
@@ -106,6 +108,18 @@ class ConfigError(PocketDockError, ValueError):
     """A setting (environment variable or command-line option) that makes no sense."""
 
     code = "config"
+
+
+class ProjectNotInitializedError(PocketDockError, LookupError):
+    """What is asked for is of a project, and there is none."""
+
+    code = "project_not_initialized"
+    default_hint = "Make one: pocket-dock init"
+
+    def __init__(
+        self, message: str = "There is no project here, nor above.", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class LimitsNotEnforcedError(PocketDockError, PermissionError):
@@ -252,6 +266,12 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxNameTakenError(SandboxError):
+    """The engine has a container of the name that this one was to have."""
+
+    code = "name_taken"
 
 
 class SandboxPausedError(SandboxError):

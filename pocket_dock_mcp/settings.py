@@ -162,13 +162,6 @@ class Settings(BaseModel):
             raise ConfigError(" ".join(problems))
         return settings
 
-    def with_default_root(self, root: Path) -> Settings:
-        """Return them with a directory below which volumes may be, unless it is set which may.
-
-        For front ends whose user is a person; what serves models does not call it.
-        """
-        return self if self.host_roots is not None else self.model_copy(update={"host_roots": (root,)})
-
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""

@@ -312,7 +312,7 @@ class LiveContainer(Checkpointing):
         return "processes" if self._transport.kind == "agent" else "files"
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:
-        """Make an image of its files and return the image's id. Processes are not part of it.
+        """Make an image of its files and return the image's id. Processes and its labels are not part of it.
 
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
@@ -321,6 +321,8 @@ class LiveContainer(Checkpointing):
         """
         try:
             async with self._reaching(), parked(self._transport, self._wanted):
-                return await self._engine.commit(self._running.id, tag, labels=labels)
+                # An image inherits its container's labels, and what is empty is as good as none.
+                blank = dict.fromkeys(self._wanted.labels, "")
+                return await self._engine.commit(self._running.id, tag, labels={**blank, **labels})
         except ContainerGoneError as error:
             raise self._life.mark_lost(str(error)) from error

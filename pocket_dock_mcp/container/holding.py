@@ -20,7 +20,7 @@ from pocket_dock_mcp.container.memory import recalled
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.errors import AgentError
 
 
@@ -93,6 +93,16 @@ class HeldContainer:
     def name(self) -> str:
         """The container's name on the engine."""
         return self._wanted.name
+
+    @property
+    def container_id(self) -> str:
+        """The engine's id of the container; another one after a fresh reboot."""
+        return self._running.id
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """The engine that it is on."""
+        return self._engine.info
 
     @property
     def home(self) -> str:

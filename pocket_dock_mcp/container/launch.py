@@ -24,6 +24,7 @@ from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_bac
 from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    ContainerGoneError,
     EngineConflictError,
     EngineError,
     InvalidArgumentError,
@@ -274,9 +275,19 @@ async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
         try:
             return await engine.create(spec)
         except EngineConflictError:
-            if anyio.current_time() > deadline:
+            if anyio.current_time() > deadline or await _is_anothers(engine, spec):
                 raise
             await anyio.sleep(PAUSE)
+
+
+async def _is_anothers(engine: Engine, spec: ContainerSpec) -> bool:
+    """Whether the container that has the name is not an earlier one of ours, which is on its way out."""
+    try:
+        state = await engine.inspect(spec.name)
+    except ContainerGoneError:
+        return False
+    is_ours = all(state.labels.get(label) == value for label, value in spec.labels.items())
+    return not is_ours and state.status != "removing"
 
 
 async def _remove(engine: Engine, container_id: str) -> bool:

@@ -41,6 +41,7 @@ def as_fork(source: Sandbox) -> SandboxRequest:
         source.request,
         persist=False,
         name=f"fork of {source.request.name or source.id}"[:100],
+        container_name="",
         ports=tuple(replace(port, host_port=0) for port in source.request.ports),
     )
 
