@@ -120,8 +120,8 @@ async def explained(reaching: AbstractAsyncContextManager[None], wanted: Wanted)
             inside = volume.target.removeprefix(f"{policy.HOME}/")
             if error.message.startswith((f"'{volume.target}", f"'{inside}")) and not volume.read_only:
                 error.hint = (
-                    f"It is in a volume: {volume.source} of the host. Have the sandbox run as its owner (user=), "
-                    "or let everybody in there on the host."
+                    f"It is in a volume: {volume.source} of the host. Have the sandbox run as its owner "
+                    "(user=), or let everybody in there on the host."
                 )
         raise
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,27 @@ async def test_with_the_owners_uid_it_can(engine: Engine, image: str, root: Path
     os.chown(root / "data", 1234, 1234)
     async with await LiveContainer.create(engine, wanted(image, root, {"data": "/data"}, uid=1234)) as box:
         assert await out(box, "touch /data/new && ls /data") == "file\nnew\n"
+
+
+@pytest.fixture
+def mounted(root: Path) -> Iterator[Path]:
+    """Mount another file system within a volume, where this may be done."""
+    place = root / "data/other"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    (place / "secret").touch(mode=0o666)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+async def test_what_is_mounted_further_down_is_not_part_of_it(
+    engine: Engine, image: str, root: Path, mounted: Path
+) -> None:
+    async with await LiveContainer.create(engine, wanted(image, root, {"data": "/data:ro"})) as box:
+        assert await out(box, "ls -A /data/other") == ""
+        assert "Read-only" in await out(box, "touch /data/other/new")
+    assert [path.name for path in mounted.iterdir()] == ["secret"]
 
 
 async def test_devices_and_setuid_programs_of_a_volume_give_nothing(
