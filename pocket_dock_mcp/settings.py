@@ -150,7 +150,7 @@ class Settings(BaseModel):
         problems = [_unknown(name, list(fields)) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
-            values["host_roots"] = tuple(root for root in values["host_roots"].split(os.pathsep) if root)
+            values["host_roots"] = _host_roots(environ, values["host_roots"])
         values["state_dir"] = _state_dir(environ, values.get("state_dir"))
         try:
             settings = cls.model_validate(values)
@@ -176,11 +176,20 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
+def _host_roots(environ: Mapping[str, str], given: str) -> tuple[Path, ...]:
+    return tuple(_expanded(environ, root) for root in given.split(os.pathsep) if root)
+
+
+def _expanded(environ: Mapping[str, str], path: str) -> Path:
+    """Return a path with the home directory for ``~/``: no shell has seen an MCP client's configuration."""
     home = Path(environ.get("HOME") or Path.home())
+    return home / path[2:] if path.startswith("~/") else Path(path)
+
+
+def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
     if given is not None:
-        # No shell has seen what is written in an MCP client's configuration.
-        return home / given[2:] if given.startswith("~/") else Path(given)
+        return _expanded(environ, given)
+    home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
     # A relative path is to be ignored, says the XDG specification.
     return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"

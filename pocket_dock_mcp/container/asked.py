@@ -154,8 +154,7 @@ def devices_of(devices: Sequence[str]) -> tuple[Device, ...]:
 def _device(text: str) -> Device:
     match = _DEVICE.fullmatch(text)
     if match is None or not text.startswith("/") or _UNSAFE.search(text):
-        message = f"{text!r} is no device: say '/dev/x', '/dev/x:/dev/y' or '/dev/x:/dev/y:r'."
-        raise InvalidArgumentError(message)
+        raise _no_device(text)
     source = os.path.realpath(match["source"])
     access = match["access"] or "rw"
     if "m" in access or len(set(access)) < len(access):
@@ -163,10 +162,19 @@ def _device(text: str) -> Device:
             f"{access!r} is no access to a device: it is 'r', 'w' or 'rw', and nodes cannot be made inside."
         )
         raise InvalidArgumentError(message)
-    # The engines have colons between the parts.
     target = match["target"] or (match["source"] if ":" not in match["source"] else source)
+    if ":" in source:
+        # It is an address within the container that was not understood; and engines have colons in between.
+        raise _no_device(text)
     target = posixpath.normpath(target)
     if not target.startswith("/dev/") or target.split("/")[2] in _THE_CONTAINERS_OWN:
         message = f"{target!r} is no place for a device: it has to be in /dev, and not what is there anyway."
         raise InvalidArgumentError(message, hint=f"Say where it is to be: {source}:/dev/NAME")
     return Device(source, target, access)
+
+
+def _no_device(text: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{text!r} is no device.",
+        hint="Say '/dev/x', '/dev/x:/dev/y' or '/dev/x:/dev/y:r'; /dev/y is inside.",
+    )
