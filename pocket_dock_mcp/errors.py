@@ -4,8 +4,8 @@
     +- InvalidArgumentError            ValueError: the call itself is wrong
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
-    +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- ProjectNotInitializedError      LookupError: there is no project here
+    +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
     +- StateError                      the state directory cannot be written
     +- EngineError

@@ -210,6 +210,10 @@ class AgentProcess:
         """Give its terminal another size."""
         await self._link.call("resize", deadline=CALL_DEADLINE, run=self._id, rows=rows, columns=columns)
 
+    def hold(self, is_held: bool) -> None:
+        """Have it wait with its output, or go on."""
+        self._link.hold(self._request, is_held)
+
     async def kill(self) -> None:
         """Kill all its processes."""
         await self._link.call("kill", deadline=CALL_DEADLINE, run=self._id)

@@ -253,13 +253,19 @@ class AgentLink:
         whoever reads must go on reading (Podman's monitor is such a one).
         """
         for request_id, request in list(self._requests.items()):
-            if request.owed >= wire.WINDOW // 4:
+            if request.owed >= wire.WINDOW // 4 and not request.is_held:
                 self._give(request_id, request)
 
     def _give(self, request_id: int, request: Request) -> None:
         amount, request.owed = request.owed, 0
         request.window += amount
         self._stream.send_nowait(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+
+    def hold(self, request: Request, is_held: bool) -> None:
+        """Have no more data come than is under way, or let it come again. Quiet when the link is dead."""
+        request.is_held = is_held
+        if not is_held and self._broken is None:
+            self._pay_credit()
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -17,13 +17,14 @@ OnBytes = Callable[[bytes, bool], None]
 class Request:
     """One request under way. Its final frame arrives once; data before it goes to `on_data`."""
 
-    __slots__ = ("answer", "on_data", "owed", "upload", "window")
+    __slots__ = ("answer", "is_held", "on_data", "owed", "upload", "window")
 
     def __init__(self, on_data: OnData | None) -> None:
         self.on_data = on_data
         self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self.window = wire.WINDOW
         self.owed = 0
+        self.is_held = False
         self.upload = UploadWindow()
 
 

@@ -127,6 +127,9 @@ class Process(Protocol):
     async def resize(self, rows: int, columns: int) -> None:
         """Give its terminal another size."""
 
+    def hold(self, is_held: bool) -> None:
+        """Have it wait with its output until this is called again: whoever takes it is slow. Quiet."""
+
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when that is done."""
 

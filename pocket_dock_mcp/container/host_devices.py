@@ -1,4 +1,4 @@
-"""Which of the host's devices a container may be given: none through which the host itself can be had."""
+"""Which of the host's devices a container may have: none through which the host's own files can be had."""
 
 from __future__ import annotations
 
