@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import doctor, exits, images, init, kept, logs, status
+from pocket_dock_mcp.cli import (doctor, exits, forward, images, init, kept, logs, status)
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
 from pocket_dock_mcp.cli.surroundings import heed_log_level
@@ -33,6 +33,7 @@ class Command(Protocol):
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
     doctor,
+    forward,
     images,
     init,
     kept,
