@@ -39,6 +39,8 @@
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- WorkspaceError               a home directory in memory could not be moved
     |  +- CompareError                 two states of files could not be compared
+    |  +- TransferError                a push or pull came to no good end; nothing of it is there
+    |     +- TransferLimitError        it has more files or bytes than it may have
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -56,6 +58,10 @@
     |  +- EditNotFoundError            what an edit replaces is not in the file
     |  +- EditAmbiguousError           it is there more than once
     |  +- DiskFullError
+    +- HostFileError                   OSError-like: about one path on this machine
+    |  +- HostFileNotFoundError        FileNotFoundError
+    |  +- HostFileDeniedError          PermissionError
+    |  +- HostFileInTheWayError        FileExistsError: a file for a directory, or the other way round
     +- RunFailedError                  only from RunResult.check()
 
 A program that fails is a *result*; these are for what the caller or the engine has to mend.
@@ -352,6 +358,18 @@ class CompareError(SandboxError):
     code = "compare_failed"
 
 
+class TransferError(SandboxError):
+    """Files could not be moved in or out of a sandbox; nothing half-written is left under their names."""
+
+    code = "transfer_failed"
+
+
+class TransferLimitError(TransferError):
+    """What was to be moved has more files, or more bytes, than one call moves."""
+
+    code = "transfer_limit"
+
+
 class AgentError(PocketDockError):
     """Something is wrong with the program that serves us inside a container."""
 
@@ -457,6 +475,30 @@ class DiskFullError(FileError):
     """No space is left, or the file-size limit is reached. The old content is intact."""
 
     code = "disk_full"
+
+
+class HostFileError(PocketDockError):
+    """About one path on the machine that this runs on."""
+
+    code = "host_file_error"
+
+
+class HostFileNotFoundError(HostFileError, FileNotFoundError):
+    """Nothing is there, on this machine."""
+
+    code = "host_file_not_found"
+
+
+class HostFileDeniedError(HostFileError, PermissionError):
+    """Whoever runs this may not, on this machine."""
+
+    code = "host_file_denied"
+
+
+class HostFileInTheWayError(HostFileError, FileExistsError):
+    """There is a file where a directory is to be, or a directory where a file is to be; on this machine."""
+
+    code = "host_file_in_the_way"
 
 
 class RunFailedError(PocketDockError):
