@@ -169,9 +169,10 @@ class Outgoing:
         self._status = os.fstat(self._root)
         kind = stat.S_IFMT(self._status.st_mode)
         self.is_directory = kind == stat.S_IFDIR
-        if not self.is_directory and (kind != stat.S_IFREG or path.endswith(b"/")):
+        is_file = kind == stat.S_IFREG and not _is_odd(self._root, self._status)
+        if not self.is_directory and (not is_file or path.endswith(b"/")):
             os.close(self._root)
-            raise OSError(errno.ENXIO if kind != stat.S_IFREG else errno.ENOTDIR, "no file or directory")
+            raise OSError(errno.ENOTDIR if is_file else errno.ENXIO, "no file or directory")
 
     def close(self) -> None:
         """Let go of it."""
@@ -279,7 +280,9 @@ class Outgoing:
             return
         try:
             status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode):
+            if _is_odd(fd, status):
+                yield self._skip(step.name, names.ODD)
+            elif stat.S_ISREG(status.st_mode):
                 yield from self._content(step.name, fd, status)
             else:
                 yield self._skip(step.name, names.GONE)
@@ -315,6 +318,16 @@ class Outgoing:
             if verdict == frames.CHANGED:
                 yield self._skip(name, names.CHANGED)
         yield frames.frame(frames.FILE_END, frames.END.pack(verdict, end))
+
+
+def _is_odd(fd: int, status: os.stat_result) -> bool:
+    """Whether something is in a file that says that it is empty."""
+    if status.st_size or not stat.S_ISREG(status.st_mode):
+        return False
+    try:
+        return bool(os.pread(fd, 1, 0))
+    except OSError:
+        return True
 
 
 def _extents(fd: int, status: os.stat_result) -> Iterator[Tuple[int, int]]:

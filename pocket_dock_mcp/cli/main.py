@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import doctor, exits, images, init, kept
+from pocket_dock_mcp.cli import doctor, exits, images, init, kept, transfer
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
 from pocket_dock_mcp.errors import PocketDockError
@@ -35,6 +35,7 @@ COMMANDS: tuple[Command, ...] = (
     images,
     init,
     kept,
+    transfer,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 
