@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import (doctor, exits, forward, images, init, kept, logs, status)
+from pocket_dock_mcp.cli import doctor, exits, forward, images, init, kept, logs, status, transfer
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
 from pocket_dock_mcp.cli.surroundings import heed_log_level
@@ -39,6 +39,7 @@ COMMANDS: tuple[Command, ...] = (
     kept,
     logs,
     status,
+    transfer,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 
