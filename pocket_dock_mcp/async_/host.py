@@ -122,6 +122,12 @@ class Host:
             self._working -= 1
             await self._close_if_unused()
 
+    async def aclose(self) -> None:
+        """End it now: what persists is left running, all else is removed."""
+        self._leave()
+        self._enough.set()
+        await asyncio.wait([self._task])
+
     async def _close_if_unused(self) -> None:
         if self._working or self._enough.is_set():
             return

@@ -39,7 +39,7 @@ class Reached:
     @property
     def name(self) -> str:
         """What the user calls it: safe to show on one line."""
-        return plain(self.sandbox.request.name) or self.sandbox.id
+        return plain(self.sandbox.request.name or self.live.name)
 
 
 @asynccontextmanager
@@ -49,13 +49,13 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     Raises:
         ConfigError: the environment is not valid.
     """
+    from pocket_dock_mcp.async_.host import settings_for
     from pocket_dock_mcp.engine.connect import connect
     from pocket_dock_mcp.engine.endpoint import candidates
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
-    from pocket_dock_mcp.settings import Settings
 
-    settings = Settings.from_environ(os.environ)
+    settings = settings_for()
     # Refused now, also where no engine is needed.
     candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
     async with Manager(settings, lambda: connect(os.environ)) as manager:
