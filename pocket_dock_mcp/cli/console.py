@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Colour = Literal["red", "yellow", "green", "dim", "bold"]
 
 _CODES: dict[Colour, str] = {"red": "31", "yellow": "33", "green": "32", "dim": "2", "bold": "1"}
+_BROKEN_PIPE, _FAILED = 141, 1
 _ERASE_LINE = "\r\x1b[K"
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _TOOL = re.compile(
@@ -74,6 +75,20 @@ class Console:
     def give(self, document: object) -> None:
         """Print the result as JSON."""
         self.say(json.dumps(document, indent=2, ensure_ascii=True))
+
+    def shown(self, text: str) -> str:
+        """Return somebody's text for a line: harmless on a terminal, and as it is for a program that reads."""
+        if _is_terminal(self._out):
+            return plain(text)
+        return text.replace("\n", "\\n")
+
+    def not_written(self, error: OSError) -> int:
+        """Return what a command exits with that could not write its bytes; say why, if nobody knows."""
+        if error.errno == errno.EPIPE:
+            # Whoever closed a pipe has seen enough; a program of the system would have died of it like this.
+            return _BROKEN_PIPE
+        self.note(f"pocket-dock: standard output cannot be written: {error.strerror}")
+        return _FAILED
 
     def note(self, line: str) -> None:
         """Print a line about what is done to standard error."""

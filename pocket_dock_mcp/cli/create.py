@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli.reaching import Reached
 
 if TYPE_CHECKING:
-    from pocket_dock_mcp.async_ import AsyncContainer
     from pocket_dock_mcp.async_.host import Host
-    from pocket_dock_mcp.manager.sandbox import Sandbox
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -99,8 +98,8 @@ def _add_inside(group: argparse._ArgumentGroup) -> None:
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
     """Make it, and say what it is called."""
-    async with made(arguments, console, name=arguments.name) as (container, _):
-        name, sandbox_id = container.name, container.sandbox_id
+    async with made(arguments, console, name=arguments.name) as reached:
+        name, sandbox_id = reached.live.name, reached.sandbox.id
     if console.as_json:
         console.give({"name": name, "sandbox_id": sandbox_id})
     else:
@@ -112,7 +111,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 @asynccontextmanager
 async def made(
     arguments: argparse.Namespace, console: Console, *, name: str | None, stays: bool = True
-) -> AsyncIterator[tuple[AsyncContainer, Sandbox]]:
+) -> AsyncIterator[Reached]:
     """Make a sandbox as it was asked for. It is left running when the context ends, if it `stays`.
 
     Raises: what `create_new_container` raises.
@@ -132,7 +131,8 @@ async def made(
             sandbox.request = replace(sandbox.request, disposable=not arguments.persist, run_timeout_s=limit)
             sandbox.claim.update(request=sandbox.request)
         console.clear()
-        yield container, sandbox
+        with sandbox.use() as live:
+            yield Reached(manager, host.owner, sandbox, live)
 
 
 @asynccontextmanager

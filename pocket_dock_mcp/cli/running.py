@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +19,7 @@ from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Console, in_our_words, plain
+from pocket_dock_mcp.cli.signals import ENDING
 from pocket_dock_mcp.container.arguments import MAX_STDIN_BYTES
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import PocketDockError
@@ -60,7 +59,8 @@ class Job:
         self._console = console
         self._most = None if most is None else size_of("--max-output", most)
         self._signals: list[int] = []
-        self._was_signalled = False
+        self._is_patient = True
+        self._got: int | None = None
         self._signalled = anyio.Event()
 
     async def _start(self, code: str, wanted: RunOptions, *, background: bool = False) -> AsyncRun:
@@ -103,7 +103,7 @@ class Job:
             outlet.close()
             run.close()
         if outlet.error is not None:
-            return self._not_written(outlet.error)
+            return self._console.not_written(outlet.error)
         if outcome is None:
             self._note(f"it wrote more than {self._most} bytes and was ended (--max-output)")
             return exits.TIMED_OUT
@@ -121,8 +121,9 @@ class Job:
         run.close()
         return exit_status(result)
 
-    async def on_terminal(self, code: str, wanted: RunOptions) -> int:
-        """Run it with a terminal, which is ours if we have one."""
+    async def on_terminal(self, code: str, wanted: RunOptions, *, is_shell: bool = False) -> int:
+        """Run it with a terminal, which is ours if we have one. A shell heeds no signal, so it is killed."""
+        self._is_patient = not is_shell
         wanted["tty"] = terminal.size_of(1)
         wanted["keep_stdin"] = True
         wanted["env"] = {**terminal.environment(os.environ), **(wanted.get("env") or {})}
@@ -163,20 +164,20 @@ class Job:
             yield
 
     def _take(self, number: int) -> None:
-        self._was_signalled = True
+        self._got = number
         self._signals.append(number)
         self._signalled.set()
 
     async def _pass_signals(self, run: AsyncRun) -> None:
         """Send it what we get; whoever interrupts it twice means it."""
-        seen: set[int] = set()
+        seen: set[int] = set() if self._is_patient else set(ENDING)
         while True:
             await self._signalled.wait()
             self._signalled = anyio.Event()
             while self._signals:
                 number = self._signals.pop(0)
                 try:
-                    if number in seen and number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    if number in seen and number in ENDING:
                         await end(run)
                     else:
                         await run.send_signal(number)
@@ -187,18 +188,13 @@ class Job:
 
     # -- when it has ended ------------------------------------------------------------------------
 
-    def _not_written(self, error: OSError) -> int:
-        if error.errno == errno.EPIPE:
-            # Whoever closed a pipe has seen enough; a program of our own would have died of it like this.
-            return exits.SIGNALLED + signal.SIGPIPE
-        self._note(f"its output cannot be written: {error.strerror}; it was ended")
-        return exits.NOT_RUN
-
     def _ended(self, outcome: RunResult | PocketDockError) -> int:
         if isinstance(outcome, PocketDockError):
             raise outcome
-        # Whoever signals it twice knows why it was killed.
-        if outcome.status in _EXPLAINED and not (outcome.status == "killed" and self._was_signalled):
+        if outcome.status == "killed" and self._got is not None:
+            # Whoever did so knows.
+            return exits.SIGNALLED + self._got
+        if outcome.status in _EXPLAINED:
             self._note(f"{outcome.status.replace('_', ' ')}: {in_our_words(outcome.hint or 'it was ended')}")
         return exit_status(outcome)
 
