@@ -95,6 +95,11 @@ class Console:
         self.clear()
         self._tell(f"{line}\n")
 
+    @property
+    def is_live(self) -> bool:
+        """Whether progress is shown, in a line that moves; elsewhere it may be told in plain lines."""
+        return self._live
+
     def progress(self, line: str) -> None:
         """Show what is being done, in one line that the next one replaces; on a terminal only."""
         if not self._live or line == self._shown:

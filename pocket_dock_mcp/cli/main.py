@@ -10,7 +10,17 @@ import argparse
 import os
 from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import create, doctor, exits, kept, run
+from pocket_dock_mcp.cli import (
+    create,
+    doctor,
+    exits,
+    files,
+    images,
+    init,
+    kept,
+    run,
+    shell,
+)
 from pocket_dock_mcp.cli.console import Console, error_document, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
 from pocket_dock_mcp.errors import PocketDockError
@@ -33,8 +43,12 @@ class Command(Protocol):
 COMMANDS: tuple[Command, ...] = (
     create,
     doctor,
+    files,
+    images,
+    init,
     kept,
     run,
+    shell,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 

@@ -218,9 +218,17 @@ class Engine(Protocol):
         """
 
     def build(
-        self, context: bytes, tag: str, *, build_args: Mapping[str, str], labels: Mapping[str, str]
+        self,
+        context: bytes,
+        tag: str,
+        *,
+        build_args: Mapping[str, str],
+        labels: Mapping[str, str],
+        no_cache: bool = False,
     ) -> AsyncIterator[str]:
         """Build an image from a tar of a ``Containerfile`` and its context, yielding progress lines.
+
+        With `no_cache` every step is carried out, also one that was before.
 
         Raises:
             ImageBuildError: a step failed; the message has the last lines.

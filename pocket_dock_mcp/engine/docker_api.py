@@ -263,11 +263,18 @@ class DockerApiEngine:
         await self.image(reference)
 
     async def build(
-        self, context: bytes, tag: str, *, build_args: Mapping[str, str], labels: Mapping[str, str]
+        self,
+        context: bytes,
+        tag: str,
+        *,
+        build_args: Mapping[str, str],
+        labels: Mapping[str, str],
+        no_cache: bool = False,
     ) -> AsyncIterator[str]:
         """Build an image; see the port."""
         params = [("t", tag), ("dockerfile", "Containerfile"), ("rm", "1"), ("forcerm", "1")]
         params += [("buildargs", json.dumps(dict(build_args))), ("labels", json.dumps(dict(labels)))]
+        params += [("nocache", "1")] if no_cache else []
         last: deque[str] = deque(maxlen=LAST_LINES)
         try:
             async with aclosing(self._progress("build", tag, "build", params, context)) as lines:

@@ -329,6 +329,7 @@ class FakeEngine(Described):
         *,
         build_args: Mapping[str, str],  # noqa: ARG002  # no step here can use one
         labels: Mapping[str, str],
+        no_cache: bool = False,  # noqa: ARG002  # nothing is cached here
     ) -> AsyncIterator[str]:
         """Build an image; see the port, and `Images.build` for how much of it is done."""
         await self._called("build")
