@@ -77,7 +77,7 @@ class Console:
         self.say(json.dumps(document, indent=2, ensure_ascii=True))
 
     def shown(self, text: str) -> str:
-        """Return somebody's text for a line: harmless on a terminal, and as it is for a program that reads."""
+        """Return somebody's text for a line: harmless on a terminal, as it is for a program that reads."""
         if _is_terminal(self._out):
             return plain(text)
         return text.replace("\n", "\\n")

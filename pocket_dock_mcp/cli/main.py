@@ -11,6 +11,8 @@ import os
 from typing import Any, Protocol
 
 from pocket_dock_mcp.cli import (
+    about,
+    copies,
     create,
     doctor,
     exits,
@@ -41,6 +43,8 @@ class Command(Protocol):
 
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
+    about,
+    copies,
     create,
     doctor,
     files,
