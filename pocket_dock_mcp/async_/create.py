@@ -18,9 +18,11 @@ from pocket_dock_mcp.async_.names import new_name
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.policy import MIN_DISK_BYTES, MIN_MEMORY_BYTES, MIN_PIDS
+from pocket_dock_mcp.projects import apply_log_level, project_defaults
 from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -102,22 +104,35 @@ async def create_new_container(
     checked_timeout(timeout)
     _refuse_what_is_missing(volumes=volumes, devices=devices, ports=ports)
     host = host_for(engine, socket_path)
-    base = _base(host.settings, image, profile, snapshot)
+    said = project_defaults()
+    apply_log_level(said)
+    base = _base(said.profile or host.settings.profile, image, profile, snapshot)
+    is_projects = said.root is not None and project in (None, said.project)
     request = SandboxRequest(
         image=base,
         snapshot=snapshot,
-        limits=_limits(host.settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
-        network=_network(network, base, is_snapshot=snapshot is not None),
-        env=dict(env or {}),
-        idle_ttl_s=_idle(idle_timeout),
+        limits=_limits(
+            host.settings,
+            said.memory_bytes if mem_limit is None else mem_limit,
+            said.cpu_percent if cpu_percent is None else cpu_percent,
+            pids_limit,
+            disk_limit,
+            shm_size,
+        ),
+        network=_network(
+            said.network if network is None else network, base, is_snapshot=snapshot is not None
+        ),
+        env={**said.env, **(env or {})},
+        idle_ttl_s=_idle(said.idle_timeout if idle_timeout is None else idle_timeout),
         max_lifetime_s=FOREVER_S,
         name=name or "",
         workspace=workspace,
-        persist=bool(persist),
+        persist=said.persist if persist is None else bool(persist),
         container_name=name if name is not None else new_name(),
         user=user,
         labels=dict(labels or {}),
-        project=project or "",
+        project=(said.project or "") if project is None else project,
+        project_root=str(said.root) if is_projects else "",
         workdir=_workdir(workdir),
     )
     if name == "":
@@ -134,19 +149,26 @@ async def create_in(
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncContainer:
     """Make a container of a host; see `create_new_container` for what it raises."""
-    async with host.working() as manager:
+
+    async def make(manager: Manager) -> Sandbox:
         sandbox = await manager.create(host.owner, request, on_progress or logger.info)
-        if request.workdir:
-            try:
-                await _make_workdir(sandbox, request.workdir)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await manager.kill(host.owner, sandbox.id)
-                raise
-    return AsyncContainer(Managed(host, sandbox), timeout=timeout)
+        try:
+            await _make_workdir(sandbox, request.workdir)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await end(manager, sandbox)
+            raise
+        return sandbox
+
+    async def end(manager: Manager, sandbox: Sandbox) -> None:
+        await manager.kill(host.owner, sandbox.id)
+
+    return AsyncContainer(Managed(host, await host.do(make, end)), timeout=timeout)
 
 
 async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
+    if not workdir:
+        return
     with sandbox.use() as live:
         made = await live.run(f"mkdir -p -- {shlex.quote(workdir)} && cd -- {shlex.quote(workdir)}")
     if not made.ok:
@@ -162,18 +184,18 @@ def _refuse_what_is_missing(**wanted: object) -> None:
             raise InvalidArgumentError(message)
 
 
-def _base(settings: Settings, image: str | None, profile: str | None, snapshot: str | None) -> str:
+def _base(default: str, image: str | None, profile: str | None, snapshot: str | None) -> str:
     """Return the profile or image that is meant."""
     given = [what for what in (image, profile, snapshot) if what is not None]
     if len(given) > 1:
         message = "Only one of image, profile and snapshot can be given."
         raise InvalidArgumentError(message, hint="Each says what the container begins with.")
     if snapshot is not None:
-        return settings.profile
+        return default
     if given == [""]:
         message = "The name of the image or profile is empty."
         raise InvalidArgumentError(message, hint="Leave it out for the default.")
-    return given[0] if given else settings.profile
+    return given[0] if given else default
 
 
 def _limits(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import signal
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +138,9 @@ def _text(name: str, value: object) -> str:
         return size_text(value)
     if isinstance(value, dict):
         sizes = {key: size_text(one) if key.endswith("_bytes") else one for key, one in value.items()}
-        return ", ".join(f"{key.removesuffix('_bytes').replace('_', ' ')} {one}" for key, one in sizes.items())
+        return ", ".join(
+            f"{key.removesuffix('_bytes').replace('_', ' ')} {one}" for key, one in sizes.items()
+        )
     if isinstance(value, bool):
         return "yes" if value else "no"
     return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
@@ -182,17 +183,13 @@ async def ps(arguments: argparse.Namespace, console: Console) -> int:
 
 async def _run_document(one: SandboxRun) -> dict[str, Any]:
     run = one.run
-    try:
-        result = run.result(1) if run.is_running else await run.wait(1)
-        status, exit_code = result.status, result.exit_code
-    except PocketDockError as error:
-        status, exit_code = "not started", None
-        del error
+    outcome = None if run.is_running else await run.outcome()
+    status = "running" if outcome is None else getattr(outcome, "status", "not started")
     return {
         "run_id": run.id,
         "session": run.program.session,
         "status": status,
-        "exit_code": exit_code,
+        "exit_code": getattr(outcome, "exit_code", None),
         "age_s": round(run.age_s, 1),
         "background": one.background,
         "language": run.program.language,
@@ -224,15 +221,13 @@ async def kill(arguments: argparse.Namespace, console: Console) -> int:
     if bool(arguments.runs) == arguments.all:
         message = "Say which: RUN ids, or --all, and not both."
         raise InvalidArgumentError(message, hint=f"To see them: pocket-dock ps {plain(arguments.sandbox)}")
-    results: list[dict[str, object]] = []
     async with reaching(arguments.sandbox) as reached:
         if arguments.all and arguments.signal is None:
             await reached.live.kill_all()
         wanted = arguments.runs
         if arguments.all and arguments.signal is not None:
             wanted = [one.id for one in reached.sandbox.runs if one.run.is_running]
-        for run_id in wanted:
-            results.append(await _kill(reached, run_id, arguments.signal, console))
+        results = [await _kill(reached, run_id, arguments.signal, console) for run_id in wanted]
     if console.as_json:
         console.give(results)
     return exits.FAILED if any("error" in one for one in results) else exits.OK

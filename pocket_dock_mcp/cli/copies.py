@@ -83,9 +83,7 @@ async def fork(arguments: argparse.Namespace, console: Console) -> int:
     """Make them, and say how they are called."""
     async with reaching(arguments.sandbox) as reached:
         names = await _free_names(reached, arguments.count)
-        _, made = await reached.manager.fork(
-            reached.owner, reached.sandbox.id, arguments.count, names=names
-        )
+        _, made = await reached.manager.fork(reached.owner, reached.sandbox.id, arguments.count, names=names)
         found = [{"name": one.request.name, "sandbox_id": one.id} for one in made]
     if console.as_json:
         console.give(found)
@@ -98,7 +96,8 @@ async def _free_names(reached: Reached, count: int) -> list[str]:
     """Return names like that of the sandbox that no other has."""
     kept = await reached.manager.list_kept(reached.owner)
     taken = {name for one in kept for name in (one.kept.request.name, one.kept.container)}
-    base, names, number = reached.name[:80], [], 1
+    names: list[str] = []
+    base, number = reached.name[:80], 1
     while len(names) < count:
         name = f"{base}-{number}"
         number += 1

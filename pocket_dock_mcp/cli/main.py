@@ -25,6 +25,7 @@ from pocket_dock_mcp.cli import (
 )
 from pocket_dock_mcp.cli.console import Console, error_document, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
+from pocket_dock_mcp.cli.surroundings import heed_log_level
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.version import __version__
 
@@ -80,6 +81,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     # Only now: it costs a tenth of a second.
     import anyio
 
+    heed_log_level()
     status: int = anyio.run(_guarded, arguments, console)
     return status
 

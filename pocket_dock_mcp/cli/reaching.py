@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.cli.console import plain
+from pocket_dock_mcp.cli.surroundings import environ
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     SandboxNotFoundError,
@@ -49,16 +50,17 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     Raises:
         ConfigError: the environment is not valid.
     """
-    from pocket_dock_mcp.async_.host import settings_for
+    from pocket_dock_mcp.async_.host import engine_environ, settings_for
     from pocket_dock_mcp.engine.connect import connect
     from pocket_dock_mcp.engine.endpoint import candidates
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
 
     settings = settings_for()
+    surrounding = engine_environ(settings, environ())
     # Refused now, also where no engine is needed.
-    candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    async with Manager(settings, lambda: connect(os.environ)) as manager:
+    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform)
+    async with Manager(settings, lambda: connect(surrounding)) as manager:
         yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
 
 

@@ -35,8 +35,8 @@ from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
-from pocket_dock_mcp.manager.outliving import keep_all
 from pocket_dock_mcp.manager.others import others
+from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
 from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
@@ -81,6 +81,10 @@ class Manager:
         self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
+
+    def when_one_ends(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when a sandbox has ended, by whatever hand, or was not made."""
+        self._ender.on_end = callback
 
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
@@ -141,11 +145,7 @@ class Manager:
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
-            titles = names or [request.name] * count
-            made = [
-                Sandbox(new_id(), owner, replace(request, name=title), fork)
-                for fork, title in zip(forks, titles, strict=True)
-            ]
+            made = sandboxes_of(owner, request, forks, names)
             if names:
                 await keep_all(self._persistence, self._maker, made)
             for one in made:
@@ -235,8 +235,7 @@ class Manager:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
             await self._ender.wait_for(sandbox_id)
-            await self._persistence.destroy(owner.principal, sandbox_id)
-            self._observer.destroyed(owner, sandbox_id)
+            self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
         return sandbox_id

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 
+from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.persistence import SandboxKeeper
-from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, new_id
+
+
+def sandboxes_of(
+    owner: Owner, request: SandboxRequest, containers: Sequence[LiveContainer], names: Sequence[str]
+) -> list[Sandbox]:
+    """Return new sandboxes, one for each container; `names` is empty, or has one for each."""
+    titles = names or [request.name] * len(containers)
+    return [
+        Sandbox(new_id(), owner, replace(request, name=title), container)
+        for container, title in zip(containers, titles, strict=True)
+    ]
 
 
 async def keep_all(persistence: SandboxKeeper, maker: Maker, made: Sequence[Sandbox]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -92,8 +92,6 @@ class RunBook:
         self._container = container
         self._runs: collections.OrderedDict[str, SandboxRun] = collections.OrderedDict()
         self._keys: dict[str, _Slot] = {}
-        self.started: Callable[[SandboxRun], None] | None = None
-        """Hears of each run, when it has been started."""
 
     def __iter__(self) -> Iterator[SandboxRun]:
         return iter(tuple(self._runs.values()))
@@ -171,8 +169,6 @@ class RunBook:
         started = await self._container.start(code, meta=meta, **options)
         run = SandboxRun(started, background=background, checkpoint=checkpoint)
         self._runs[run.id] = run
-        if self.started is not None:
-            self.started(run)
         for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
             older.run.drop_images()
         return run

@@ -54,6 +54,8 @@ class SandboxRequest:
     """It ends so many seconds after its creation, whatever runs in it."""
     name: str = ""
     """For people; need not be unique."""
+    project_root: str = ""
+    """The directory of the project that it belongs to, which has its history; empty for none."""
     workspace: Workspace | None = None
     """Where its home directory is; None for that of the snapshot, or the disk."""
     persist: bool = False
