@@ -140,6 +140,12 @@ class Host:
                 # Not the task itself: who waits may be cancelled, and it ends all the same.
                 await asyncio.wait([self._task])
 
+    async def aclose(self) -> None:
+        """End it now: what persists is left running, all else is removed."""
+        self._leave()
+        self._enough.set()
+        await asyncio.wait([self._task])
+
     async def do(
         self,
         work: Callable[[Manager], Awaitable[T]],

@@ -21,10 +21,7 @@ from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
-from pocket_dock_mcp.errors import (
-    ContainerGoneError,
-    PocketDockError,
-)
+from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
     ContainerInfo,
     Edit,
