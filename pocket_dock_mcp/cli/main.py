@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any, NoReturn, Protocol
 
-from pocket_dock_mcp.cli import doctor, exits, images, kept
+from pocket_dock_mcp.cli import archives, doctor, exits, images, kept
 from pocket_dock_mcp.cli.console import Console, advice, told
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.version import __version__
@@ -28,7 +28,7 @@ class Command(Protocol):
         """
 
 
-COMMANDS: tuple[Command, ...] = (kept, images, doctor)
+COMMANDS: tuple[Command, ...] = (kept, images, archives, doctor)
 """In the order in which the help lists them. A new command is a new module and a place here."""
 
 
