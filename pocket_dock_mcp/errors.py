@@ -4,6 +4,8 @@
     +- InvalidArgumentError            ValueError: the call itself is wrong
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
+    +- ProjectNotInitializedError      LookupError: there is no project here
+    +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
     +- StateError                      the state directory cannot be written
     +- EngineError
@@ -25,6 +27,7 @@
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
@@ -40,6 +43,9 @@
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- WorkspaceError               a home directory in memory could not be moved
     |  +- CompareError                 two states of files could not be compared
+    |  +- PortError                    a port of the host cannot lead into it
+    |  |  +- PortInUseError            somebody else listens there
+    |  +- ProvisionError               the engine was asked for a volume or a device, and it is not there
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -105,6 +111,18 @@ class ConfigError(PocketDockError, ValueError):
     code = "config"
 
 
+class ProjectNotInitializedError(PocketDockError, LookupError):
+    """What is asked for is of a project, and there is none."""
+
+    code = "project_not_initialized"
+    default_hint = "Make one: pocket-dock init"
+
+    def __init__(
+        self, message: str = "There is no project here, nor above.", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+
+
 class LimitsNotEnforcedError(PocketDockError, PermissionError):
     """A limit or a protection was requested and does not hold inside the container."""
 
@@ -113,6 +131,12 @@ class LimitsNotEnforcedError(PocketDockError, PermissionError):
         "The sandbox was not handed out. Run on cgroup v2 with delegated controllers, or set "
         "POCKET_DOCK_LIMITS=best-effort to accept what this engine can do."
     )
+
+
+class HostPathError(PocketDockError, PermissionError):
+    """A path or device of the host that a sandbox may not be given, or that is not there."""
+
+    code = "host_path_refused"
 
 
 class QuotaError(PocketDockError):
@@ -251,6 +275,12 @@ class SandboxStateError(SandboxError):
     code = "sandbox_state"
 
 
+class SandboxNameTakenError(SandboxError):
+    """The engine has a container of the name that this one was to have."""
+
+    code = "name_taken"
+
+
 class SandboxPausedError(SandboxError):
     """Somebody has paused the container, from outside; nothing in it goes on until it is unpaused."""
 
@@ -357,6 +387,25 @@ class CompareError(SandboxError):
     """Two states of a sandbox's files could not be compared."""
 
     code = "compare_failed"
+
+
+class PortError(SandboxError):
+    """A port of the host cannot lead to one of the sandbox."""
+
+    code = "port_failed"
+
+
+class PortInUseError(PortError):
+    """Somebody else listens on this port of the host."""
+
+    code = "port_in_use"
+    default_hint = "Use another port of the host, or 0 for a free one; ss -ltnp shows who has it."
+
+
+class ProvisionError(SandboxError):
+    """The engine was asked for a volume or a device, and inside it is not there or cannot be used."""
+
+    code = "not_provided"
 
 
 class AgentError(PocketDockError):

@@ -41,6 +41,8 @@ _MODULES = (
     "checkpoints",
     "sessions",
     "ports",
+    "dialling",
+    "provisions",
     "early",
     "readings",
     "files",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain, told
-from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
+from pocket_dock_mcp.cli.reaching import id_of, managing
+from pocket_dock_mcp.errors import PocketDockError
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.manager.core import Manager
@@ -51,7 +49,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 
 async def show(_arguments: argparse.Namespace, console: Console) -> int:
     """List what there is."""
-    async with _manager() as (manager, owner):
+    async with managing() as (manager, owner):
         found = await manager.list_kept(owner)
     if not found:
         console.note(f"pocket-dock: {_nothing()}")
@@ -71,11 +69,11 @@ def _each(act: Act, done: str) -> Callable[[argparse.Namespace, Console], Awaita
     async def run(arguments: argparse.Namespace, console: Console) -> int:
         """Do it to each, whatever becomes of the others."""
         results: list[dict[str, object]] = []
-        async with _manager() as (manager, owner):
+        async with managing() as (manager, owner):
             found = await manager.list_kept(owner)
             for wanted in arguments.sandboxes:
                 try:
-                    sandbox_id = _id_of(wanted, found)
+                    sandbox_id = id_of(wanted, found)
                     await act(manager, owner, sandbox_id)
                 except PocketDockError as error:
                     results.append({"sandbox": wanted, "error": {"code": error.code, "message": told(error)}})
@@ -93,7 +91,7 @@ def _each(act: Act, done: str) -> Callable[[argparse.Namespace, Console], Awaita
 
 async def prune(arguments: argparse.Namespace, console: Console) -> int:
     """Destroy what is stopped, if it is meant."""
-    async with _manager() as (manager, owner):
+    async with managing() as (manager, owner):
         found = [one for one in await manager.list_kept(owner) if one.status != "running" and not one.busy]
         if found and not arguments.yes and not _is_meant(found, console):
             if console.as_json:
@@ -123,21 +121,6 @@ def _is_meant(found: list[KeptSandbox], console: Console) -> bool:
     return False
 
 
-@asynccontextmanager
-async def _manager() -> AsyncIterator[tuple[Manager, Owner]]:
-    from pocket_dock_mcp.engine.connect import connect
-    from pocket_dock_mcp.engine.endpoint import candidates
-    from pocket_dock_mcp.manager.core import Manager
-    from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
-    from pocket_dock_mcp.settings import Settings
-
-    settings = Settings.from_environ(os.environ)
-    # Refused now, also where no engine is needed.
-    candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    async with Manager(settings, lambda: connect(os.environ)) as manager:
-        yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
-
-
 def _nothing() -> str:
     """Say why nothing is listed: an engine is not even asked where nothing is on record."""
     from pocket_dock_mcp.manager.records import KeptStore
@@ -150,24 +133,6 @@ def _nothing() -> str:
     if next(store.records(), None) is None:
         return f"no record in {place} can be read; see pocket-dock doctor"
     return f"none of the sandboxes on record in {place} is on this engine"
-
-
-def _id_of(wanted: str, found: list[KeptSandbox]) -> str:
-    """Return the id that is meant: an id, or a name that one sandbox has."""
-    if not wanted.strip():
-        # Those without a name are not meant by that.
-        raise InvalidArgumentError(
-            "This is neither an id nor a name.", hint="To see what there is: pocket-dock list"
-        )
-    names = {one.kept.id: one.kept.request.name for one in found}
-    # A name is also known as it is shown.
-    named = [one for one, name in names.items() if wanted in (name, plain(name))]
-    if len(named) == 1 and wanted not in names:
-        return named[0]
-    if len(named) > 1:
-        message = f"{len(named)} sandboxes have this name."
-        raise InvalidArgumentError(message, hint=f"Say which: {', '.join(named)}.")
-    return wanted
 
 
 async def _stop(manager: Manager, owner: Owner, sandbox_id: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import archives, doctor, exits, images, kept
+from pocket_dock_mcp.cli import archives, doctor, exits, images, init, kept
 from pocket_dock_mcp.cli.console import Console, advice, told
+from pocket_dock_mcp.cli.parsing import MainParser, Parser
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.version import __version__
 
@@ -28,16 +29,15 @@ class Command(Protocol):
         """
 
 
-COMMANDS: tuple[Command, ...] = (kept, images, archives, doctor)
-"""In the order in which the help lists them. A new command is a new module and a place here."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line, with the next step."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with `exits.USAGE`."""
-        self.exit(exits.USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+# A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
+COMMANDS: tuple[Command, ...] = (
+    archives,
+    doctor,
+    images,
+    init,
+    kept,
+)  # fmt: skip
+"""All commands. Their modules import nothing heavy before they run."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(os.environ)
     status: object
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         console.as_json = arguments.json
         status = _run(arguments, console)
     except SystemExit as end:
@@ -73,19 +73,21 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all command lines."""
+    made = MainParser(
         prog=PROGRAM,
         description="Looks after the sandboxes of pocket-dock-mcp on your own Podman or Docker.",
         epilog=f"{exits.TABLE}. The POCKET_DOCK_* variables that the server heeds are heeded here too.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in COMMANDS:
         command.register(commands)
     for one in commands.choices.values():
-        one.add_argument("--json", action="store_true", help="print the result as one JSON document")
-    return parser
+        if one.get_default("json") is None:
+            one.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return made
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pocket_dock_mcp.models import (
     RunResult,
     SessionInfo,
 )
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
@@ -176,6 +177,41 @@ class LiveContainer(Checkpointing):
         async with self._reaching():
             await self._transport.kill_all()
 
+    # -- ports ------------------------------------------------------------------------------------
+
+    async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one inside, also where there is no network.
+
+        It is served by this process, until `close_port`, or until the container is closed, stopped, detached
+        from or lost; over a reboot it stays. Nobody needs to listen inside yet: as long as nobody does,
+        connections are reset at once.
+
+        Args:
+            port: inside, on the loopback interface or all interfaces.
+            host_port: on the host; 0 for a free one.
+            address: of the host, to listen on; the default can be reached from this machine only.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError: no such port or address can be.
+            SandboxLostError, SandboxClosedError: the container is not there any more.
+        """
+        return await self._forwarder.open(PortMapping(port, host_port, address))
+
+    async def close_port(self, port: int) -> bool:
+        """Close what leads to a port inside, with its connections; False if nothing does."""
+        return await self._forwarder.close(port)
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports that are open, with those of the host; the oldest first."""
+        return self._forwarder.ports
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether somebody is connected to one of its ports."""
+        return self._forwarder.connections > 0
+
     # -- files ------------------------------------------------------------------------------------
 
     async def write_file(
@@ -265,6 +301,9 @@ class LiveContainer(Checkpointing):
             python=facts.python,
             kept=self._kept(),
             live=live,
+            ports=tuple(self.ports()),
+            volumes=self._wanted.volumes,
+            devices=self._wanted.devices,
         )
 
     def _kept(self) -> Literal["nothing", "files", "processes"]:
@@ -273,7 +312,7 @@ class LiveContainer(Checkpointing):
         return "processes" if self._transport.kind == "agent" else "files"
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:
-        """Make an image of its files and return the image's id. Processes are not part of it.
+        """Make an image of its files and return the image's id. Processes and its labels are not part of it.
 
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
@@ -282,6 +321,8 @@ class LiveContainer(Checkpointing):
         """
         try:
             async with self._reaching(), parked(self._transport, self._wanted):
-                return await self._engine.commit(self._running.id, tag, labels=labels)
+                # An image inherits its container's labels, and what is empty is as good as none.
+                blank = dict.fromkeys(self._wanted.labels, "")
+                return await self._engine.commit(self._running.id, tag, labels={**blank, **labels})
         except ContainerGoneError as error:
             raise self._life.mark_lost(str(error)) from error

@@ -13,13 +13,14 @@ from typing_extensions import Self
 from pocket_dock_mcp.agent.agent_process import KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.container.forwarding import Forwarder
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import recalled
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.errors import AgentError
 
 
@@ -34,6 +35,7 @@ class HeldContainer:
         self._life = Life(engine, wanted, running)
         self._store = store or OutputStore()
         self._found: list[AsyncRun] = []
+        self._forwarder = Forwarder(self._life)
 
     @classmethod
     async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
@@ -91,6 +93,16 @@ class HeldContainer:
     def name(self) -> str:
         """The container's name on the engine."""
         return self._wanted.name
+
+    @property
+    def container_id(self) -> str:
+        """The engine's id of the container; another one after a fresh reboot."""
+        return self._running.id
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """The engine that it is on."""
+        return self._engine.info
 
     @property
     def home(self) -> str:
@@ -185,6 +197,7 @@ class HeldContainer:
             SandboxLostError, SandboxClosedError: as for `run`.
         """
         await self._life.detach()
+        await self._close_ports()
 
     async def stop(self) -> None:
         """End everything in a kept container, at once, and leave its files, for `resume`.
@@ -194,7 +207,10 @@ class HeldContainer:
             EngineError: it does not stop by itself, and the engine did not stop it.
             SandboxLostError, SandboxClosedError: as for `run`.
         """
-        await self._life.stop()
+        try:
+            await self._life.stop()
+        finally:
+            await self._close_ports()
 
     async def aclose(self) -> None:
         """End and remove it, with everything in it, unless it was detached from or stopped before.
@@ -202,7 +218,14 @@ class HeldContainer:
         Idempotent; quiet when it is gone already.
         """
         await self._life.aclose()
+        await self._close_ports()
 
     async def destroy(self) -> None:
         """End and remove it, also when it was detached from or stopped. Idempotent and quiet."""
         await self._life.destroy()
+        await self._close_ports()
+
+    async def _close_ports(self) -> None:
+        """Close the ports that lead into it, unless it goes on."""
+        if self._life.state != "running":
+            await self._forwarder.aclose()

@@ -13,14 +13,18 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.agent_transport import AgentTransport, Keep
 from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv, quick_input
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
-from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.quick import CompiledAgents
+from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.container.disk import require_free
+from pocket_dock_mcp.container.host_paths import HostAccess
+from pocket_dock_mcp.container.provisioning import admit, verify, with_provisions
 from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_back
 from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    ContainerGoneError,
     EngineConflictError,
     EngineError,
     InvalidArgumentError,
@@ -29,6 +33,7 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
 )
 from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
+from pocket_dock_mcp.outside import Device, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +75,10 @@ class Launch:
     """Where the home directory is."""
     detached_ttl_s: float | None = None
     """Seconds after which a kept one stops by itself, with nobody who holds it and no run that goes on."""
+    volumes: tuple[Volume, ...] = ()
+    """What it is to see of the host's files, as far as `host` allows."""
+    devices: tuple[Device, ...] = ()
+    host: HostAccess = field(default_factory=HostAccess)
     kept_output_bytes: int = 64 * MIB
     """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
@@ -151,7 +160,7 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes 
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
     )
-    container_id = await _create_again(engine, spec)
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec))
     try:
         return await start_agent(engine, container_id, wanted, uid, compiled)
     except BaseException as error:
@@ -166,6 +175,7 @@ async def start_agent(
     engine: Engine, container_id: str, wanted: Launch, uid: int, compiled: bytes | None = None
 ) -> Running:
     """Start a created container, or one that has exited. Without success its stream is closed again."""
+    given = await admit(engine, wanted)
     link: AgentLink | None = None
     try:
         # Attached before it starts: from its first moment on the container's life hangs on this stream.
@@ -189,6 +199,7 @@ async def start_agent(
             begun=None if compiled is None else first,
         )
         missing = check_facts(wanted, transport.facts)
+        await verify(transport, given)
         await put_back(transport)
         return Running(container_id, transport, missing)
     except BaseException as error:
@@ -219,7 +230,7 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
     spec = policy.exec_spec(
         wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
     )
-    container_id = await _create_again(engine, spec)
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec))
     try:
         return await start_exec(engine, container_id, wanted, uid)
     except BaseException:
@@ -230,6 +241,7 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
 
 async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int) -> Running:
     """Start one whose image has no python3, likewise."""
+    given = await admit(engine, wanted)
     stream: Stream | None = None
     try:
         stream = await engine.attach(container_id)
@@ -237,6 +249,7 @@ async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int
         transport = await ExecTransport.open(
             engine, container_id, stream, uid=uid, home=policy.HOME, env=wanted.env
         )
+        await verify(transport, given)
         # Nobody looks at its disk in there. It is told, and no reason to refuse the image.
         return Running(container_id, transport, (*check_facts(wanted, transport.facts), "disk"))
     except BaseException as error:
@@ -262,9 +275,19 @@ async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
         try:
             return await engine.create(spec)
         except EngineConflictError:
-            if anyio.current_time() > deadline:
+            if anyio.current_time() > deadline or await _is_anothers(engine, spec):
                 raise
             await anyio.sleep(PAUSE)
+
+
+async def _is_anothers(engine: Engine, spec: ContainerSpec) -> bool:
+    """Whether the container that has the name is not an earlier one of ours, which is on its way out."""
+    try:
+        state = await engine.inspect(spec.name)
+    except ContainerGoneError:
+        return False
+    is_ours = all(state.labels.get(label) == value for label, value in spec.labels.items())
+    return not is_ours and state.status != "removing"
 
 
 async def _remove(engine: Engine, container_id: str) -> bool:

@@ -195,6 +195,11 @@ class AsyncRun:
         if self.is_running:
             await self._live().resize(rows, columns)
 
+    def hold(self, is_held: bool) -> None:
+        """Have its program wait with more output than is under way, or go on; for who is slow to take it."""
+        if self.is_running:
+            self._live().hold(is_held)
+
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when they are gone. Does nothing to a run that has ended."""
         if self.is_running:

@@ -6,7 +6,6 @@ what then has to be done on the engine is done afterwards, shielded where it is 
 
 from __future__ import annotations
 
-import collections
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -20,10 +19,10 @@ from typing_extensions import Unpack
 from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.engine.base import ContainerState
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     PocketDockError,
-    QuotaError,
     RunNotFoundError,
     SandboxClosedError,
     SandboxNotFoundError,
@@ -36,7 +35,9 @@ from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
+from pocket_dock_mcp.manager.others import others
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
+from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, check_request, new_id
@@ -62,7 +63,7 @@ class Manager:
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._table = Table()
-        self._reserved: collections.Counter[str] = collections.Counter()
+        self._places = Places(settings.max_sandboxes)
         self._gone_sessions: set[str] = set()
         self._closing = False
         self._access = EngineAccess(settings, connect)
@@ -96,7 +97,7 @@ class Manager:
         await self._stack.aclose()
 
     def __repr__(self) -> str:
-        live, coming = len(self._table), sum(self._reserved.values())
+        live, coming = len(self._table), self._places.taken
         return f"<Manager [Sandboxes: {live} live, {coming} coming]>"
 
     # -- sandboxes --------------------------------------------------------------------------------
@@ -128,7 +129,10 @@ class Manager:
         check_count(count)
         source = await self.open(owner, sandbox_id)
         request = replace(
-            source.request, persist=False, name=f"fork of {source.request.name or source.id}"[:100]
+            source.request,
+            persist=False,
+            name=f"fork of {source.request.name or source.id}"[:100],
+            container_name="",
         )
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
@@ -207,6 +211,11 @@ class Manager:
         found = await self._persistence.list(owner.principal)
         return [one for one in found if one.kept.id not in self._table]
 
+    async def list_others(self) -> list[ContainerState]:
+        """Return the containers of other processes that are not kept; see `others`."""
+        access = await self._access.ready()
+        return await others(access.engine, access.journal.instance)
+
     async def kill(self, owner: Owner, sandbox_id: str | None) -> str:
         """End one of the owner's sandboxes with all that is in it and return its id; errors as for `open`."""
         sandbox_id = await self._id(owner, sandbox_id)
@@ -251,7 +260,7 @@ class Manager:
                 group.start_soon(self._pool.aclose)
                 await self._ender.end_all(self._table.all())
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
-            await self._ender.wait_until(lambda: not self._reserved.total())
+            await self._ender.wait_until(lambda: not self._places.taken)
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
             if self._mender.owes:
@@ -273,6 +282,10 @@ class Manager:
         made = await self._keeper.keep(sandbox, owner.principal, name)
         self._observer.snapshot_made(sandbox, made)
         return sandbox, made
+
+    async def save_as(self, sandbox: Sandbox, tag: str) -> str:
+        """Make an image of one's files under a name that is its user's; see `SnapshotKeeper.save_as`."""
+        return await self._keeper.save_as(sandbox, tag)
 
     async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
         """Return the principal's snapshots on this engine, oldest first."""
@@ -307,19 +320,10 @@ class Manager:
         """Hold places in the owner's quota. Nothing is awaited between the look and the taking."""
         if self._closing:
             raise SandboxClosedError("The server is shutting down.")
-        there = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
-        if there + count > self._settings.max_sandboxes:
-            telemetry.refused("quota")
-            raise QuotaError(
-                f"You have {there} sandbox{'' if there == 1 else 'es'} in use and want {count} more; "
-                f"{self._settings.max_sandboxes} are allowed.",
-                hint="Use one of them (list_sandboxes), or kill one first.",
-            )
-        self._reserved[owner.session] += count
         try:
-            yield
+            with self._places.reserved(owner, len(self.list_sandboxes(owner)), count):
+                yield
         finally:
-            self._reserved[owner.session] -= count
             self._ender.wake()
 
     async def _require_owner(self, owner: Owner, made: list[Sandbox]) -> None:
@@ -339,14 +343,8 @@ class Manager:
     async def _make_with(
         self, access: Access, owner: Owner, request: SandboxRequest, progress: Progress
     ) -> Sandbox:
-        uid = None
-        if request.snapshot is not None:
-            found = self._keeper.find(owner.principal, access.engine, request.snapshot)
-            image, uid = found.image_id, found.uid
-            request = replace(request, workspace=found.workspace_for(request.workspace))
-            check_request(request, self._settings)
-        else:
-            image = (await access.images.ensure(request.image, progress)).id
+        request, image, uid = await self._keeper.begun_with(access, owner.principal, request, progress)
+        check_request(request, self._settings)
         container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:

@@ -14,10 +14,12 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.access import Access, EngineAccess
+from pocket_dock_mcp.manager.journal import Intent
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.naming import require_free, require_unused, taken
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
-from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
+from pocket_dock_mcp.manager.sweep import IMAGE_LABEL, INSTANCE_LABEL, NONCE_LABEL, PROJECT_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 
@@ -42,8 +44,8 @@ class Maker:
         """Launch a container under a name and labels that the journal has; see `launch` for its errors."""
         access = await self._access.ready()
         engine, journal = access.engine, access.journal
-        intent = journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
-        labels = {INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce}
+        intent = await self._intend(access, wanted.name)
+        labels = {**wanted.labels, INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce}
         wanted = replace(wanted, name=intent.name, labels=labels)
         try:
             running = await launch(engine, wanted)
@@ -53,9 +55,30 @@ class Maker:
                 journal.made(intent.name)
             # Launching cleans up after itself; whether nothing is left, or still coming, has to be seen.
             self._mender.owe(intent.name)
+            if isinstance(error, EngineConflictError):
+                raise taken(intent.name) from error
             raise
         journal.made(intent.name)
         return Ready(engine, wanted, running)
+
+    async def _intend(self, access: Access, name: str) -> Intent:
+        """Note a container before it is made: one of a name that its owner has chosen, or of one of ours."""
+        journal = access.journal
+        if not name:
+            return journal.intend("container", f"pocket-dock-{secrets.token_hex(8)}")
+        if self._mender.is_owed(name):
+            # Of one that failed a moment ago.
+            await self._mender.settle()
+        require_unused(journal, name)
+        intent = journal.intend("container", name)
+        try:
+            await require_free(access.engine, name)
+        except BaseException as error:
+            # Nothing was asked for yet.
+            journal.settled(name)
+            self._access.note(error)
+            raise
+        return intent
 
     def over(self, name: str, is_removed: bool) -> None:
         """A container was ended; it is off the journal if the engine has confirmed that it is gone."""
@@ -66,15 +89,18 @@ class Maker:
 
 
 def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int | None) -> Launch:
-    """Return what a request means for its container; name and labels are its maker's."""
+    """Return what a request means for its container; its maker adds labels, and a name if there is none."""
+    said = {PROJECT_LABEL: request.project} if request.project else {}
+    if request.container_name:
+        said[IMAGE_LABEL] = request.snapshot or request.image
     return Launch(
-        name="",
+        name=request.container_name,
         image=image,
-        labels={},
+        labels={**request.labels, **said},
         limits=request.limits,
         network=request.network,
         env=request.env,
-        uid=uid,
+        uid=uid if request.user is None else request.user,
         enforce=settings.limits,
         warm_python=settings.warm_python,
         min_free_bytes=settings.min_free_mb * MIB,

@@ -43,6 +43,8 @@ class KeptSandbox:
     status: Status
     busy: bool
     """Whether some process is using it."""
+    container_id: str = ""
+    """The engine's; empty where its container is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class SandboxKeeper:
         status: Status = "stopped"
         if state.status in ("running", "paused"):
             status = "paused" if state.status == "paused" else "running"
-        return KeptSandbox(kept, status, busy=self._records.is_held(kept.id))
+        return KeptSandbox(kept, status, busy=self._records.is_held(kept.id), container_id=state.id)
 
     # -- reaching ---------------------------------------------------------------------------------
 
@@ -224,7 +226,7 @@ class SandboxKeeper:
 
     def _launch(self, kept: Kept) -> Launch:
         launch = launch_of(kept.request, self._settings, kept.image_id, kept.uid)
-        return replace(launch, name=kept.container, labels={NONCE_LABEL: kept.nonce})
+        return replace(launch, name=kept.container, labels={**launch.labels, NONCE_LABEL: kept.nonce})
 
     # -- removing ---------------------------------------------------------------------------------
 

@@ -83,8 +83,8 @@ class WarmPool:
 
     async def make(self, wanted: Launch, store: OutputStore) -> LiveContainer:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
-        if not self._budget_bytes or wanted.uid is not None or wanted.keep:
-            # A uid that is given is a snapshot's, and a kept container has its owner's name: for nobody else.
+        if not self._budget_bytes or wanted.uid is not None or wanted.keep or wanted.name or wanted.labels:
+            # A uid that is given is a snapshot's; a kept container, names and labels are their owner's too.
             telemetry.instruments().created.add(1, {"source": "cold"})
             return await self._new(wanted, store)
         kind = replace(wanted, env={})

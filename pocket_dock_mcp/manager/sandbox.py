@@ -15,6 +15,7 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.audit import AuditLog
+from pocket_dock_mcp.manager.naming import check_naming
 from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.settings import Settings
@@ -57,6 +58,18 @@ class SandboxRequest:
     """Where its home directory is; None for that of the snapshot, or the disk."""
     persist: bool = False
     """It outlives the session and this process: it is stopped where others end, and ended on request only."""
+    container_name: str = ""
+    """The container's name on the engine, which nobody else may have; empty for one of ours."""
+    user: int | None = None
+    """The uid of everything that runs in it; None for a random one, or that of its first files."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """On its container, for other tools; nothing here goes by them, and no image has them."""
+    project: str = ""
+    """Which project it belongs to, for those who list."""
+    workdir: str = ""
+    """Where its maker's runs begin; empty for the home directory."""
+    disposable: bool = False
+    """It is kept only so that one command after another can use it: pruning removes it, and a shutdown."""
 
 
 class Sandbox:
@@ -143,6 +156,7 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         InvalidArgumentError: says what may be.
     """
     checked_environment(request.env)
+    check_naming(request.container_name, request.labels, request.user)
     policy.check_limits(
         request.limits,
         max_memory_bytes=settings.max_memory_mb * MIB,

@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
-from . import cells, facts, files, ports, runs, wire, writing
+from . import cells, dialling, facts, files, ports, runs, wire, writing
 from .loop import READ, Timer
 from .tapes import Tape
 
@@ -33,6 +33,8 @@ LOOK = 2.0
 MOST_DETACHED = 86_400.0
 """Seconds after which nobody is waited for any more, whatever runs."""
 _PAUSE = 0.1
+BOUND = (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, dialling.Connection)
+"""What is of no use to anybody but the client that has asked for it."""
 
 
 class Kept:
@@ -288,7 +290,7 @@ class Keep:
         while self._client:
             os.close(self._client.pop())
         for request_id, work in list(self._agent.work.items()):
-            if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter)):
+            if isinstance(work, BOUND):
                 work.abort()
                 self.shelf.drop(request_id)
         self._since = self._busy_until = time.monotonic()

@@ -19,6 +19,7 @@ from . import (
     checkpoints,
     children,
     cold,
+    dialling,
     disk,
     early,
     facts,
@@ -28,6 +29,7 @@ from . import (
     keeping,
     killing,
     ports,
+    provisions,
     runs,
     sessions,
     wire,
@@ -230,18 +232,18 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self.work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer)):
+        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer, dialling.Connection)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self.kept(request_id) or self.work.get(request_id)
-        if isinstance(work, (keeping.Kept, runs.Run, cells.Cell, files.Reader)):
+        if isinstance(work, (keeping.Kept, runs.Run, cells.Cell, files.Reader, dialling.Connection)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self.work.get(request_id)
-        if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, disk.Watch)):
+        if isinstance(work, (*keeping.BOUND, disk.Watch)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
@@ -358,7 +360,8 @@ class Agent:
             self.kill_marked(marker, done)
 
 
-Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer, disk.Watch]
+Running = Union[runs.Run, cells.Cell, runs.PartialScript]
+Work = Union[Running, ports.Waiter, files.Reader, writing.Writer, disk.Watch, dialling.Connection]
 Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
 # Closed: what a host may ask for is a method of the same name, and nothing else is.
@@ -369,6 +372,8 @@ _OPERATIONS = (
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **disk.HANDLERS,
+    **provisions.HANDLERS,
+    "connect": dialling.connect,
     **dict.fromkeys(("rejoin", "list_runs", "replay", "heard", "forget"), Agent._on_kept),
 }
 
