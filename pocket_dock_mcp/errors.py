@@ -19,6 +19,7 @@
     +- ImageError
     |  +- ImageNotFoundError           LookupError
     |  +- ImageBuildError
+    |  +- ImageArchiveError            a file is no archive of images, or a damaged one
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
     |  +- SandboxBusyError             it is kept, and another process of yours uses it
@@ -220,6 +221,12 @@ class ImageBuildError(ImageError):
     """An image could not be built."""
 
     code = "image_build_failed"
+
+
+class ImageArchiveError(ImageError):
+    """A file is no archive of images, or what is in it is not what it says."""
+
+    code = "image_archive"
 
 
 class SandboxError(PocketDockError):

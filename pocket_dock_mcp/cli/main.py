@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pocket_dock_mcp.cli import (
     about,
+    archives,
     copies,
     create,
     doctor,
@@ -49,6 +50,7 @@ class Command(Protocol):
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
     about,
+    archives,
     copies,
     create,
     doctor,
