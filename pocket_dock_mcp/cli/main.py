@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pocket_dock_mcp.cli import (
     about,
+    completion,
     copies,
     create,
     doctor,
@@ -20,6 +21,8 @@ from pocket_dock_mcp.cli import (
     images,
     init,
     kept,
+    pool,
+    quickstart,
     run,
     shell,
 )
@@ -45,6 +48,7 @@ class Command(Protocol):
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
     about,
+    completion,
     copies,
     create,
     doctor,
@@ -52,6 +56,8 @@ COMMANDS: tuple[Command, ...] = (
     images,
     init,
     kept,
+    pool,
+    quickstart,
     run,
     shell,
 )  # fmt: skip
@@ -63,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(os.environ)
     status: object
     try:
-        arguments = parser().parse_args(argv)
+        made = parser()
+        completion.answer(made)
+        arguments = made.parse_args(argv)
         console.as_json = arguments.json
         status = _run(arguments, console)
     except SystemExit as end:
@@ -79,8 +87,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     # Only now: it costs a tenth of a second.
+    import logging
+
     import anyio
 
+    # Nobody has asked for log lines, and `run` has standard error for its program's alone.
+    logging.getLogger("pocket_dock_mcp").addHandler(logging.NullHandler())
     heed_log_level()
     status: int = anyio.run(_guarded, arguments, console)
     return status
