@@ -11,9 +11,10 @@ from pocket_dock_mcp.async_.errors import in_result
 from pocket_dock_mcp.async_.holds import Hold
 from pocket_dock_mcp.async_.info import ContainerInfo, described
 from pocket_dock_mcp.async_.names import checked_image_name
+from pocket_dock_mcp.async_.processes import ProcessInfo, list_processes
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.options import RunOptions
-from pocket_dock_mcp.errors import FileTooLargeError
+from pocket_dock_mcp.errors import FileError, FileTooLargeError, SandboxError
 from pocket_dock_mcp.models import FileEntry, FileWritten
 from pocket_dock_mcp.models import RunResult as ExecResult
 
@@ -231,6 +232,12 @@ class AsyncContainer:
         with self._hold.use() as live:
             found = await live.info()
             engine = live.engine_info
+            try:
+                processes = await list_processes(live, found.python)
+            except (SandboxError, FileError):
+                # At the limit on processes, say: the rest is worth telling.
+                live.require_open()
+                processes = []
         return described(
             found,
             container_id=live.container_id,
@@ -239,7 +246,18 @@ class AsyncContainer:
             persist=self._hold.persists,
             project=self._hold.project,
             engine=f"{engine.kind} {engine.version}".strip(),
+            processes=tuple(process.as_text() for process in processes),
         )
+
+    async def processes(self) -> list[ProcessInfo]:
+        """Return the processes of its user, in the order of their ids, as a program in it sees them.
+
+        Raises:
+            ContainerError: no program can be run that would look.
+            ContainerGone: it is not there any more.
+        """
+        with self._hold.use() as live:
+            return await list_processes(live, live.python)
 
     async def reboot(self, *, fresh: bool = False) -> None:
         """End all processes and sessions and begin again with the files that are there, at once.

@@ -18,6 +18,7 @@ from pocket_dock_mcp.async_.names import new_name
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.policy import MIN_DISK_BYTES, MIN_MEMORY_BYTES, MIN_PIDS
@@ -148,19 +149,26 @@ async def create_in(
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncContainer:
     """Make a container of a host; see `create_new_container` for what it raises."""
-    async with host.working() as manager:
+
+    async def make(manager: Manager) -> Sandbox:
         sandbox = await manager.create(host.owner, request, on_progress or logger.info)
-        if request.workdir:
-            try:
-                await _make_workdir(sandbox, request.workdir)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await manager.kill(host.owner, sandbox.id)
-                raise
-    return AsyncContainer(Managed(host, sandbox), timeout=timeout)
+        try:
+            await _make_workdir(sandbox, request.workdir)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await end(manager, sandbox)
+            raise
+        return sandbox
+
+    async def end(manager: Manager, sandbox: Sandbox) -> None:
+        await manager.kill(host.owner, sandbox.id)
+
+    return AsyncContainer(Managed(host, await host.do(make, end)), timeout=timeout)
 
 
 async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
+    if not workdir:
+        return
     with sandbox.use() as live:
         made = await live.run(f"mkdir -p -- {shlex.quote(workdir)} && cd -- {shlex.quote(workdir)}")
     if not made.ok:

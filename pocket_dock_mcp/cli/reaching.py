@@ -40,7 +40,7 @@ class Reached:
     @property
     def name(self) -> str:
         """What the user calls it: safe to show on one line."""
-        return plain(self.sandbox.request.name) or self.sandbox.id
+        return plain(self.sandbox.request.name or self.live.name)
 
 
 @asynccontextmanager
@@ -50,14 +50,14 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     Raises:
         ConfigError: the environment is not valid.
     """
+    from pocket_dock_mcp.async_.host import engine_environ, settings_for
     from pocket_dock_mcp.engine.connect import connect
     from pocket_dock_mcp.engine.endpoint import candidates
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
-    from pocket_dock_mcp.settings import Settings
 
-    surrounding = environ()
-    settings = Settings.from_environ(surrounding)
+    settings = settings_for()
+    surrounding = engine_environ(settings, environ())
     # Refused now, also where no engine is needed.
     candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform)
     async with Manager(settings, lambda: connect(surrounding)) as manager:

@@ -115,6 +115,15 @@ class HeldContainer:
         return self._transport.facts.uid
 
     @property
+    def python(self) -> str | None:
+        """Version of its image's python3."""
+        return self._transport.facts.python
+
+    def require_open(self) -> None:
+        """See that it was neither closed nor lost; raises why it was."""
+        self._life.require_open()
+
+    @property
     def launched(self) -> Launch:
         """What it was launched as."""
         return self._wanted

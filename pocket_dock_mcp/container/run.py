@@ -223,6 +223,11 @@ class AsyncRun:
         """Whether it has not ended, as far as is known."""
         return self._process is None or not self._process.is_over
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
     def on_output(self, callback: OnOutput) -> Remove:
         """Have ``callback(run, stream, data)`` called for each piece of output; returns what undoes it."""
         self._on_output.append(callback)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from pocket_dock_mcp.container.launch import Launch, launch
+from pocket_dock_mcp.container.launch import Attempt, Launch, launch
 from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.errors import (
     EngineConflictError,
@@ -47,11 +47,12 @@ class Maker:
         intent = await self._intend(access, wanted.name)
         labels = {**wanted.labels, INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce}
         wanted = replace(wanted, name=intent.name, labels=labels)
+        attempt = Attempt()
         try:
-            running = await launch(engine, wanted)
+            running = await launch(engine, wanted, attempt)
         except BaseException as error:
             self._access.note(error)
-            if isinstance(error, _ANSWERED):
+            if isinstance(error, _ANSWERED) or not attempt.is_pending:
                 journal.made(intent.name)
             # Launching cleans up after itself; whether nothing is left, or still coming, has to be seen.
             self._mender.owe(intent.name)

@@ -70,6 +70,8 @@ class SandboxRequest:
     """Which project it belongs to, for those who list."""
     workdir: str = ""
     """Where its maker's runs begin; empty for the home directory."""
+    run_timeout_s: float | None = None
+    """Seconds that a run of its user's command line may take unless it says otherwise; None for any."""
     disposable: bool = False
     """It is kept only so that one command after another can use it: pruning removes it, and a shutdown."""
 
