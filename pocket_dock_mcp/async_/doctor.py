@@ -11,15 +11,12 @@ from pocket_dock_mcp.doctor.leftovers import kept_store, look
 from pocket_dock_mcp.doctor.project import ProjectState, survey
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import ProjectNotInitializedError
+from pocket_dock_mcp.manager.others import others
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL
 from pocket_dock_mcp.projects import find_project_root
 
 
-async def doctor(
-    *,
-    project_root: Path | None = None,
-    socket_path: str | None = None,
-) -> DoctorReport:
+async def doctor(*, project_root: Path | None = None, socket_path: str | None = None) -> DoctorReport:
     """Look for containers of dead processes, and for instance directories without a container.
 
     ``pocket-dock doctor`` looks at a lot more, and ``pocket-dock doctor --fix`` mends.
@@ -30,25 +27,27 @@ async def doctor(
         socket_path: of the engine; see `create_new_container`.
 
     Raises:
-        ProjectNotInitialized: `project_root` is given, and there is no project.
+        ProjectNotInitialized: there is no project at `project_root`.
         PodmanNotRunning, EngineError: the engine is not there, or failed.
     """
     root = find_project_root(project_root)
-    if project_root is not None and root is None:
-        message = f"{project_root} is in no project."
+    if root is None and project_root is not None:
+        message = f"There is no project at {project_root}."
         raise ProjectNotInitializedError(message)
     settings = settings_for(socket_path=socket_path)
     engine = await connect(engine_environ(settings, os.environ))
     try:
         left = await look(engine, settings.state_dir)
+        running = {state.name for state in await others(engine, instance="")}
         kept = kept_store(settings.state_dir).of(LOCAL_PRINCIPAL, engine.info.identity)
         state = ProjectState() if root is None else await survey(engine, root, settings.state_dir)
     finally:
         await engine.aclose()
     gone = {sandbox.id for sandbox in left.sandboxes}
+    healthy = [sandbox for sandbox in kept if sandbox.id not in gone]
     return DoctorReport(
         # Those of images have a tag.
         orphaned_containers=(*(name for name in left.objects if ":" not in name), *state.orphaned),
         stale_instance_dirs=state.stale,
-        healthy=sum(sandbox.id not in gone for sandbox in kept),
+        healthy=len(healthy) + len(running),
     )

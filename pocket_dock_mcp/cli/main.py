@@ -17,6 +17,7 @@ from pocket_dock_mcp.cli import (
     doctor,
     exits,
     files,
+    forward,
     images,
     init,
     kept,
@@ -24,6 +25,7 @@ from pocket_dock_mcp.cli import (
     run,
     shell,
     status,
+    transfer,
 )
 from pocket_dock_mcp.cli.console import Console, error_document, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
@@ -50,14 +52,16 @@ COMMANDS: tuple[Command, ...] = (
     copies,
     create,
     doctor,
-    files,
+    forward,
     images,
     init,
     kept,
     logs,
+    status,
+    transfer,
+    files,
     run,
     shell,
-    status,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 
