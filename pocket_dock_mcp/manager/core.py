@@ -7,7 +7,7 @@ what then has to be done on the engine is done afterwards, shielded where it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from types import TracebackType
 
@@ -36,6 +36,7 @@ from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
 from pocket_dock_mcp.manager.opening import open_all, opened
 from pocket_dock_mcp.manager.others import others
+from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
 from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
@@ -120,10 +121,13 @@ class Manager:
         await self._require_owner(owner, [sandbox])
         return sandbox
 
-    async def fork(self, owner: Owner, sandbox_id: str | None, count: int) -> tuple[Sandbox, list[Sandbox]]:
+    async def fork(
+        self, owner: Owner, sandbox_id: str | None, count: int, *, names: Sequence[str] = ()
+    ) -> tuple[Sandbox, list[Sandbox]]:
         """Make sandboxes with the files of one of the owner's, each for itself from then on: all, or none.
 
-        Processes and variables are not part of it. Limits, network and environment are the same.
+        Processes and variables are not part of it. Limits, network and environment are the same. Those with
+        `names`, one for each, are kept beyond this process.
 
         Raises:
             InvalidArgumentError: a count that makes no sense.
@@ -132,11 +136,15 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
-        request = as_fork(source)
+        request = as_fork(source, persist=bool(names))
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
-            made = [self._hold(Sandbox(new_id(), owner, request, fork), "fork") for fork in forks]
+            made = sandboxes_of(owner, request, forks, names)
+            if names:
+                await keep_all(self._persistence, self._maker, made)
+            for one in made:
+                self._hold(one, "fork")
             await open_all(made, self._ender)
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
@@ -347,19 +355,8 @@ class Manager:
         container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
-            await self._keep(sandbox)
+            await keep_all(self._persistence, self._maker, [sandbox])
         return await opened(self._hold(sandbox), self._ender)
-
-    async def _keep(self, sandbox: Sandbox) -> None:
-        """Put a new sandbox on record, and only then have it outlive us: no one is left that nobody knows."""
-        try:
-            sandbox.claim = await self._persistence.keep(sandbox)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.container.destroy()
-                self._maker.over(sandbox.container.name, sandbox.container.removed)
-            raise
-        self._maker.over(sandbox.container.name, is_removed=True)
 
     async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
         if self._closing:

@@ -35,11 +35,11 @@ def check_count(count: int) -> None:
         raise InvalidArgumentError(message)
 
 
-def as_fork(source: Sandbox) -> SandboxRequest:
+def as_fork(source: Sandbox, *, persist: bool = False) -> SandboxRequest:
     """Return the request for a fork. It has the source's volumes and devices, and ports of its own."""
     return replace(
         source.request,
-        persist=False,
+        persist=persist,
         name=f"fork of {source.request.name or source.id}"[:100],
         container_name="",
         ports=tuple(replace(port, host_port=0) for port in source.request.ports),

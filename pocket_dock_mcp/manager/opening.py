@@ -34,7 +34,7 @@ async def opened(sandbox: Sandbox, ender: Ender | None = None) -> Sandbox:
                 raise
             if not isinstance(error, PortError):
                 raise
-            logger.warning("%s: a port is not open: %s", sandbox.id, error)
+            logger.info("%s: a port is not open: %s", sandbox.id, error)
     return sandbox
 
 

@@ -79,6 +79,8 @@ class SandboxRequest:
     host_roots: tuple[str, ...] = ()
     """Where those may be if the settings do not say so: a front end's word to people, never a model's."""
     devices: tuple[Device, ...] = ()
+    run_timeout_s: float | None = None
+    """Seconds that a run of its user's command line may take unless it says otherwise; None for any."""
     disposable: bool = False
     """It is kept only so that one command after another can use it: pruning removes it, and a shutdown."""
 
