@@ -13,9 +13,11 @@ from pocket_dock_mcp.async_.errors import (
     ImageNotFound,
     PocketDockError,
     PodmanNotRunning,
+    SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
+    StreamNotEnded,
 )
 from pocket_dock_mcp.async_.info import ContainerInfo, ContainerListItem, DoctorReport
 from pocket_dock_mcp.async_.kept import (
@@ -25,7 +27,10 @@ from pocket_dock_mcp.async_.kept import (
     resume_container,
     stop_container,
 )
-from pocket_dock_mcp.container.pool import AsyncContainerPool
+from pocket_dock_mcp.async_.pool import AsyncContainerPool
+from pocket_dock_mcp.async_.process import AsyncProcess, BufferSnapshot
+from pocket_dock_mcp.async_.session import AsyncSession
+from pocket_dock_mcp.async_.stream import AsyncExecStream, StreamChunk
 from pocket_dock_mcp.models import FileEntry
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.version import __version__, get_version
@@ -33,6 +38,10 @@ from pocket_dock_mcp.version import __version__, get_version
 __all__ = [
     "AsyncContainer",
     "AsyncContainerPool",
+    "AsyncExecStream",
+    "AsyncProcess",
+    "AsyncSession",
+    "BufferSnapshot",
     "ContainerError",
     "ContainerGone",
     "ContainerInfo",
@@ -46,9 +55,12 @@ __all__ = [
     "ImageNotFound",
     "PocketDockError",
     "PodmanNotRunning",
+    "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
+    "StreamChunk",
+    "StreamNotEnded",
     "__version__",
     "create_new_container",
     "destroy_container",

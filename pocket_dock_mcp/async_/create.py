@@ -106,8 +106,8 @@ async def create_new_container(
     request = SandboxRequest(
         image=base,
         snapshot=snapshot,
-        limits=_limits(host.settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
-        network=_network(network, base, is_snapshot=snapshot is not None),
+        limits=limits_of(host.settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
+        network=network_of(network, base, is_snapshot=snapshot is not None),
         env=dict(env or {}),
         idle_ttl_s=_idle(idle_timeout),
         max_lifetime_s=FOREVER_S,
@@ -176,7 +176,7 @@ def _base(settings: Settings, image: str | None, profile: str | None, snapshot: 
     return given[0] if given else settings.profile
 
 
-def _limits(
+def limits_of(
     settings: Settings,
     mem_limit: str | int | None,
     cpu_percent: float | None,
@@ -184,6 +184,7 @@ def _limits(
     disk_limit: str | int | None,
     shm_size: str | int | None,
 ) -> Limits:
+    """Return limits, the environment's where none is given. Raises `InvalidArgumentError`."""
     limits = Limits()
     memory = settings.memory_mb * MIB if mem_limit is None else size_of("mem_limit", mem_limit)
     _require_least("mem_limit", memory, MIN_MEMORY_BYTES, "32m")
@@ -224,7 +225,8 @@ def _pids(count: int) -> int:
     return count
 
 
-def _network(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
+def network_of(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
+    """Return whether there is to be a network. Raises `InvalidArgumentError`."""
     if wanted is None:
         return "open" if base in _WITH_NETWORK and not is_snapshot else "none"
     if wanted is True or wanted == "open":

@@ -20,6 +20,8 @@ from pocket_dock_mcp.errors import (
     SandboxNameTakenError,
     SandboxNotFoundError,
     SandboxStateError,
+    SessionClosedError,
+    StreamNotEndedError,
 )
 from pocket_dock_mcp.models import RunResult
 
@@ -33,6 +35,8 @@ ContainerNotRunning = SandboxStateError
 ContainerGone = SandboxLostError
 ContainerNameTaken = SandboxNameTakenError
 ImageNotFound = ImageNotFoundError
+SessionClosed = SessionClosedError
+StreamNotEnded = StreamNotEndedError
 
 __all__ = [
     "ConfigError",
@@ -46,9 +50,11 @@ __all__ = [
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
+    "StreamNotEnded",
 ]
 
 _IN_SDK_WORDS = (

@@ -63,6 +63,11 @@ def settings_for(engine: str | None = None, socket_path: str | None = None) -> S
     )
 
 
+def engine_environ(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an environment in which the engine of the settings is the one that is connected to."""
+    return environ if settings.engine is None else {**environ, ENGINE_VARIABLE: settings.engine}
+
+
 class Host:
     """A manager in a task of its own, for as long as somebody needs it. See `working`."""
 
@@ -164,9 +169,7 @@ def host_for(engine: str | None = None, socket_path: str | None = None) -> Host:
         InvalidArgumentError: both are given.
     """
     settings = settings_for(engine, socket_path)
-    environ = dict(os.environ)
-    if settings.engine is not None:
-        environ[ENGINE_VARIABLE] = settings.engine
+    environ = engine_environ(settings, os.environ)
     # Refused now, also where no engine is needed.
     candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
     return host_of(settings, lambda: connect(environ))
