@@ -7,6 +7,8 @@ the command line only does not wait for them.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.version import __version__ as __version__
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.async_ import AsyncContainer as AsyncContainer
     from pocket_dock_mcp.async_ import AsyncContainerPool as AsyncContainerPool
     from pocket_dock_mcp.sync import *  # noqa: F403
+
+
+class _Package(ModuleType):
+    """This package. Its `doctor` is the SDK's function, also when the subpackage of that name was imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "doctor" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 _OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
 

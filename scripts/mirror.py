@@ -163,7 +163,7 @@ def _imports(module: Module, mirrored: dict[str, str]) -> list[str]:
     lines = [
         "from collections.abc import Iterator",
         "from typing import TYPE_CHECKING, Any, cast",
-        f"from {FROM} import {module.name} as _other",
+        *(f"from {FROM}.{module.name} import {one.name} as _{one.name}" for one in module.functions),
         f"from {TO}.facade import Facade, aside, call, mirrored",
     ]
     own = [
@@ -340,7 +340,7 @@ def _argument(node: ast.arg, mirrored: dict[str, str], *, is_method: bool) -> st
 def _function(node: ast.AsyncFunctionDef, renamer: Renamer, mirrored: dict[str, str]) -> str:
     lines, returns = _heading(node, renamer, "")
     lines += _doc(node, renamer, "    ")
-    called = f"call(_other.{node.name}, {_passed(node, mirrored)})"
+    called = f"call(_{node.name}, {_passed(node, mirrored)})"
     lines.append(f"    {_returned(called, returns, mirrored, 'mirrored', is_any=False)}")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pocket_dock_mcp.async_.container import AsyncContainer
 from pocket_dock_mcp.async_.create import create_new_container
+from pocket_dock_mcp.async_.doctor import doctor
 from pocket_dock_mcp.async_.errors import (
     ContainerError,
     ContainerGone,
@@ -29,10 +30,13 @@ from pocket_dock_mcp.async_.kept import (
 )
 from pocket_dock_mcp.async_.pool import AsyncContainerPool
 from pocket_dock_mcp.async_.process import AsyncProcess, BufferSnapshot
+from pocket_dock_mcp.async_.processes import ProcessInfo
 from pocket_dock_mcp.async_.session import AsyncSession
 from pocket_dock_mcp.async_.stream import AsyncExecStream, StreamChunk
-from pocket_dock_mcp.models import FileEntry
+from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
+from pocket_dock_mcp.models import FileEntry, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
@@ -55,18 +59,25 @@ __all__ = [
     "ImageNotFound",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortMapping",
+    "ProcessInfo",
+    "ProfileInfo",
     "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
     "StreamChunk",
     "StreamNotEnded",
+    "Transferred",
     "__version__",
     "create_new_container",
     "destroy_container",
+    "doctor",
     "get_version",
     "list_containers",
+    "list_profiles",
     "prune",
+    "resolve_profile",
     "resume_container",
     "stop_container",
 ]

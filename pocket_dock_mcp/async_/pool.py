@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -50,8 +51,8 @@ class AsyncContainerPool:
         pids_limit: int | None = None,
         disk_limit: str | int | None = None,
         shm_size: str | int | None = None,
-        enforce: Literal["strict", "best-effort"] = "strict",
-        warm_python: bool = True,
+        enforce: Literal["strict", "best-effort"] | None = None,
+        warm_python: bool | None = None,
         memory_mb: int | None = None,
         engine: str | None = None,
         socket_path: str | None = None,
@@ -69,8 +70,9 @@ class AsyncContainerPool:
             pids_limit: processes and threads at once in each.
             disk_limit: what each may write, as ``"2g"`` or in bytes.
             shm_size: of ``/dev/shm``.
-            enforce: ``"best-effort"`` accepts an engine that does not apply a limit.
-            warm_python: whether their Python interpreters have been started, too.
+            enforce: ``"best-effort"`` accepts an engine that does not apply a limit; the environment's if
+                left out.
+            warm_python: whether their Python interpreters are started, too; the environment's if left out.
             memory_mb: how much the ready ones may use together, as measured; fewer are ready then.
             engine: see `create_new_container`; closed with the pool.
             socket_path: the same, as the path of a socket.
@@ -94,8 +96,8 @@ class AsyncContainerPool:
             reach=lambda: connect(environ),
             limits=limits_of(settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
             network=network_of(network, base, is_snapshot=False),
-            enforce=enforce,
-            warm_python=warm_python,
+            enforce=settings.limits if enforce is None else enforce,
+            warm_python=settings.warm_python if warm_python is None else warm_python,
             memory_mb=memory_mb,
         )
 
@@ -173,6 +175,7 @@ class Claimed:
     id = ""
     persists = False
     project = ""
+    data_path: Path | None = None
     workdir = ""
 
     def __init__(self, live: LiveContainer) -> None:

@@ -148,13 +148,13 @@ class Programs:
             options["keep_stdin"] = stdin is None
             return self._watched(await self._started(code, options), max_output)
         with self._hold.use() as live:
-            return in_result(await live.run(code, output_bytes=max_output, **options))
+            return in_result(await live.run(code, output_bytes=max_output, meta={}, **options))
 
     async def _started(self, code: str, options: RunOptions) -> AsyncRun:
         """Start a run, for whose time the container does not count as idle."""
         with ExitStack() as stack:
             live = stack.enter_context(self._hold.use())
-            run = await live.start(code, **options)
+            run = await live.start(code, meta={}, **options)
             held = stack.pop_all()
         if run.is_running:
             run.on_exit(lambda _run: held.close())

@@ -134,7 +134,9 @@ class AsyncSession:
             message = f"cmd is of the type {type(cmd).__name__}; it must be text."
             raise InvalidArgumentError(message)
         with self._use() as live:
-            return await live.start(cmd, language=self._language, session=self._id, timeout_s=timeout)
+            return await live.start(
+                cmd, meta={}, language=self._language, session=self._id, timeout_s=timeout
+            )
 
     def _listen(self, run: AsyncRun, say: Callable[[int, bytes, bool], None]) -> None:
         for stream in STREAMS:

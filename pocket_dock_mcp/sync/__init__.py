@@ -20,11 +20,15 @@ from pocket_dock_mcp.async_.errors import (
 )
 from pocket_dock_mcp.async_.info import ContainerInfo, ContainerListItem, DoctorReport
 from pocket_dock_mcp.async_.process import BufferSnapshot
+from pocket_dock_mcp.async_.processes import ProcessInfo
 from pocket_dock_mcp.async_.stream import StreamChunk
-from pocket_dock_mcp.models import FileEntry
+from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
+from pocket_dock_mcp.models import FileEntry, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.sync.container import Container
 from pocket_dock_mcp.sync.create import create_new_container
+from pocket_dock_mcp.sync.doctor import doctor
 from pocket_dock_mcp.sync.kept import (
     destroy_container,
     list_containers,
@@ -56,7 +60,10 @@ __all__ = [
     "ImageNotFound",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortMapping",
     "Process",
+    "ProcessInfo",
+    "ProfileInfo",
     "Session",
     "SessionClosed",
     "SocketCommunicationError",
@@ -64,12 +71,16 @@ __all__ = [
     "SocketError",
     "StreamChunk",
     "StreamNotEnded",
+    "Transferred",
     "__version__",
     "create_new_container",
     "destroy_container",
+    "doctor",
     "get_version",
     "list_containers",
+    "list_profiles",
     "prune",
+    "resolve_profile",
     "resume_container",
     "stop_container",
 ]

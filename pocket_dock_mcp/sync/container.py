@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import cast
 
 from pocket_dock_mcp.async_.container import AsyncContainer
 from pocket_dock_mcp.async_.info import ContainerInfo
+from pocket_dock_mcp.async_.processes import ProcessInfo
 from pocket_dock_mcp.models import FileEntry, FileWritten
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 from pocket_dock_mcp.sync.programs import Programs
 
 
@@ -55,6 +58,11 @@ class Container(Programs, of=AsyncContainer):
     def project(self) -> str:
         """The project that it belongs to; empty if it belongs to none."""
         return cast("str", self._async.project)
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None for one that is of no project."""
+        return cast("Path | None", self._async.data_path)
 
     @property
     def home(self) -> str:
@@ -112,6 +120,34 @@ class Container(Programs, of=AsyncContainer):
         """
         return cast("list[FileEntry]", self._call(self._async.scan_files, path))
 
+    def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one in it, also where it has no network.
+
+        This process serves it until `close_port`, or until the container is ended or let go of; a reboot does
+        not close it. Connections are reset as long as nobody listens in the container.
+
+        Args:
+            port: in the container, where a program listens on ``127.0.0.1``, ``::1`` or all addresses.
+            host_port: on the host; 0 for a free one.
+            address: of the host; the default can be reached from this machine only, ``0.0.0.0`` from others.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast(
+            "PortMapping", self._call(self._async.open_port, port, host_port=host_port, address=address)
+        )
+
+    def close_port(self, port: int) -> bool:
+        """Close what leads to a port in it, with its connections; False if nothing does."""
+        return cast("bool", self._call(self._async.close_port, port))
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports of the host that lead into it, the oldest first."""
+        return cast("list[PortMapping]", self._here(self._async.ports))
+
     def info(self) -> ContainerInfo:
         """Return what it is and what it uses now.
 
@@ -119,6 +155,15 @@ class Container(Programs, of=AsyncContainer):
             ContainerGone: it is not there any more.
         """
         return cast("ContainerInfo", self._call(self._async.info))
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return the processes of its user, in the order of their ids, as a program in it sees them.
+
+        Raises:
+            ContainerError: no program can be run that would look.
+            ContainerGone: it is not there any more.
+        """
+        return cast("list[ProcessInfo]", self._call(self._async.processes))
 
     def reboot(self, *, fresh: bool = False) -> None:
         """End all processes and sessions and begin again with the files that are there, at once.

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast
 
-from pocket_dock_mcp.async_ import create as _other
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S
+from pocket_dock_mcp.async_.create import create_new_container as _create_new_container
 from pocket_dock_mcp.models import Workspace
 from pocket_dock_mcp.sync.container import Container
 from pocket_dock_mcp.sync.facade import aside, call, mirrored
@@ -52,11 +52,14 @@ def create_new_container(
         mem_limit: memory, as ``"256m"`` or in bytes; swap is not available on top.
         cpu_percent: CPU time, of which 100 is one core.
         persist: it outlives this process: it is stopped where others end, and ended by `destroy_container`.
-        volumes: directories of the host and where they are in the container: ``{"/data": "/mnt:ro"}``.
+        volumes: directories or files of the host and where they are in the container: ``{"data":
+            "/mnt:ro"}``. They have to be below the project or the current directory, unless
+            ``POCKET_DOCK_HOST_ROOTS`` names others. To write there `user` has to be who may.
         project: a name to list it by.
         profile: the name of a profile; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
-        ports: ports of the host and which of the container they lead to; 0 is a free one.
+        ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
+            one. They are served by this process, to this machine only; see `Container.open_port`.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
         network: whether it has one; the profile's default if left out, and none for any other image.
@@ -75,6 +78,8 @@ def create_new_container(
     Raises:
         InvalidArgumentError: an argument that can never work; says what may be.
         ContainerNameTaken: another container has the name.
+        HostPathError: a volume or device is not there, or is not to be given to a container.
+        PortError: a port of the host cannot be had.
         ImageNotFound, ImageError: the image cannot be had.
         PodmanNotRunning: no engine answers.
         EngineError: the engine failed.
@@ -84,7 +89,7 @@ def create_new_container(
         "Container",
         mirrored(
             call(
-                _other.create_new_container,
+                _create_new_container,
                 image=image,
                 name=name,
                 timeout=timeout,

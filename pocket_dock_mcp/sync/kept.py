@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from pocket_dock_mcp.async_ import kept as _other
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S
 from pocket_dock_mcp.async_.info import ContainerListItem
+from pocket_dock_mcp.async_.kept import destroy_container as _destroy_container
+from pocket_dock_mcp.async_.kept import list_containers as _list_containers
+from pocket_dock_mcp.async_.kept import prune as _prune
+from pocket_dock_mcp.async_.kept import resume_container as _resume_container
+from pocket_dock_mcp.async_.kept import stop_container as _stop_container
 from pocket_dock_mcp.sync.container import Container
 from pocket_dock_mcp.sync.facade import call, mirrored
 
@@ -30,7 +34,7 @@ def resume_container(
         PodmanNotRunning, EngineError: the engine is not there, or failed.
     """
     return cast(
-        "Container", mirrored(call(_other.resume_container, name, socket_path=socket_path, timeout=timeout))
+        "Container", mirrored(call(_resume_container, name, socket_path=socket_path, timeout=timeout))
     )
 
 
@@ -44,7 +48,7 @@ def list_containers(*, socket_path: str | None = None, project: str | None = Non
     Raises:
         PodmanNotRunning, EngineError: the engine is not there, or failed.
     """
-    return call(_other.list_containers, socket_path=socket_path, project=project)
+    return call(_list_containers, socket_path=socket_path, project=project)
 
 
 def stop_container(name: str, *, socket_path: str | None = None) -> None:
@@ -54,7 +58,7 @@ def stop_container(name: str, *, socket_path: str | None = None) -> None:
         InvalidArgumentError: it does not persist, so that stopping would lose it.
         And what `resume_container` raises.
     """
-    call(_other.stop_container, name, socket_path=socket_path)
+    call(_stop_container, name, socket_path=socket_path)
 
 
 def destroy_container(name: str, *, socket_path: str | None = None) -> None:
@@ -62,7 +66,7 @@ def destroy_container(name: str, *, socket_path: str | None = None) -> None:
 
     Raises: what `resume_container` raises, but for one whose container is gone: that is what is wanted.
     """
-    call(_other.destroy_container, name, socket_path=socket_path)
+    call(_destroy_container, name, socket_path=socket_path)
 
 
 def prune(*, socket_path: str | None = None, project: str | None = None) -> int:
@@ -75,4 +79,4 @@ def prune(*, socket_path: str | None = None, project: str | None = None) -> int:
     Raises:
         PodmanNotRunning, EngineError: the engine is not there, or failed.
     """
-    return call(_other.prune, socket_path=socket_path, project=project)
+    return call(_prune, socket_path=socket_path, project=project)

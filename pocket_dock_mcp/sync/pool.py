@@ -37,8 +37,8 @@ class ContainerPool(Facade[Any], of=AsyncContainerPool):
         pids_limit: int | None = None,
         disk_limit: str | int | None = None,
         shm_size: str | int | None = None,
-        enforce: Literal["strict", "best-effort"] = "strict",
-        warm_python: bool = True,
+        enforce: Literal["strict", "best-effort"] | None = None,
+        warm_python: bool | None = None,
         memory_mb: int | None = None,
         engine: str | None = None,
         socket_path: str | None = None,
@@ -56,8 +56,9 @@ class ContainerPool(Facade[Any], of=AsyncContainerPool):
             pids_limit: processes and threads at once in each.
             disk_limit: what each may write, as ``"2g"`` or in bytes.
             shm_size: of ``/dev/shm``.
-            enforce: ``"best-effort"`` accepts an engine that does not apply a limit.
-            warm_python: whether their Python interpreters have been started, too.
+            enforce: ``"best-effort"`` accepts an engine that does not apply a limit; the environment's if
+                left out.
+            warm_python: whether their Python interpreters are started, too; the environment's if left out.
             memory_mb: how much the ready ones may use together, as measured; fewer are ready then.
             engine: see `create_new_container`; closed with the pool.
             socket_path: the same, as the path of a socket.
