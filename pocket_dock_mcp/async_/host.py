@@ -147,7 +147,8 @@ class Host:
         """End it now: what persists is left running, all else is removed."""
         self._leave()
         self._enough.set()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def do(
         self,
