@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -97,23 +96,31 @@ class LiveContainer(Checkpointing):
             run.close()
 
     async def start(
-        self, code: str, *, meta: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        stay: bool = False,
+        **options: Unpack[RunOptions],
     ) -> AsyncRun:
         """Start a shell command or source and return a handle to it.
 
         It has no time limit unless one is given, and ends with the container at the latest. `close` the
         handle when its output is not needed any more. A kept container remembers `meta`, which is a little
-        JSON, for `reattach`, until the handle is closed.
+        JSON, for `reattach`, until the handle is closed. In one that is only visited a run ends with the
+        visit, unless it is to `stay`.
 
         Raises: what `run` raises; what is found out later, `AsyncRun.wait` raises.
         """
         program = checked_program(code, **options)
         running = self._running
-        run = AsyncRun(program, self._store.open(), self._wanted.limits, partial(self._life.fate, running))
+        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate(running, stay))
         run.meta = meta or {}
         try:
             if self._wanted.keep:
-                run.program = program = replace(program, meta=remembered(run.id, program, run.meta))
+                run.program = program = replace(
+                    program, stays=stay or not self.visits, meta=remembered(run.id, program, run.meta)
+                )
             async with self._reaching():
                 run.started(await running.transport.start(program, run.take))
         except BaseException:

@@ -63,6 +63,8 @@ class AsyncRun:
         """Bytes at the beginning of stdout and stderr that a kept container could not keep."""
         self.had_ended = False
         """Whether it was over already when the kept container was taken up."""
+        self.is_ours_to_tell = True
+        """Whether how it ends is for us to tell, or for another client who has begun it."""
         self.was_heard_of = False
         """Whether an earlier holder found out how it ended."""
         self._spools = spools
@@ -87,6 +89,24 @@ class AsyncRun:
         self._process = process
         process.when_over(self._over)
 
+    def follow(self) -> None:
+        """Have it told by its container, from its beginning on. Needed only where another has begun it.
+
+        Everything here that asks for its output, or waits for it, does so.
+        """
+        if self._process is not None:
+            self._process.follow()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether its output and its end come to us."""
+        return self._process is None or self._process.is_followed
+
+    @property
+    def began(self) -> float:
+        """When it began, on the monotonic clock."""
+        return self._began
+
     @property
     def process(self) -> Process | None:
         """What it is a handle to."""
@@ -104,6 +124,7 @@ class AsyncRun:
 
     def spool(self, stream: int) -> Spool:
         """Return what is kept of a stream (1 or 2)."""
+        self.follow()
         return self._spools[stream]
 
     def read(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
@@ -118,7 +139,7 @@ class AsyncRun:
 
     def peek(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
         """Return what `read` would return, and leave it to be read."""
-        return self._spools[stream].since(self._read_to[stream], max_bytes)
+        return self.spool(stream).since(self._read_to[stream], max_bytes)
 
     async def chunks(self) -> AsyncIterator[tuple[int, str]]:
         """Yield output as ``(stream, text)`` from the beginning on, as it comes, until the run has ended.
@@ -157,6 +178,7 @@ class AsyncRun:
     @contextmanager
     def listening(self) -> Iterator[anyio.Event]:
         """An event that is set by new output, or by the end; from now on, so that nothing is missed."""
+        self.follow()
         event = anyio.Event()
         self._waiters.append(event)
         try:
@@ -215,11 +237,13 @@ class AsyncRun:
 
     def on_output(self, callback: OnOutput) -> Remove:
         """Have ``callback(run, stream, data)`` called for each piece of output; returns what undoes it."""
+        self.follow()
         self._on_output.append(callback)
         return lambda: self._on_output.remove(callback) if callback in self._on_output else None
 
     def on_exit(self, callback: OnExit) -> Remove:
         """Have ``callback(run)`` called when it has ended; returns what undoes it."""
+        self.follow()
         self._on_exit.append(callback)
         return lambda: self._on_exit.remove(callback) if callback in self._on_exit else None
 
@@ -277,6 +301,7 @@ class AsyncRun:
             if self._outcome is not None:
                 return
             try:
+                self.follow()
                 self._settle(self._ended(await self._live().wait()))
             except AgentError as error:
                 self._settle(self._broken_off(*await self._fate(error)))
@@ -284,7 +309,8 @@ class AsyncRun:
             except PocketDockError as error:
                 self._settle(error)
             # Last: whoever was to be told has been, should we be killed right now.
-            self._live().heard()
+            if self.is_ours_to_tell:
+                self._live().heard()
 
     def _settle(self, outcome: RunResult | PocketDockError) -> None:
         """Say what came of it; the first word counts."""
@@ -338,11 +364,16 @@ class AsyncRun:
         )
 
     def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
-        hint = hint_for(status, end, self.program, self._limits)
-        if not any(self.missing):
-            return hint
-        gone = f"The first {self.missing[0]} bytes of stdout and {self.missing[1]} of stderr were not kept."
-        return f"{hint} {gone}" if hint else gone
+        hints = [hint_for(status, end, self.program, self._limits)]
+        if any(self.missing):
+            out, err = self.missing
+            hints.append(f"The first {out} bytes of stdout and {err} of stderr were not kept.")
+        if any(end.missed):
+            out, err = end.missed
+            hints.append(
+                f"{out} bytes of stdout and {err} of stderr were passed over, not read in time."
+            )
+        return " ".join(filter(None, hints)) or None
 
     @property
     def has_not_run(self) -> bool:
