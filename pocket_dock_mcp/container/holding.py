@@ -155,6 +155,10 @@ class HeldContainer:
         """What another client has done with it, if its agent says so: see `SandboxHaltedError.WORDS`."""
         return self._life.halted
 
+    async def is_gone(self, within: float) -> bool:
+        """Whether the engine knows it no more, after so many seconds at the latest."""
+        return await self._life.is_gone(within)
+
     async def is_shared(self) -> bool:
         """Whether another client uses it, or anything runs in it.
 

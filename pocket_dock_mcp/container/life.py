@@ -129,6 +129,19 @@ class Life:
             pass
         return True
 
+    async def is_gone(self, within: float) -> bool:
+        """Whether the engine knows it no more, after so many seconds at the latest."""
+        with anyio.move_on_after(within):
+            try:
+                while True:
+                    await self.engine.inspect(self.running.id)
+                    await anyio.sleep(_PAUSE)
+            except ContainerGoneError:
+                return True
+            except EngineError as error:
+                logger.debug("whether a container is gone cannot be known: %s", error)
+        return False
+
     def note(self, error: AgentError) -> None:
         """Note that its agent cannot be reached any more; the first reason counts."""
         if self._lost is None and isinstance(error, SandboxHaltedError):

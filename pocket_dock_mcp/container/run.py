@@ -79,7 +79,7 @@ class AsyncRun:
         self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
         self._over_at: float | None = None
-        self._began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
+        self.began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
         return f"<AsyncRun {self.id} {'running' if self.is_running else 'ended'}>"
@@ -90,10 +90,7 @@ class AsyncRun:
         process.when_over(self._over)
 
     def follow(self) -> None:
-        """Have it told by its container, from its beginning on. Needed only where another has begun it.
-
-        Everything here that asks for its output, or waits for it, does so.
-        """
+        """Have us told of it. Whatever here asks for its output, or waits for it, does so by itself."""
         if self._process is not None:
             self._process.follow()
 
@@ -101,11 +98,6 @@ class AsyncRun:
     def is_followed(self) -> bool:
         """Whether its output and its end come to us."""
         return self._process is None or self._process.is_followed
-
-    @property
-    def began(self) -> float:
-        """When it began, on the monotonic clock."""
-        return self._began
 
     @property
     def process(self) -> Process | None:
@@ -281,7 +273,7 @@ class AsyncRun:
         """
         if isinstance(self._outcome, PocketDockError):
             raise self._outcome
-        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self._began))
+        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self.began))
         return self._with_output(outcome, output_bytes)
 
     def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
@@ -344,7 +336,7 @@ class AsyncRun:
             # By itself, and before.
             return RunResult("indeterminate", hint=f"It had ended before. How was not found out: {why}")
         over_at = time.monotonic() if self._over_at is None else self._over_at
-        return RunResult(status, usage=RunUsage(wall_s=over_at - self._began), hint=why)
+        return RunResult(status, usage=RunUsage(wall_s=over_at - self.began), hint=why)
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)
@@ -370,9 +362,7 @@ class AsyncRun:
             hints.append(f"The first {out} bytes of stdout and {err} of stderr were not kept.")
         if any(end.missed):
             out, err = end.missed
-            hints.append(
-                f"{out} bytes of stdout and {err} of stderr were passed over, not read in time."
-            )
+            hints.append(f"{out} bytes of stdout and {err} of stderr were passed over, not read in time.")
         return " ".join(filter(None, hints)) or None
 
     @property
