@@ -34,6 +34,7 @@ GONE_DEADLINE = 2.0
 """Seconds to find out whether a container whose stream broke is really gone."""
 SETTLE = 0.5
 """Seconds that an engine may take to notice that a container has ended."""
+LEFT = "The sandbox was left, and the run was not to stay."
 _PAUSE = 0.02
 _AFTER_HALT = {
     "stopped": "Its files are kept: resume it.",
@@ -95,10 +96,9 @@ class Life:
 
     async def fate(self, running: Running, error: AgentError, *, stays: bool = True) -> tuple[RunStatus, str]:
         """Say what became of a run whose stream broke, and which was to outlive us if it `stays`."""
-        if self.visits and self.let_go and not stays:
-            return "killed", "The sandbox was left, and it was not to stay."
         if running.ended is not None:
-            return running.ended
+            was_left = self.visits and running.ended[0] == "indeterminate"
+            return ("killed", LEFT) if was_left and not stays else running.ended
         self.note(error)
         if isinstance(error, SandboxHaltedError):
             return "killed", error.message
