@@ -197,6 +197,7 @@ class AsyncRun:
             SandboxLostError: its container is gone.
         """
         raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        self.follow()
         await self._live().feed(raw, end=end)
 
     async def send_signal(self, number: int) -> None:

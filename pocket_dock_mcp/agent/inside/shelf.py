@@ -73,8 +73,8 @@ class Kept:
         self.tape = Tape(shelf.reserve, shelf.room)
         self.tape.pace = self._pace
         self._shelf = shelf
-        self._fed: Deque[List[int]] = collections.deque()
-        """Whose input is still to be read: clients, and how many bytes of each."""
+        self._fed: Deque[Tuple[Client, int]] = collections.deque()
+        """Whose input is still to be read, and how many bytes of it."""
         self._resume: Callable[[], object] = _nothing
 
     @property
@@ -109,23 +109,20 @@ class Kept:
 
     def was_fed(self, client: Client, amount: int) -> None:
         """A client has given it some input."""
-        if self._fed and self._fed[-1][0] == client.number:
-            self._fed[-1][1] += amount
-        else:
-            self._fed.append([client.number, amount])
+        if self._fed and self._fed[-1][0] is client:
+            amount += self._fed.pop()[1]
+        self._fed.append((client, amount))
 
     def _pay(self, amount: int) -> None:
         """So much of its input has been read: whose it was may give more."""
         while amount and self._fed:
-            number, there = self._fed[0]
+            client, there = self._fed.popleft()
             paid = min(amount, there)
             amount -= paid
-            self._fed[0][1] -= paid
-            if paid == there:
-                self._fed.popleft()
-            if number in self.followers:
-                sender = self.followers[number].client.sender
-                sender.send({"kind": "credit", "id": self.id, "n": paid})
+            if paid < there:
+                self._fed.appendleft((client, there - paid))
+            # Quietly nobody's if he has gone.
+            client.sender.send({"kind": "credit", "id": self.id, "n": paid})
 
     def hold(self, resume: Callable[[], object]) -> None:
         """There is no room for its output; `resume` is to be called when there may be some."""
