@@ -4,6 +4,8 @@
     +- InvalidArgumentError            ValueError: the call itself is wrong
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
+    +- ProjectNotInitializedError      LookupError: there is no project here
+    +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
     +- StateError                      the state directory cannot be written
     +- EngineError
@@ -17,13 +19,15 @@
     +- ImageError
     |  +- ImageNotFoundError           LookupError
     |  +- ImageBuildError
+    |  +- ImageArchiveError            a file is no archive of images, or a damaged one
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
     |  +- SandboxBusyError             another process of yours uses it, and it cannot be shared
-    |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  |  +- SandboxClosedError        you closed or stopped it
+    |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
     |  +- ProcessLimitError            no process can be started in it
@@ -39,6 +43,11 @@
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- WorkspaceError               a home directory in memory could not be moved
     |  +- CompareError                 two states of files could not be compared
+    |  +- PortError                    a port of the host cannot lead into it
+    |  |  +- PortInUseError            somebody else listens there
+    |  +- ProvisionError               the engine was asked for a volume or a device, and it is not there
+    |  +- TransferError                a push or pull came to no good end; nothing of it is there
+    |     +- TransferLimitError        it has more files or bytes than it may have
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -57,6 +66,10 @@
     |  +- EditNotFoundError            what an edit replaces is not in the file
     |  +- EditAmbiguousError           it is there more than once
     |  +- DiskFullError
+    +- HostFileError                   OSError-like: about one path on this machine
+    |  +- HostFileNotFoundError        FileNotFoundError
+    |  +- HostFileDeniedError          PermissionError
+    |  +- HostFileInTheWayError        FileExistsError: a file for a directory, or the other way round
     +- RunFailedError                  only from RunResult.check()
 
 A program that fails is a *result*; these are for what the caller or the engine has to mend.
@@ -105,6 +118,18 @@ class ConfigError(PocketDockError, ValueError):
     code = "config"
 
 
+class ProjectNotInitializedError(PocketDockError, LookupError):
+    """What is asked for is of a project, and there is none."""
+
+    code = "project_not_initialized"
+    default_hint = "Make one: pocket-dock init"
+
+    def __init__(
+        self, message: str = "There is no project here, nor above.", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+
+
 class LimitsNotEnforcedError(PocketDockError, PermissionError):
     """A limit or a protection was requested and does not hold inside the container."""
 
@@ -113,6 +138,12 @@ class LimitsNotEnforcedError(PocketDockError, PermissionError):
         "The sandbox was not handed out. Run on cgroup v2 with delegated controllers, or set "
         "POCKET_DOCK_LIMITS=best-effort to accept what this engine can do."
     )
+
+
+class HostPathError(PocketDockError, PermissionError):
+    """A path or device of the host that a sandbox may not be given, or that is not there."""
+
+    code = "host_path_refused"
 
 
 class QuotaError(PocketDockError):
@@ -193,6 +224,12 @@ class ImageBuildError(ImageError):
     code = "image_build_failed"
 
 
+class ImageArchiveError(ImageError):
+    """A file is no archive of images, or what is in it is not what it says."""
+
+    code = "image_archive"
+
+
 class SandboxError(PocketDockError):
     """Something is wrong with one sandbox."""
 
@@ -224,12 +261,6 @@ class SandboxBusyError(SandboxError):
         super().__init__(message, hint=hint)
 
 
-class SandboxClosedError(SandboxError):
-    """The sandbox was closed by its owner."""
-
-    code = "sandbox_closed"
-
-
 class SandboxLostError(SandboxError):
     """The sandbox died, and not because its owner asked for it."""
 
@@ -248,6 +279,18 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxClosedError(SandboxStateError):
+    """The sandbox was closed or stopped by its owner."""
+
+    code = "sandbox_closed"
+
+
+class SandboxNameTakenError(SandboxError):
+    """The engine has a container of the name that this one was to have."""
+
+    code = "name_taken"
 
 
 class SandboxPausedError(SandboxError):
@@ -356,6 +399,37 @@ class CompareError(SandboxError):
     """Two states of a sandbox's files could not be compared."""
 
     code = "compare_failed"
+
+
+class TransferError(SandboxError):
+    """Files could not be moved in or out of a sandbox; nothing half-written is left under their names."""
+
+    code = "transfer_failed"
+
+
+class TransferLimitError(TransferError):
+    """What was to be moved has more files, or more bytes, than one call moves."""
+
+    code = "transfer_limit"
+
+
+class PortError(SandboxError):
+    """A port of the host cannot lead to one of the sandbox."""
+
+    code = "port_failed"
+
+
+class PortInUseError(PortError):
+    """Somebody else listens on this port of the host."""
+
+    code = "port_in_use"
+    default_hint = "Use another port of the host, or 0 for a free one; ss -ltnp shows who has it."
+
+
+class ProvisionError(SandboxError):
+    """The engine was asked for a volume or a device, and inside it is not there or cannot be used."""
+
+    code = "not_provided"
 
 
 class AgentError(PocketDockError):
@@ -481,6 +555,30 @@ class DiskFullError(FileError):
     """No space is left, or the file-size limit is reached. The old content is intact."""
 
     code = "disk_full"
+
+
+class HostFileError(PocketDockError):
+    """About one path on the machine that this runs on."""
+
+    code = "host_file_error"
+
+
+class HostFileNotFoundError(HostFileError, FileNotFoundError):
+    """Nothing is there, on this machine."""
+
+    code = "host_file_not_found"
+
+
+class HostFileDeniedError(HostFileError, PermissionError):
+    """Whoever runs this may not, on this machine."""
+
+    code = "host_file_denied"
+
+
+class HostFileInTheWayError(HostFileError, FileExistsError):
+    """There is a file where a directory is to be, or a directory where a file is to be; on this machine."""
+
+    code = "host_file_in_the_way"
 
 
 class RunFailedError(PocketDockError):

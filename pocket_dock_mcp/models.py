@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pocket_dock_mcp.errors import RunFailedError
+from pocket_dock_mcp.outside import Device, PortMapping, Volume
 from pocket_dock_mcp.readings import Readings
 
 MIB = 1024 * 1024
@@ -77,6 +78,9 @@ class ContainerSpec:
     """Directories that are file systems in memory, and their sizes in bytes."""
     init: bool = False
     """Put a small init before the first program, which then need not reap orphans."""
+    volumes: tuple[Volume, ...] = ()
+    """What it sees of the host's files. Nothing is made where nothing is."""
+    devices: tuple[Device, ...] = ()
     hostname: str = "sandbox"
     keep: bool = False
     """Whether its files stay when its first program has ended, so that it can be started again."""
@@ -315,6 +319,42 @@ class FileWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something of a transfer that is not at its destination, or not exactly as it was."""
+
+    path: str
+    """Below what was transferred. Undecodable bytes are kept as surrogate escapes."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a push or pull has moved."""
+
+    path: str
+    """Where it landed: absolute, symbolic links resolved."""
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    """Of contents; holes in sparse files are not moved."""
+    skipped: tuple[Skipped, ...] = ()
+    """What was left out or altered, the first hundred of it."""
+    skipped_count: int = 0
+    """How many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProgress:
+    """How far a push or pull has come."""
+
+    files: int
+    bytes: int
+    total_bytes: int | None
+    """As counted beforehand; None while nobody knows. The other side may have told any number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One exact replacement in a text file."""
 
@@ -405,3 +445,7 @@ class ContainerInfo:
     """What outlives who uses it: ``files`` when it can only be resumed, ``processes`` when it runs on."""
     live: Readings = field(default_factory=Readings)
     """All that is known of what it uses now."""
+    ports: tuple[PortMapping, ...] = ()
+    """Of the host that lead into it now."""
+    volumes: tuple[Volume, ...] = ()
+    devices: tuple[Device, ...] = ()

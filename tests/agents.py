@@ -11,7 +11,8 @@ import anyio
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.bundle import agent_argv
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.link import AgentLink, Header, Request
+from pocket_dock_mcp.agent.link import AgentLink
+from pocket_dock_mcp.agent.requests import Header, Request
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine, Stream
 from pocket_dock_mcp.models import MIB, Limits
 from tests.engines import LABELS, Deadline, eventually, is_gone, unique

@@ -6,7 +6,8 @@ import secrets
 
 import anyio
 
-from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError
+from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.agent.transport import CheckpointInfo
 from pocket_dock_mcp.errors import (
     AgentError,

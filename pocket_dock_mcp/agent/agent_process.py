@@ -12,9 +12,10 @@ from typing import get_args
 import anyio
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.remote_errors import file_error, session_error, spawn_error
 from pocket_dock_mcp.agent.report import MAX_REPORT, failed_directory, parse_report, split_report
+from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Program, Report, RunEnd
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError, RunNotFoundError
 from pocket_dock_mcp.models import FilesChanged, RunUsage, SessionState
@@ -228,6 +229,10 @@ class AgentProcess:
     async def resize(self, rows: int, columns: int) -> None:
         """Give its terminal another size."""
         await self._link.call("resize", deadline=CALL_DEADLINE, run=self._id, rows=rows, columns=columns)
+
+    def hold(self, is_held: bool) -> None:
+        """Have it wait with its output, or go on."""
+        self._link.hold(self._request, is_held)
 
     async def kill(self) -> None:
         """Kill all its processes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,14 @@ from pocket_dock_mcp.agent.agent_process import (
     number_of,
     optional_int,
 )
+from pocket_dock_mcp.agent.agent_relay import AgentRelay
+from pocket_dock_mcp.agent.found import parse_found
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.link import AgentLink, Header, OnData, RemoteError, parse_lines
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError, parse_lines
 from pocket_dock_mcp.agent.meter import Meter
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.transport import OnOutput, Process, Program
+from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData
+from pocket_dock_mcp.agent.transport import Found, OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, SessionInfo
 from pocket_dock_mcp.readings import Readings
@@ -138,6 +141,15 @@ class AgentTransport:
             message = "The program in the container sent ports that are none."
             raise AgentProtocolError(message)
         return frozenset(found)
+
+    async def connect(self, port: int, on_bytes: OnBytes) -> AgentRelay:
+        """Connect to a port."""
+        return await AgentRelay.open(self._link, port, on_bytes)
+
+    async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
+        """Say what is there of what was asked for."""
+        paths = {"volumes": list(volumes), "devices": list(devices)}
+        return parse_found(await self._link.call("provide", deadline=CALL_DEADLINE, **paths))
 
     async def _await(self, fields: Header) -> Header:
         """Make a request that is answered when something has happened, however long that takes."""

@@ -43,6 +43,8 @@ _MODULES = (
     "checkpoints",
     "sessions",
     "ports",
+    "dialling",
+    "provisions",
     "early",
     "readings",
     "files",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pocket_dock_mcp.agent.inside.provisions import parse_mounts as options_of
+from pocket_dock_mcp.agent.transport import Found, MountFound
 from pocket_dock_mcp.models import Facts
 
 FACTS = """
@@ -17,6 +19,24 @@ done
 for i in /sys/class/net/*; do [ -r "$i/flags" ] && read -r v < "$i/flags" && echo "net ${i##*/} $v"; done
 exit 0
 """
+
+MOUNTS = """
+for p; do stat -c '%d %i' "$p" 2>/dev/null || echo; done
+cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo
+cat /proc/self/mountinfo
+"""
+
+
+def parse_mounts(text: str, paths: list[str]) -> Found:
+    """Return what a shell has answered of what is mounted at these paths."""
+    lines = text.split("\n") + [""] * (len(paths) + 1)
+    identities, boot, options = lines[: len(paths)], lines[len(paths)], options_of(lines[len(paths) + 1 :])
+    volumes: dict[str, MountFound | None] = {}
+    for path, identity in zip(paths, identities, strict=True):
+        device, _, inode = identity.partition(" ")
+        is_mount = path in options and device.isdigit() and inode.isdigit()
+        volumes[path] = MountFound(int(device), int(inode), "ro" in options[path]) if is_mount else None
+    return Found(volumes, {}, boot or None)
 
 
 def parse_facts(text: str, uid: int) -> Facts:

@@ -65,6 +65,9 @@ class ExecProcess:
     async def resize(self, _rows: int, _columns: int) -> None:
         """Do nothing: it has no terminal."""
 
+    def hold(self, _is_held: bool) -> None:
+        """Do nothing: what is under way comes as it comes."""
+
     async def kill(self) -> None:
         """Kill it, and everything else of the user's: they cannot be told apart."""
         self._killed = not self._task.done()

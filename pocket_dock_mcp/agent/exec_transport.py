@@ -7,19 +7,19 @@ time limit kills everything of the user, and an exit code of 137 is all that is 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import anyio
 
 from pocket_dock_mcp.agent.exec_answers import parse_entry
-from pocket_dock_mcp.agent.exec_facts import FACTS, parse_facts
+from pocket_dock_mcp.agent.exec_facts import FACTS, MOUNTS, parse_facts, parse_mounts
 from pocket_dock_mcp.agent.exec_mark import RELEASE, Marked
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.transport import EndedBy, OnOutput, Process, Program, RunEnd
+from pocket_dock_mcp.agent.transport import EndedBy, Found, OnOutput, Process, Program, Relayed, RunEnd
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
 from pocket_dock_mcp.errors import (
@@ -207,6 +207,17 @@ class ExecTransport:
     ) -> frozenset[int]:
         """Not known this way."""
         raise no_agent("ports cannot be waited for")
+
+    async def connect(self, _port: int, _on_bytes: Callable[[bytes, bool], None]) -> Relayed:
+        """Not possible this way."""
+        raise no_agent("ports cannot be reached")
+
+    async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
+        """Say what is mounted at these paths."""
+        if devices:
+            raise no_agent("devices cannot be given to its user")
+        said = await self._script(MOUNTS, *volumes)
+        return parse_mounts(said.stdout.decode("utf-8", "surrogateescape"), list(volumes))
 
     async def sessions(self) -> list[SessionInfo]:
         """There are none."""

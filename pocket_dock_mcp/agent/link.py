@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 
 from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData, Relay, Request
 from pocket_dock_mcp.engine.base import STDERR, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -27,57 +27,12 @@ from pocket_dock_mcp.errors import (
 
 logger = logging.getLogger(__name__)
 
-Header = dict[str, Any]
-OnData = Callable[[int, bytes], None]
 
 STALL_DEADLINE = 30.0
 """Seconds in which a peer that lives takes a frame: the agent never stops reading."""
 _DIAGNOSTICS = 4096
 """Bytes kept of what the agent writes to standard error: a traceback, if it ever fails."""
 _FINAL = frozenset({"reply", "error", "exit", "ready"})
-
-
-class Request:
-    """One request under way. Its final frame arrives once; data before it goes to `on_data`."""
-
-    __slots__ = ("answer", "on_data", "owed", "upload", "window")
-
-    def __init__(self, on_data: OnData | None) -> None:
-        self.on_data = on_data
-        self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
-        self.window = wire.WINDOW
-        self.owed = 0
-        self.upload = UploadWindow()
-
-
-class UploadWindow:
-    """How many bytes may still be sent on one request before the agent gives credit."""
-
-    def __init__(self) -> None:
-        self._room = wire.UPLOAD_WINDOW
-        self._changed = asyncio.Event()
-        self._closed = False
-
-    def add(self, amount: int) -> None:
-        """Take credit. More than was used is a lie and stops nothing but the liar."""
-        self._room = min(self._room + amount, wire.UPLOAD_WINDOW)
-        self._changed.set()
-
-    def close(self) -> None:
-        """Nobody reads any more."""
-        self._closed = True
-        self._changed.set()
-
-    async def take(self, wanted: int) -> int:
-        """Wait for room and return how much of `wanted` may be sent; 0 when nobody reads any more."""
-        while self._room <= 0 and not self._closed:
-            self._changed.clear()
-            await self._changed.wait()
-        if self._closed:
-            return 0
-        amount = min(wanted, self._room)
-        self._room -= amount
-        return amount
 
 
 class AgentLink:
@@ -173,11 +128,20 @@ class AgentLink:
 
     def open(self, on_data: OnData | None) -> tuple[int, Request]:
         """Begin a request of several frames; go on with `send` and `finish`."""
+        request_id = self._take_id()
+        return request_id, self.reopen(request_id, on_data)
+
+    def open_relay(self, on_bytes: OnBytes, window: int, upload_window: int) -> tuple[int, Relay]:
+        """Likewise, for a connection; with bytes that may be under way to us, and from us."""
+        request_id = self._take_id()
+        relay = self._requests[request_id] = Relay(on_bytes, window, upload_window)
+        return request_id, relay
+
+    def _take_id(self) -> int:
         if self._broken is not None:
             raise self._failure()
-        request_id = self._next_id
         self._next_id += 1
-        return request_id, self.reopen(request_id, on_data)
+        return self._next_id - 1
 
     def reopen(self, request_id: int, on_data: OnData | None) -> Request:
         """Take up a request of an earlier link to the same agent, by its number."""
@@ -185,6 +149,12 @@ class AgentLink:
             raise self._failure()
         request = self._requests[request_id] = Request(on_data)
         return request
+
+    def taken(self, request_id: int, relay: Relay, amount: int) -> None:
+        """So much of what has come over a connection is in nobody's memory any more. Quiet."""
+        relay.owed += amount
+        if relay.owed >= relay.size // 4 and not relay.answer.done():
+            self._give(request_id, relay)
 
     def send_nowait(self, request_id: int, op: str) -> None:
         """Say something that needs no answer, and no room. Quiet when the link is dead."""
@@ -267,7 +237,9 @@ class AgentLink:
         if request is None:
             reason = "an answer that nobody asked for"
             raise AgentProtocolError(reason)
-        if kind == "data":
+        if kind == "relay" and isinstance(request, Relay):
+            request.take(header, payload)
+        elif kind == "data" and not isinstance(request, Relay):
             self._take_data(request, header, payload)
         elif kind == "credit":
             request.upload.add(_natural(header.get("n")))
@@ -297,10 +269,19 @@ class AgentLink:
         whoever reads must go on reading (Podman's monitor is such a one).
         """
         for request_id, request in list(self._requests.items()):
-            if request.owed >= wire.WINDOW // 4:
-                amount, request.owed = request.owed, 0
-                request.window += amount
-                self._stream.send_nowait(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+            if request.owed >= wire.WINDOW // 4 and not request.is_held:
+                self._give(request_id, request)
+
+    def _give(self, request_id: int, request: Request) -> None:
+        amount, request.owed = request.owed, 0
+        request.window += amount
+        self._stream.send_nowait(wire.encode({"op": "credit", "id": request_id, "n": amount}))
+
+    def hold(self, request: Request, is_held: bool) -> None:
+        """Have no more data come than is under way, or let it come again. Quiet when the link is dead."""
+        request.is_held = is_held
+        if not is_held and self._broken is None:
+            self._pay_credit()
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Two ways: the agent (`agent_transport`), and for images without python3 plain en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -137,6 +137,9 @@ class Process(Protocol):
     async def resize(self, rows: int, columns: int) -> None:
         """Give its terminal another size."""
 
+    def hold(self, is_held: bool) -> None:
+        """Have it wait with its output until this is called again: whoever takes it is slow. Quiet."""
+
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when that is done."""
 
@@ -180,6 +183,55 @@ class Checkpoints(Protocol):
         """Return all that are alive."""
 
 
+class Relayed(Protocol):
+    """A connection to a port inside. Methods raise `AgentError`s when the container cannot be reached."""
+
+    async def send(self, data: bytes) -> None:
+        """Send data, no faster than the program inside takes it."""
+
+    async def send_end(self) -> None:
+        """Say that there is no more to come."""
+
+    def taken(self, amount: int) -> None:
+        """So many bytes of what came need no memory any more: as many may come instead. Quiet."""
+
+    async def wait(self) -> bool:
+        """Wait for its end. Whether both sides have ended what they had to say; else it was broken off."""
+
+    async def abort(self) -> None:
+        """Break it off, if it is not over, and wait until it is. Quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountFound:
+    """What is mounted at a path inside."""
+
+    device: int
+    inode: int
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFound:
+    """A device inside."""
+
+    block: bool
+    number: tuple[int, int]
+    readable: bool
+    """By the user, as far as permissions go."""
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is really there of what was asked for, by path; None where there is nothing."""
+
+    volumes: Mapping[str, MountFound | None]
+    devices: Mapping[str, DeviceFound | None]
+    boot: str | None = None
+    """Which start of which kernel this is."""
+
+
 class Transport(Protocol):
     """A running container. Every method raises `AgentError`s when the container cannot be reached."""
 
@@ -212,6 +264,16 @@ class Transport(Protocol):
         Only by this process's program and what it has started, if one is given. Returns what was found;
         `InvalidArgumentError` where it cannot be known.
         """
+
+    async def connect(self, port: int, on_bytes: Callable[[bytes, bool], None]) -> Relayed:
+        """Connect to a TCP port of the loopback interface. Whether somebody listens, `Relayed.wait` tells.
+
+        `on_bytes` is called with what comes, and with whether that is the last; it must not block.
+        `InvalidArgumentError` where there is no agent.
+        """
+
+    async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
+        """Say what is mounted at these paths, and have these devices be ones that the user may open."""
 
     async def sessions(self) -> list[SessionInfo]:
         """Return the sessions that are alive."""

@@ -19,7 +19,7 @@ MAX_SIDE = 65_535
 MAX_PORT = 65_535
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-_LANGUAGES: dict[str, Language] = {
+LANGUAGES: dict[str, Language] = {
     "python": "python", "python3": "python", "py": "python", "shell": "shell", "sh": "shell", "bash": "shell",
     "javascript": "javascript", "js": "javascript", "node": "javascript",
 }  # fmt: skip
@@ -28,9 +28,9 @@ _LANGUAGES: dict[str, Language] = {
 def language_of(language: str) -> Language:
     """Return the language that a name stands for. Raises `InvalidArgumentError` otherwise."""
     try:
-        return _LANGUAGES[language.lower()]
+        return LANGUAGES[language.lower()]
     except KeyError:
-        names = ", ".join(sorted(_LANGUAGES))
+        names = ", ".join(sorted(LANGUAGES))
         message = f"language is {language!r}; it must be one of: {names}."
         raise InvalidArgumentError(message) from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,14 +15,12 @@ from pocket_dock_mcp.container.checkpoints import Checkpointing
 from pocket_dock_mcp.container.disk import Disk
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
-from pocket_dock_mcp.container.memory import remembered
+from pocket_dock_mcp.container.memory import remembered, stays
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
-from pocket_dock_mcp.errors import (
-    ContainerGoneError,
-    PocketDockError,
-)
+from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
     ContainerInfo,
     Edit,
@@ -32,7 +31,9 @@ from pocket_dock_mcp.models import (
     FileWritten,
     RunResult,
     SessionInfo,
+    Transferred,
 )
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
@@ -46,6 +47,9 @@ class LiveContainer(Checkpointing):
     Unless it was created to be kept (`Launch.keep`): then it outlives both, and is taken up by `reattach`, or
     `resume` when it has stopped. Made by `create`. All methods may be called concurrently.
     """
+
+    on_start: Callable[[AsyncRun], None] | None = None
+    """Hears of each run that is somebody's: one that is started with `meta`. For its one observer."""
 
     @property
     def is_short_of_room(self) -> bool:
@@ -64,7 +68,12 @@ class LiveContainer(Checkpointing):
     # -- programs ---------------------------------------------------------------------------------
 
     async def run(
-        self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        *,
+        output_bytes: int = DEFAULT_OUTPUT_BYTES,
+        meta: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """Run a shell command or source to its end and return what came of it.
 
@@ -74,6 +83,7 @@ class LiveContainer(Checkpointing):
         Args:
             code: the command, or the source.
             output_bytes: how much of each of stdout and stderr to return: head and tail.
+            meta: as of `start`.
             options: see `RunOptions`; `timeout_s` is 60 unless given.
 
         Raises:
@@ -85,7 +95,7 @@ class LiveContainer(Checkpointing):
         """
         check_output_bytes(output_bytes)
         options.setdefault("timeout_s", DEFAULT_TIMEOUT_S)
-        run = await self.start(code, **options)
+        run = await self.start(code, meta=meta, **options)
         try:
             return await run.wait(output_bytes)
         except anyio.get_cancelled_exc_class():
@@ -96,36 +106,32 @@ class LiveContainer(Checkpointing):
             run.close()
 
     async def start(
-        self,
-        code: str,
-        *,
-        meta: Mapping[str, Any] | None = None,
-        stay: bool = False,
-        **options: Unpack[RunOptions],
+        self, code: str, *, meta: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
     ) -> AsyncRun:
         """Start a shell command or source and return a handle to it.
 
         It has no time limit unless one is given, and ends with the container at the latest. `close` the
         handle when its output is not needed any more. A kept container remembers `meta`, which is a little
-        JSON, for `reattach`, until the handle is closed. In one that is only visited a run ends with the
-        visit, unless it is to `stay`.
+        JSON, for `reattach`, until the handle is closed. In one that is only visited it ends with the visit,
+        unless its `meta` says that it is in the ``background``.
 
         Raises: what `run` raises; what is found out later, `AsyncRun.wait` raises.
         """
         program = checked_program(code, **options)
         running = self._running
-        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate(running, stay))
+        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate(running, meta))
         run.meta = meta or {}
         try:
             if self._wanted.keep:
-                run.program = program = replace(
-                    program, stays=stay or not self.visits, meta=remembered(run.id, program, run.meta)
-                )
+                memory = remembered(run.id, program, run.meta)
+                run.program = program = replace(program, stays=stays(meta) or not self.visits, meta=memory)
             async with self._reaching():
                 run.started(await running.transport.start(program, run.take))
         except BaseException:
             run.close()
             raise
+        if meta is not None and self.on_start is not None:
+            self.on_start(run)
         return run
 
     async def _abandon(self, run: AsyncRun) -> None:
@@ -182,6 +188,41 @@ class LiveContainer(Checkpointing):
         """
         async with self._reaching():
             await self._transport.kill_all()
+
+    # -- ports ------------------------------------------------------------------------------------
+
+    async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one inside, also where there is no network.
+
+        It is served by this process, until `close_port`, or until the container is closed, stopped, detached
+        from or lost; over a reboot it stays. Nobody needs to listen inside yet: as long as nobody does,
+        connections are reset at once.
+
+        Args:
+            port: inside, on the loopback interface or all interfaces.
+            host_port: on the host; 0 for a free one.
+            address: of the host, to listen on; the default can be reached from this machine only.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError: no such port or address can be.
+            SandboxLostError, SandboxClosedError: the container is not there any more.
+        """
+        return await self._forwarder.open(PortMapping(port, host_port, address))
+
+    async def close_port(self, port: int) -> bool:
+        """Close what leads to a port inside, with its connections; False if nothing does."""
+        return await self._forwarder.close(port)
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports that are open, with those of the host; the oldest first."""
+        return self._forwarder.ports
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether somebody is connected to one of its ports."""
+        return self._forwarder.connections > 0
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -246,6 +287,65 @@ class LiveContainer(Checkpointing):
         """
         return await find(self.run, self._files.searched(path), **options)
 
+    async def push(
+        self, source: str | os.PathLike[str], destination: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `destination` takes a file, or a directory, under its name; it takes the content of a
+        directory whose path ends in ``/`` (or ``/.``). Where nothing is, it becomes what is copied.
+        Missing parents are made. Files and links that are there are replaced, each at once, and directories
+        merged with; until all has come nothing is. Modes and times are kept. Links are kept that cannot lead
+        out of the tree; other ones, devices, sockets and FIFOs are left out, and said.
+
+        Args:
+            source: on this machine; a link is followed here, and nowhere below.
+            destination: inside; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileNotFoundError, HostFileDeniedError, HostFileError: about `source`.
+            FileError: about `destination`; `DiskFullError` if it does not fit.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        where = self._files.absolute(destination)
+        async with self._reaching():
+            return await push(self._transport, source, where, given=destination, on_progress=on_progress)
+
+    async def pull(
+        self,
+        source: str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `destination`, whatever the container sends.
+
+        Args:
+            source: inside; relative to the home directory. A link is followed here, and nowhere below.
+            destination: on this machine.
+            max_bytes: of all files together, with their holes; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+            on_progress: as for `push`.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the sandbox tampered with it.
+            SandboxFileNotFoundError, FileError: about `source`.
+            HostFileError: about `destination`.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        limits, where = checked_limits(max_bytes, max_files), self._files.absolute(source)
+        async with self._reaching():
+            return await pull(
+                self._transport, where, destination, given=source, limits=limits, on_progress=on_progress
+            )
+
     # -- the container ----------------------------------------------------------------------------
 
     async def info(self) -> ContainerInfo:
@@ -272,6 +372,9 @@ class LiveContainer(Checkpointing):
             python=facts.python,
             kept=self._kept(),
             live=live,
+            ports=tuple(self.ports()),
+            volumes=self._wanted.volumes,
+            devices=self._wanted.devices,
         )
 
     def _kept(self) -> Literal["nothing", "files", "processes"]:
@@ -280,7 +383,7 @@ class LiveContainer(Checkpointing):
         return "processes" if self._transport.kind == "agent" else "files"
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:
-        """Make an image of its files and return the image's id. Processes are not part of it.
+        """Make an image of its files and return the image's id. Processes and its labels are not part of it.
 
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
@@ -289,6 +392,8 @@ class LiveContainer(Checkpointing):
         """
         try:
             async with self._reaching(), parked(self._transport, self._wanted):
-                return await self._engine.commit(self._running.id, tag, labels=labels)
+                # An image inherits its container's labels, and what is empty is as good as none.
+                blank = dict.fromkeys(self._wanted.labels, "")
+                return await self._engine.commit(self._running.id, tag, labels={**blank, **labels})
         except ContainerGoneError as error:
             raise self._life.mark_lost(str(error)) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import anyio
 from typing_extensions import Self
@@ -13,13 +14,16 @@ from typing_extensions import Self
 from pocket_dock_mcp.agent.agent_process import AgentProcess, KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.container.endings import Fate
+from pocket_dock_mcp.container.forwarding import Forwarder
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
 from pocket_dock_mcp.container.life import Life
-from pocket_dock_mcp.container.memory import Memory, recalled
-from pocket_dock_mcp.container.run import AsyncRun, Fate
+from pocket_dock_mcp.container.memory import Memory, recalled, stays
+from pocket_dock_mcp.container.provisioning import explained
+from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume, visit
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.errors import AgentError
 
 
@@ -40,6 +44,7 @@ class HeldContainer:
         self._life = Life(engine, wanted, running, visits=visits)
         self._store = store or OutputStore()
         self._found: list[AsyncRun] = []
+        self._forwarder = Forwarder(self._life)
 
     @classmethod
     async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
@@ -105,16 +110,27 @@ class HeldContainer:
     def _transport(self) -> Transport:
         return self._life.running.transport
 
-    def _fate(self, running: Running, stays: bool) -> Fate:
-        return partial(self._life.fate, running, stays=stays)
+    def _fate(self, running: Running, meta: Mapping[str, Any] | None) -> Fate:
+        return partial(self._life.fate, running, goes_on=stays(meta))
 
     def _reaching(self) -> AbstractAsyncContextManager[None]:
-        return self._life.reaching()
+        reaching = self._life.reaching()
+        return explained(reaching, self._wanted) if self._wanted.volumes else reaching
 
     @property
     def name(self) -> str:
         """The container's name on the engine."""
         return self._wanted.name
+
+    @property
+    def container_id(self) -> str:
+        """The engine's id of the container; another one after a fresh reboot."""
+        return self._running.id
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """The engine that it is on."""
+        return self._engine.info
 
     @property
     def home(self) -> str:
@@ -125,6 +141,15 @@ class HeldContainer:
     def uid(self) -> int:
         """The user id of everything that runs inside."""
         return self._transport.facts.uid
+
+    @property
+    def python(self) -> str | None:
+        """Version of its image's python3."""
+        return self._transport.facts.python
+
+    def require_open(self) -> None:
+        """See that it was neither closed nor lost; raises why it was."""
+        self._life.require_open()
 
     @property
     def launched(self) -> Launch:
@@ -267,6 +292,7 @@ class HeldContainer:
             SandboxLostError, SandboxClosedError: as for `run`.
         """
         await self._life.detach()
+        await self._close_ports()
 
     async def stop(self) -> None:
         """End everything in a kept container, at once, and leave its files, for `resume`.
@@ -276,7 +302,10 @@ class HeldContainer:
             EngineError: it does not stop by itself, and the engine did not stop it.
             SandboxLostError, SandboxClosedError: as for `run`.
         """
-        await self._life.stop()
+        try:
+            await self._life.stop()
+        finally:
+            await self._close_ports()
 
     async def aclose(self) -> None:
         """End and remove it, with everything in it, unless it was detached from or stopped before.
@@ -284,7 +313,14 @@ class HeldContainer:
         Idempotent; quiet when it is gone already.
         """
         await self._life.aclose()
+        await self._close_ports()
 
     async def destroy(self) -> None:
         """End and remove it, also when it was detached from or stopped. Idempotent and quiet."""
         await self._life.destroy()
+        await self._close_ports()
+
+    async def _close_ports(self) -> None:
+        """Close the ports that lead into it, unless it goes on."""
+        if self._life.state != "running":
+            await self._forwarder.aclose()

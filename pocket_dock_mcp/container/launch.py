@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -13,14 +14,19 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.agent_transport import AgentTransport, Keep
 from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv, quick_input
 from pocket_dock_mcp.agent.exec_transport import ExecTransport
-from pocket_dock_mcp.agent.link import AgentLink, Header, RemoteError
+from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.quick import CompiledAgents
+from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.beside import patiently
 from pocket_dock_mcp.container.disk import require_free
+from pocket_dock_mcp.container.host_paths import HostAccess
+from pocket_dock_mcp.container.provisioning import admit, verify, with_provisions
 from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_back
 from pocket_dock_mcp.engine.base import Engine, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    ContainerGoneError,
     EngineConflictError,
     EngineError,
     InvalidArgumentError,
@@ -29,12 +35,15 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
 )
 from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
+from pocket_dock_mcp.outside import Device, Volume
 
 logger = logging.getLogger(__name__)
 
 READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
+ANSWER_DEADLINE = 5.0
+"""Seconds for the engine to say what it has made, when nobody wants it any more: then it can be removed."""
 ADOPT_DEADLINE = 10.0
 PAUSE = 0.02
 SHARED = "shared"
@@ -70,6 +79,10 @@ class Launch:
     """Where the home directory is."""
     detached_ttl_s: float | None = None
     """Seconds after which a kept one stops by itself, with nobody who holds it and no run that goes on."""
+    volumes: tuple[Volume, ...] = ()
+    """What it is to see of the host's files, as far as `host` allows."""
+    devices: tuple[Device, ...] = ()
+    host: HostAccess = field(default_factory=HostAccess)
     kept_output_bytes: int = 64 * MIB
     """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
@@ -90,8 +103,18 @@ class Running:
     """What became of runs that were under way when it was ended on purpose."""
 
 
-async def launch(engine: Engine, wanted: Launch) -> Running:
+@dataclass(slots=True)
+class Attempt:
+    """How far a launch has come, for one who has to know when it fails."""
+
+    is_pending: bool = False
+    """Whether the engine was asked for a container and has not answered: it may still come."""
+
+
+async def launch(engine: Engine, wanted: Launch, attempt: Attempt | None = None) -> Running:
     """Create, start and greet a container.
+
+    When the caller is cancelled, an answer of the engine that is due is waited for, a moment.
 
     Raises:
         ImageNotFoundError: the engine does not have the image.
@@ -99,11 +122,12 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
         SandboxLostError: it started and ended at once.
         EngineError: the engine refused.
     """
+    attempt = attempt or Attempt()
     uid = wanted.uid or policy.random_uid()
     compiled = COMPILED.of(engine.info.identity, wanted.image) if _can_be_quick(wanted) else None
     if compiled is not None:
         try:
-            return await _with_agent(engine, wanted, uid, compiled)
+            return await _with_agent(engine, wanted, uid, attempt, compiled)
         except NoPythonError as error:
             logger.info("the agent has to be compiled again for %s: %s", wanted.image, error)
             COMPILED.forget(engine.info.identity, wanted.image)
@@ -112,13 +136,13 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
             COMPILED.forget(engine.info.identity, wanted.image)
             raise
     try:
-        return await _with_agent(engine, wanted, uid)
+        return await _with_agent(engine, wanted, uid, attempt)
     except NoPythonError as error:
         logger.info("no agent in %s (%s); using plain execs", wanted.image, error)
     if wanted.workspace != "disk":
         message = f"The image {wanted.image!r} has no python3, which a workspace in memory needs."
         raise InvalidArgumentError(message, hint="Use workspace='disk'.")
-    return await _with_exec(engine, wanted, uid)
+    return await _with_exec(engine, wanted, uid, attempt)
 
 
 def _can_be_quick(wanted: Launch) -> bool:
@@ -138,7 +162,9 @@ class NoPythonError(Exception):
     """The image cannot run the agent."""
 
 
-async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes | None = None) -> Running:
+async def _with_agent(
+    engine: Engine, wanted: Launch, uid: int, attempt: Attempt, compiled: bytes | None = None
+) -> Running:
     labels = _labels(wanted, "agent")
     argv = agent_argv() if compiled is None else quick_argv()
     spec = policy.agent_spec(
@@ -151,7 +177,7 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes 
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
     )
-    container_id = await _create_again(engine, spec)
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
         return await start_agent(engine, container_id, wanted, uid, compiled)
     except BaseException as error:
@@ -166,6 +192,7 @@ async def start_agent(
     engine: Engine, container_id: str, wanted: Launch, uid: int, compiled: bytes | None = None
 ) -> Running:
     """Start a created container, or one that has exited. Without success its stream is closed again."""
+    given = await admit(engine, wanted)
     link: AgentLink | None = None
     try:
         # Attached before it starts: from its first moment on the container's life hangs on this stream.
@@ -189,6 +216,7 @@ async def start_agent(
             begun=None if compiled is None else first,
         )
         missing = check_facts(wanted, transport.facts)
+        await verify(transport, given)
         await put_back(transport)
         return Running(container_id, transport, missing)
     except BaseException as error:
@@ -214,12 +242,12 @@ async def _await_ready(link: AgentLink) -> Header:
         raise
 
 
-async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
+async def _with_exec(engine: Engine, wanted: Launch, uid: int, attempt: Attempt) -> Running:
     labels = _labels(wanted, "exec")
     spec = policy.exec_spec(
         wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
     )
-    container_id = await _create_again(engine, spec)
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
         return await start_exec(engine, container_id, wanted, uid)
     except BaseException:
@@ -230,6 +258,7 @@ async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
 
 async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int) -> Running:
     """Start one whose image has no python3, likewise."""
+    given = await admit(engine, wanted)
     stream: Stream | None = None
     try:
         stream = await engine.attach(container_id)
@@ -237,6 +266,7 @@ async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int
         transport = await ExecTransport.open(
             engine, container_id, stream, uid=uid, home=policy.HOME, env=wanted.env
         )
+        await verify(transport, given)
         # Nobody looks at its disk in there. It is told, and no reason to refuse the image.
         return Running(container_id, transport, (*check_facts(wanted, transport.facts), "disk"))
     except BaseException as error:
@@ -255,16 +285,30 @@ def _labels(wanted: Launch, kind: Literal["agent", "exec"]) -> Mapping[str, str]
     return {**wanted.labels, KEPT_LABEL: kept} if wanted.keep else wanted.labels
 
 
-async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
+async def _create_again(engine: Engine, spec: ContainerSpec, attempt: Attempt) -> str:
     """Create a container whose name may not be free yet: engines remove in the background."""
     deadline = anyio.current_time() + REMOVE_DEADLINE
     while True:
+        attempt.is_pending = True
         try:
-            return await engine.create(spec)
+            container_id = await patiently(partial(engine.create, spec), ANSWER_DEADLINE)
+            attempt.is_pending = False
+            return container_id
         except EngineConflictError:
-            if anyio.current_time() > deadline:
+            attempt.is_pending = False
+            if anyio.current_time() > deadline or await _is_anothers(engine, spec):
                 raise
             await anyio.sleep(PAUSE)
+
+
+async def _is_anothers(engine: Engine, spec: ContainerSpec) -> bool:
+    """Whether the container that has the name is not an earlier one of ours, which is on its way out."""
+    try:
+        state = await engine.inspect(spec.name)
+    except ContainerGoneError:
+        return False
+    is_ours = all(state.labels.get(label) == value for label, value in spec.labels.items())
+    return not is_ours and state.status != "removing"
 
 
 async def _remove(engine: Engine, container_id: str) -> bool:

@@ -94,11 +94,13 @@ class Life:
         # It was begun again meanwhile.
         raise SandboxClosedError(why, hint="Try again.") from error
 
-    async def fate(self, running: Running, error: AgentError, *, stays: bool = True) -> tuple[RunStatus, str]:
-        """Say what became of a run whose stream broke, and which was to outlive us if it `stays`."""
+    async def fate(
+        self, running: Running, error: AgentError, *, goes_on: bool = True
+    ) -> tuple[RunStatus, str]:
+        """Say what became of a run whose stream broke, and which was to outlive us if it `goes_on`."""
         if running.ended is not None:
             was_left = self.visits and running.ended[0] == "indeterminate"
-            return ("killed", LEFT) if was_left and not stays else running.ended
+            return ("killed", LEFT) if was_left and not goes_on else running.ended
         self.note(error)
         if isinstance(error, SandboxHaltedError):
             return "killed", error.message

@@ -6,15 +6,15 @@ import codecs
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
-from pocket_dock_mcp.container.endings import hint_for, observed_exit, status_of
+from pocket_dock_mcp.container.endings import Fate, hint_for, observed_exit, status_of, with_losses
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
@@ -30,13 +30,6 @@ OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
 OnOutcome = Callable[[RunResult | PocketDockError], None]
 Remove = Callable[[], None]
-
-
-class Fate(Protocol):
-    """Finds out what became of a run whose container cannot be reached any more."""
-
-    def __call__(self, error: AgentError) -> Awaitable[tuple[RunStatus, str]]:
-        """Return the status, and why."""
 
 
 class AsyncRun:
@@ -90,7 +83,7 @@ class AsyncRun:
         process.when_over(self._over)
 
     def follow(self) -> None:
-        """Have us told of it. Whatever here asks for its output, or waits for it, does so by itself."""
+        """Have us told of it, as all does here that asks for its output, or waits for it."""
         if self._process is not None:
             self._process.follow()
 
@@ -140,20 +133,25 @@ class AsyncRun:
         is skipped.
         """
         decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in STREAMS}
+        async for stream, piece in self.pieces():
+            if text := decoders[stream].decode(piece):
+                yield stream, text
+        for stream in STREAMS:
+            if text := decoders[stream].decode(b"", True):
+                yield stream, text
+
+    async def pieces(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield output as `chunks` does, as bytes."""
         positions = dict.fromkeys(STREAMS, 0)
         while True:
             with self.listening() as news:
                 is_last = not self.is_running
                 for stream in STREAMS:
                     while (piece := self._piece(stream, positions)) is not None:
-                        if text := decoders[stream].decode(piece):
-                            yield stream, text
+                        yield stream, piece
                 if is_last:
-                    break
+                    return
                 await news.wait()
-        for stream in STREAMS:
-            if text := decoders[stream].decode(b"", True):
-                yield stream, text
 
     def _piece(self, stream: int, positions: dict[int, int]) -> bytes | None:
         """Return the next piece behind a position, which moves on; None if there is no more yet."""
@@ -210,6 +208,11 @@ class AsyncRun:
         if self.is_running:
             await self._live().resize(rows, columns)
 
+    def hold(self, is_held: bool) -> None:
+        """Have its program wait with more output than is under way, or go on; for who is slow to take it."""
+        if self.is_running:
+            self._live().hold(is_held)
+
     async def kill(self) -> None:
         """Kill all its processes. `wait` tells when they are gone. Does nothing to a run that has ended."""
         if self.is_running:
@@ -227,6 +230,11 @@ class AsyncRun:
     def is_running(self) -> bool:
         """Whether it has not ended, as far as is known."""
         return self._process is None or not self._process.is_over
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
 
     def on_output(self, callback: OnOutput) -> Remove:
         """Have ``callback(run, stream, data)`` called for each piece of output; returns what undoes it."""
@@ -357,14 +365,7 @@ class AsyncRun:
         )
 
     def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
-        hints = [hint_for(status, end, self.program, self._limits)]
-        if any(self.missing):
-            out, err = self.missing
-            hints.append(f"The first {out} bytes of stdout and {err} of stderr were not kept.")
-        if any(end.missed):
-            out, err = end.missed
-            hints.append(f"{out} bytes of stdout and {err} of stderr were passed over, not read in time.")
-        return " ".join(filter(None, hints)) or None
+        return with_losses(hint_for(status, end, self.program, self._limits), self.missing, end.missed)
 
     @property
     def has_not_run(self) -> bool:

@@ -22,7 +22,7 @@ from pocket_dock_mcp.doctor.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError, SandboxBusyError
 from pocket_dock_mcp.images import PROFILES
-from pocket_dock_mcp.images.ensure import PROFILE_LABEL
+from pocket_dock_mcp.images.build import PROFILE_LABEL
 from pocket_dock_mcp.manager.journal import Intent, Record, dead_records
 from pocket_dock_mcp.manager.locking import remove_torn
 from pocket_dock_mcp.manager.records import Kept, KeptStore

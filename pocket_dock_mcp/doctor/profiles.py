@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 
-import anyio
-
 from pocket_dock_mcp.doctor.findings import Finding
 from pocket_dock_mcp.doctor.remedies import BUILD, Machine
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
-from pocket_dock_mcp.images import PROFILES, Profile
-from pocket_dock_mcp.images.ensure import RECIPE_LABEL
-from pocket_dock_mcp.images.recipe import read_recipe
+from pocket_dock_mcp.images import PROFILES, ImageStore, ProfileInfo
 from pocket_dock_mcp.settings import Settings
 
 
@@ -23,9 +19,10 @@ async def images(engine: Engine, settings: Settings, machine: Machine) -> tuple[
     Raises:
         EngineError: the engine failed.
     """
+    store = ImageStore(engine)
     found, usable = [], {}
     for profile in PROFILES:
-        finding, image_id = await _profile(engine, profile, is_default=profile.name == settings.profile)
+        finding, image_id = await _profile(store, profile, is_default=profile.name == settings.profile)
         found.append(finding)
         if image_id is not None:
             usable[profile.name] = image_id
@@ -40,22 +37,23 @@ async def images(engine: Engine, settings: Settings, machine: Machine) -> tuple[
     return next((usable[name] for name in names if name in usable), None), found
 
 
-async def _profile(engine: Engine, profile: Profile, *, is_default: bool) -> tuple[Finding, str | None]:
+async def _profile(
+    store: ImageStore, profile: ProfileInfo, *, is_default: bool
+) -> tuple[Finding, str | None]:
     name = f"images.{profile.name}"
-    try:
-        image = await engine.image(profile.tag)
-    except ImageNotFoundError:
+    built = await store.look(profile.name)
+    if built is None:
         title = f"The image of {profile.name} is not built yet"
         if not is_default:
             return Finding(name, "info", title, "It is built when it is first asked for."), None
         return Finding(name, "warning", title, "The first sandbox waits for it: about a minute.", BUILD), None
-    recipe = await anyio.to_thread.run_sync(read_recipe, *profile.folders)
-    if image.labels.get(RECIPE_LABEL) != recipe.hash:
+    if built.state == "outdated":
         detail = "It was built by another version. The next sandbox of it builds it anew: about a minute."
         finding = Finding(name, "warning", f"The image of {profile.name} is outdated", detail, BUILD)
         # What holds does not depend on what is in it.
-        return finding, image.id
-    return Finding(name, "ok", f"The image of {profile.name} is there and current"), image.id
+        return finding, built.image.id
+    how = "and current" if built.state == "current" else "and was built by hand"
+    return Finding(name, "ok", f"The image of {profile.name} is there {how}"), built.image.id
 
 
 async def _reference(engine: Engine, reference: str) -> tuple[Finding, str | None]:

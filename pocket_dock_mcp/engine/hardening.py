@@ -1,6 +1,7 @@
 """Pure: a `ContainerSpec` as the Docker API's create request, with everything closed that can be.
 
-No caller can open it: there is no parameter for a mount, a device, a privilege or a host namespace.
+No caller can open it: there is no parameter for a privilege or a host namespace, and volumes and devices are
+those that `container/provisioning.py` has admitted.
 Sources of the single settings: docs.docker.com/engine/security, the CIS Docker benchmark (section 5), and
 measurements on both engines (see ARCHITECTURE.md, "The container profile").
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from pocket_dock_mcp.models import ContainerSpec, Limits
+from pocket_dock_mcp.outside import Device, Volume
 
 NANO = 1_000_000_000
 SHADOW_BYTES = 16 * 1024 * 1024
@@ -46,6 +48,7 @@ def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dic
 
 def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[str, Any]:
     limits = spec.limits
+    shadowed = sorted(set(image_volumes) - {volume.target for volume in spec.volumes})
     return {
         "AutoRemove": not spec.keep,
         "Init": spec.init,
@@ -69,9 +72,32 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         "LogConfig": {"Type": "none", "Config": {}},
         # A volume that the image declares would be host disk without a limit; a small tmpfs hides it.
         "Tmpfs": {
-            **dict.fromkeys(image_volumes, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
+            **dict.fromkeys(shadowed, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
             **{path: f"rw,exec,nosuid,nodev,size={size},mode=1777" for path, size in spec.memory.items()},
         },
+        **({"Mounts": [_mount(volume) for volume in spec.volumes]} if spec.volumes else {}),
+        **({"Devices": [_device(device) for device in spec.devices]} if spec.devices else {}),
+    }
+
+
+def _mount(volume: Volume) -> dict[str, Any]:
+    return {
+        # Not a "Bind": that one would make a directory where nothing is, and splits paths at colons.
+        "Type": "bind",
+        "Source": volume.source,
+        "Target": volume.target,
+        "ReadOnly": volume.read_only,
+        # Alone: engines do not make read-only what is mounted further down, and that may be anything.
+        "BindOptions": {"Propagation": "private", "NonRecursive": True},
+    }
+
+
+def _device(device: Device) -> dict[str, str]:
+    return {
+        "PathOnHost": device.source,
+        "PathInContainer": device.target,
+        # Without m: nothing inside may make other nodes of it.
+        "CgroupPermissions": device.access,
     }
 
 

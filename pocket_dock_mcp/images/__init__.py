@@ -12,6 +12,20 @@ profiles   the images that we bring along
 """
 
 from pocket_dock_mcp.images.ensure import ImageStore, ensure_image
-from pocket_dock_mcp.images.profiles import PROFILES, Profile, find_profile
+from pocket_dock_mcp.images.profiles import (
+    PROFILES,
+    ProfileInfo,
+    default_network,
+    list_profiles,
+    resolve_profile,
+)
 
-__all__ = ["PROFILES", "ImageStore", "Profile", "ensure_image", "find_profile"]
+__all__ = [
+    "PROFILES",
+    "ImageStore",
+    "ProfileInfo",
+    "default_network",
+    "ensure_image",
+    "list_profiles",
+    "resolve_profile",
+]

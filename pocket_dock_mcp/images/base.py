@@ -9,11 +9,12 @@ from pathlib import Path
 
 import anyio
 
-from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.base import Engine, ImageState
 from pocket_dock_mcp.errors import ImageNotFoundError
 from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import MAX_AGE, cache_directory, is_fresh, keep
 from pocket_dock_mcp.images.recipe import Recipe
+from pocket_dock_mcp.images.references import is_local
 
 DEFAULT_BASE = "debian:12-slim"
 
@@ -50,22 +51,42 @@ async def pull(engine: Engine, reference: str, progress: Progress, *, patience: 
         )
 
 
-async def from_registry(engine: Engine, reference: str, progress: Progress) -> str:
-    """Return a base image that the engine has or can fetch.
+async def from_registry(engine: Engine, reference: str, progress: Progress, *, anew: bool = False) -> str:
+    """Return an image that the engine has or can fetch; `anew` looks for a newer one first.
 
     Raises:
         ImageNotFoundError: it can neither.
     """
+    is_there = await _has(engine, reference)
+    if is_there and (not anew or is_local(reference)):
+        return reference
+    progress(f"fetching the image {reference}")
     try:
-        await engine.image(reference)
-    except ImageNotFoundError:
-        progress(f"fetching the base image {reference}")
         await pull(engine, reference, progress)
+    except ImageNotFoundError as error:
+        if not is_there:
+            raise
+        progress(f"no newer one can be had ({error.message[:_MAX_REASON]}); using the one that is here")
     return reference
 
 
+async def _has(engine: Engine, reference: str) -> bool:
+    try:
+        await engine.image(reference)
+    except ImageNotFoundError:
+        return False
+    return True
+
+
 async def from_packages(
-    engine: Engine, recipe: Recipe, environ: Mapping[str, str], *, reason: str, progress: Progress
+    engine: Engine,
+    recipe: Recipe,
+    environ: Mapping[str, str],
+    *,
+    reason: str,
+    progress: Progress,
+    anew: bool = False,
+    replaced: list[str] | None = None,
 ) -> str:
     """Return a base image that has the recipe's packages, made on this machine without any registry.
 
@@ -75,6 +96,8 @@ async def from_packages(
         environ: of the host: its search path, its cache folder and its proxies.
         reason: why not a registry, as a clause; the user is told.
         progress: gets lines for the user.
+        anew: make it, although there is one that is not old.
+        replaced: gets the id of the image that has lost its name to this one.
 
     Raises:
         ImageBuildError: this machine cannot make it; the message has the reason for that, and `reason`.
@@ -83,7 +106,9 @@ async def from_packages(
     tag = f"localhost/pocket-dock/base:{plan.hash}"
     path = cache_directory(environ) / f"base-{plan.hash}.tar"
     why = reason[:_MAX_REASON]
-    if (is_there := await _has_fresh(engine, tag)) or is_fresh(path):
+    before = await _made_before(engine, tag)
+    is_there = not anew and before is not None and _is_recent(before)
+    if is_there or (not anew and is_fresh(path)):
         progress(f"{why}; using the base image that was made on this machine before")
     if is_there:
         return tag
@@ -92,8 +117,10 @@ async def from_packages(
         progress(f"{why}; making the base image from this machine's own package sources, a minute or so")
         await bootstrap(plan, path, environ, progress)
 
-    await keep(path, make, progress)
+    await keep(path, make, progress, anew=anew)
     await _hand_over(engine, path, tag, plan.hash, progress)
+    if before is not None and replaced is not None:
+        replaced.append(before.id)
     return tag
 
 
@@ -107,11 +134,14 @@ def _labels(tar: Path, plan_hash: str) -> dict[str, str]:
     return {BASE_LABEL: plan_hash, MADE_LABEL: str(int(tar.stat().st_mtime))}
 
 
-async def _has_fresh(engine: Engine, tag: str) -> bool:
+async def _made_before(engine: Engine, tag: str) -> ImageState | None:
     try:
-        image = await engine.image(tag)
+        return await engine.image(tag)
     except ImageNotFoundError:
-        return False
+        return None
+
+
+def _is_recent(image: ImageState) -> bool:
     made = image.labels.get(MADE_LABEL, "")
     return made.isdecimal() and time.time() - int(made) < MAX_AGE
 

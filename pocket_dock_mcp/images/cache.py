@@ -27,20 +27,27 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return root / "pocket-dock"
 
 
-async def keep(path: Path, make: Callable[[Path], Awaitable[None]], progress: Callable[[str], None]) -> Path:
+async def keep(
+    path: Path,
+    make: Callable[[Path], Awaitable[None]],
+    progress: Callable[[str], None],
+    *,
+    anew: bool = False,
+) -> Path:
     """Return a file, made anew by `make` unless a fresh one is there. Old ones of its kind are removed.
 
     Args:
         path: its name is ``<kind>-<hash><suffix>``. One of a kind is made at a time.
         make: writes the path that it is given, or raises.
         progress: gets a line for the user when another process is at it.
+        anew: make it, although there is one that is not old.
 
     Raises:
         ImageBuildError: the folder cannot be written.
     """
     kind = path.name.partition("-")[0]
     async with _locked(path.with_name(f"{kind}.lock"), progress):
-        if is_fresh(path):
+        if is_fresh(path) and not anew:
             return path
         _remove_old(path.parent, kind)
         partial = path.with_suffix(".partial")

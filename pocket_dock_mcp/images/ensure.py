@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import anyio
 
 from pocket_dock_mcp.engine.base import Engine, ImageState
 from pocket_dock_mcp.errors import (
+    EngineConflictError,
     ImageBuildError,
     ImageError,
     ImageNotFoundError,
     InvalidArgumentError,
-    PocketDockError,
 )
-from pocket_dock_mcp.images.base import DEFAULT_BASE, Progress, from_packages, from_registry, pull
-from pocket_dock_mcp.images.network import proxies, read_bundle
-from pocket_dock_mcp.images.profiles import PROFILES, Profile
+from pocket_dock_mcp.images.base import DEFAULT_BASE, Progress, pull
+from pocket_dock_mcp.images.build import PROFILE_LABEL, RECIPE_LABEL, Builder
+from pocket_dock_mcp.images.profiles import BY_HAND, PROFILES, ProfileInfo, find
 from pocket_dock_mcp.images.recipe import Recipe, read_recipe
 from pocket_dock_mcp.images.references import is_local, is_reference
 
-PROFILE_LABEL = "pocket-dock.profile"
-RECIPE_LABEL = "pocket-dock.recipe"
-"""On an image of a profile: the hash of the recipe that it was built from."""
+BuiltState = Literal["current", "outdated", "by hand"]
 
-_SWEEP_DEADLINE = 10.0
-_SWEEP_POLL = 0.1
 
-_log = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What an engine has of a profile."""
+
+    image: ImageState
+    tag: str
+    state: BuiltState
+    """``by hand``: by a command of the user's, who also decides when it is outdated."""
 
 
 @dataclass
@@ -57,8 +60,8 @@ class ImageStore:
         self,
         engine: Engine,
         *,
-        profiles: Sequence[Profile] = PROFILES,
-        base_image: str = DEFAULT_BASE,
+        profiles: Sequence[ProfileInfo] = PROFILES,
+        base_image: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare to look after an engine's images; nothing is asked or made yet.
@@ -66,13 +69,18 @@ class ImageStore:
         Args:
             engine: whose images.
             profiles: that have a name here.
-            base_image: what profiles are built on where a registry can be reached.
+            base_image: what profiles are built on, and nothing else; by default Debian's, where a registry
+                can be reached, and else one that is made here.
             environ: of the host, for its proxies and its cache folder; ours by default.
         """
         self._engine = engine
         self._profiles = {profile.name: profile for profile in profiles}
-        self._base_image = base_image
-        self._environ = dict(os.environ if environ is None else environ)
+        self._builder = Builder(
+            engine,
+            base_image or DEFAULT_BASE,
+            dict(os.environ if environ is None else environ),
+            insists=base_image is not None,
+        )
         self._recipes: dict[str, Recipe] = {}
         self._work: dict[str, _Work] = {}
 
@@ -94,10 +102,10 @@ class ImageStore:
         if (profile := self._profiles.get(reference)) is not None:
             recipe = await self._recipe(profile)
             return await self._have(
-                profile.tag,
+                profile.image_tag,
                 progress,
-                lambda: self._current(profile, recipe),
-                lambda tell: self._make(profile, recipe, tell),
+                lambda: self._usable(profile, recipe),
+                lambda tell: self._builder.build(profile, recipe, tell),
             )
         if not is_reference(reference):
             names = ", ".join(self._profiles)
@@ -159,90 +167,78 @@ class ImageStore:
                 raise
             return None
 
-    async def _current(self, profile: Profile, recipe: Recipe) -> ImageState | None:
-        try:
-            image = await self._engine.image(profile.tag)
-        except ImageNotFoundError:
-            return None
-        return image if image.labels.get(RECIPE_LABEL) == recipe.hash else None
+    async def look(self, name: str) -> Built | None:
+        """Return what the engine has of a profile, current or not; None if it has nothing.
 
-    async def _recipe(self, profile: Profile) -> Recipe:
-        if profile.name not in self._recipes:
-            self._recipes[profile.name] = await anyio.to_thread.run_sync(read_recipe, *profile.folders)
-        return self._recipes[profile.name]
-
-    # -- building ---------------------------------------------------------------------------------
-
-    async def _make(self, profile: Profile, recipe: Recipe, tell: Progress) -> None:
-        """Build on a registry's base, or else on one made here."""
-        tell(f"building the image of the profile {profile.name}, once")
-        try:
-            base = await from_registry(self._engine, self._base_image, tell)
-            bundle = await anyio.to_thread.run_sync(read_bundle, self._environ)
-            extra = {"ca-bundle.pem": bundle} if bundle else {}
-            await self._build(profile, recipe, base, proxies(self._environ), extra, tell)
-            return
-        except ImageError as error:
-            if not recipe.packages:
-                raise
-            no_base = isinstance(error, ImageNotFoundError)
-            what = "no container registry can be reached" if no_base else f"{self._base_image} does not do"
-            reason = f"{what} ({error.message})"
-        try:
-            base = await from_packages(self._engine, recipe, self._environ, reason=reason, progress=tell)
-        except ImageBuildError as error:
-            raise ImageBuildError(f"{error.message} Before that, {reason}.", hint=error.hint) from error
-        await self._build(profile, recipe, base, {}, {}, tell)
-
-    async def _build(
-        self,
-        profile: Profile,
-        recipe: Recipe,
-        base: str,
-        build_args: Mapping[str, str],
-        extra: Mapping[str, bytes],
-        tell: Progress,
-    ) -> None:
-        """Build a profile's image on a base, and leave no half of it."""
-        before = await self._unfinished(profile)
-        labels = {PROFILE_LABEL: profile.name, RECIPE_LABEL: recipe.hash}
-        lines = self._engine.build(
-            recipe.pack(extra), profile.tag, build_args={**build_args, "BASE_IMAGE": base}, labels=labels
-        )
-        try:
-            async for line in lines:
-                tell(line)
-        except BaseException:
-            await self._give_up(profile, before)
-            raise
-
-    async def _give_up(self, profile: Profile, before: set[str]) -> None:
-        """Leave no half image, as far as the engine lets us, and whatever brought the end."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_SWEEP_DEADLINE) as scope:
-            try:
-                await self._sweep(profile, before)
-            except PocketDockError as error:
-                _log.warning("Layers of a failed build may be left: %s", error)
-        if scope.cancelled_caught:
-            _log.warning("Layers of a failed build are left: the engine does not let them go.")
-
-    async def _unfinished(self, profile: Profile) -> set[str]:
-        """Return the ids of images of a profile that have no name: layers of a build, or replaced ones."""
-        found = await self._engine.images(f"{PROFILE_LABEL}={profile.name}")
-        return {image.id for image in found if not any("<none>" not in tag for tag in image.tags)}
-
-    async def _sweep(self, profile: Profile, before: set[str]) -> None:
-        """Remove the layers that a build which did not end well has left.
-
-        The engine holds a layer until it has given up the step that runs on it, which takes a moment.
+        Raises:
+            InvalidArgumentError: there is no such profile.
         """
-        while left := await self._unfinished(profile) - before:
-            for image_id in left:
-                try:
-                    await self._engine.remove_image(image_id)
-                except PocketDockError as error:
-                    _log.debug("A layer of a failed build is in use: %s", error)
-            await anyio.sleep(_SWEEP_POLL)
+        profile = find(name, tuple(self._profiles.values()))
+        recipe = await self._recipe(profile)
+        for tag in (profile.image_tag, f"{BY_HAND}/{profile.name}:latest"):
+            try:
+                image = await self._engine.image(tag)
+            except ImageNotFoundError:
+                continue
+            known = image.labels.get(RECIPE_LABEL)
+            # Built by a user's own command, as an engine does it: that one's recipe is the user's affair. An
+            # image that somebody else has given the name would lack the label of our Containerfile.
+            if known is None and image.labels.get(PROFILE_LABEL) == profile.name:
+                return Built(image, tag, "by hand")
+            if tag == profile.image_tag:
+                return Built(image, tag, "current" if known == recipe.hash else "outdated")
+        return None
+
+    async def rebuild(self, name: str, progress: Progress) -> ImageState:
+        """Build the image of a profile anew, from the newest packages, whatever there is of it.
+
+        What it replaces is removed, unless something is made of it.
+
+        Raises:
+            InvalidArgumentError: there is no such profile.
+            ImageError: it cannot be built; what there is of it stays.
+        """
+        profile = find(name, tuple(self._profiles.values()))
+        recipe = await self._recipe(profile)
+        before = await self.look(name)
+        builder = replace(self._builder, anew=True, replaced=[])
+        with self._watching(profile.image_tag, progress) as work:
+            async with work.lock:
+                await builder.build(profile, recipe, work.tell)
+        if before is not None:
+            builder.replaced.append(before.image.id)
+        image = await self._engine.image(profile.image_tag)
+        for image_id in reversed(builder.replaced):
+            if image_id != image.id:
+                await self._discard(image_id)
+        return image
+
+    async def _discard(self, image_id: str) -> None:
+        """Remove an image that has no name any more and that nothing needs."""
+        try:
+            image = await self._engine.image(image_id)
+            if all("<none>" in tag for tag in image.tags):
+                await self._engine.remove_image(image_id)
+        except (ImageNotFoundError, EngineConflictError):
+            # It is gone, or a sandbox or a snapshot is made of it.
+            pass
+
+    async def _usable(self, profile: ProfileInfo, recipe: Recipe) -> ImageState | None:
+        """Return the profile's image if it is what we would build now, or its user's own."""
+        try:
+            image = await self._engine.image(profile.image_tag)
+        except ImageNotFoundError:
+            pass
+        else:
+            if image.labels.get(RECIPE_LABEL) == recipe.hash:
+                return image
+        found = await self.look(profile.name)
+        return found.image if found is not None and found.state == "by hand" else None
+
+    async def _recipe(self, profile: ProfileInfo) -> Recipe:
+        if profile.name not in self._recipes:
+            self._recipes[profile.name] = await anyio.to_thread.run_sync(read_recipe, profile.dockerfile_dir)
+        return self._recipes[profile.name]
 
 
 async def ensure_image(engine: Engine, reference: str, progress: Progress) -> ImageState:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.models import Network
+
+REPOSITORY = "localhost/pocket-dock"
+BY_HAND = "pocket-dock"
+"""What a user calls an image built with ``docker build -t pocket-dock/NAME``; in Podman `REPOSITORY`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class ProfileInfo:
     """One image of ours."""
 
     name: str
-    description: str
-    context: Path
-    """The folder of its ``Containerfile``."""
-    shared: Path | None = None
-    """The folder of what it has in common with other profiles."""
-    repository: str = "localhost/pocket-dock"
+    image_tag: str
+    """Its name on every engine."""
+    dockerfile_dir: Path
+    """The folder of its ``Containerfile``, which is a whole build context."""
+    network_default: bool = False
+    """Whether its sandboxes have a network unless they say otherwise."""
+    description: str = ""
+    size_estimate: str = ""
+    """What it takes on the engine's disk, such as ``120 MB``, if its base was made on this machine."""
 
-    @property
-    def tag(self) -> str:
-        """Its name on every engine."""
-        return f"{self.repository}/{self.name}:latest"
 
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Those of its build context, its own after what is shared."""
-        return (self.context,) if self.shared is None else (self.shared, self.context)
+def make_profile(
+    name: str, folder: Path, description: str = "", *, network: bool = False, size: str = ""
+) -> ProfileInfo:
+    """Return a profile whose image has the usual name."""
+    return ProfileInfo(name, f"{REPOSITORY}/{name}:latest", folder, network, description, size)
+
+
+def _ours(name: str, size: str, description: str, *, network: bool = False) -> ProfileInfo:
+    return make_profile(name, _images() / name, description, network=network, size=size)
 
 
 def _images() -> Path:
@@ -39,28 +49,60 @@ def _images() -> Path:
     return installed if installed.is_dir() else package.parent / "images"
 
 
-def _ours(name: str, description: str) -> Profile:
-    return Profile(name, description, _images() / name, _images() / "shared")
-
-
 PROFILES = (
-    _ours("minimal", "Debian with Python 3 and pip, 120 MB."),
+    _ours("minimal", "120 MB", "Debian with Python 3 and pip."),
+    _ours(
+        "dev",
+        "400 MB",
+        "Also a C and C++ compiler, make, git, curl, wget, jq, vim, htop, tree; IPython, requests, httpx.",
+        network=True,
+    ),
     _ours(
         "agent",
+        "460 MB",
         "Also numpy, pandas, matplotlib, sympy, Pillow, requests, Beautiful Soup, lxml, openpyxl, PyYAML; "
-        "Node.js, git, curl, jq; 460 MB.",
+        "Node.js, git, curl, jq.",
     ),
+    _ours(
+        "embedded",
+        "600 MB",
+        "Also GCC for this machine and for ARM microcontrollers with newlib; make, CMake, Ninja, Meson, gdb, "
+        "git, curl.",
+        network=True,
+    ),
+    _ours("node", "250 MB", "Also Node.js and npm."),
+    _ours("bun", "220 MB", "Also Bun; built only where its image can be had from a registry."),
 )
 
 
-def find_profile(name: str, profiles: Sequence[Profile] = PROFILES) -> Profile:
+def list_profiles() -> list[ProfileInfo]:
+    """Return the profiles that there are, the smallest and most usual first."""
+    return list(PROFILES)
+
+
+def resolve_profile(name: str) -> ProfileInfo:
     """Return the profile of that name.
 
     Raises:
-        InvalidArgumentError: there is none; the message has those that there are.
+        InvalidArgumentError: there is none; the message has the nearest, or all that there are.
     """
-    for profile in profiles:
-        if profile.name == name:
-            return profile
-    names = ", ".join(profile.name for profile in profiles)
-    raise InvalidArgumentError(f"There is no profile {name!r}.", hint=f"The profiles are: {names}.")
+    return find(name, PROFILES)
+
+
+def find(name: str, profiles: Sequence[ProfileInfo]) -> ProfileInfo:
+    """Return the profile of that name among these. Raises `InvalidArgumentError`."""
+    for one in profiles:
+        if one.name == name:
+            return one
+    names = [one.name for one in profiles]
+    # "minimal-python" is near to nothing by its letters.
+    near = [known for known in names if known in name] or difflib.get_close_matches(name, names)
+    hint = (
+        f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The profiles are: {', '.join(names)}."
+    )
+    raise InvalidArgumentError(f"There is no profile {name!r}.", hint=hint)
+
+
+def default_network(image: str) -> Network:
+    """Return the network of a sandbox that asks for none: its profile's, and none for any other image."""
+    return "open" if any(one.name == image and one.network_default for one in PROFILES) else "none"

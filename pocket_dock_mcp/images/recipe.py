@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+_IMAGE = re.compile(r"^ARG ([A-Z]+)_IMAGE=(\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,12 @@ class Recipe:
         return tuple(line for name in names for line in _lines(self.files[name]))
 
     @property
+    def needed_images(self) -> tuple[str, ...]:
+        """Return the images beside the base that something is taken from: the defaults of their arguments."""
+        arguments = _IMAGE.findall(self.files.get("Containerfile", b"").decode())
+        return tuple(reference for name, reference in arguments if name != "BASE")
+
+    @property
     def hash(self) -> str:
         """Return what tells it from any other recipe."""
         return hash_of(*(part for name in sorted(self.files) for part in (name.encode(), self.files[name])))
@@ -46,17 +55,9 @@ class Recipe:
         return buffer.getvalue()
 
 
-def read_recipe(*folders: Path) -> Recipe:
-    """Read a build context from its folders; of two files with the same path, the later folder's is in it.
-
-    Hidden files are not part of it.
-    """
-    paths = {
-        path.relative_to(folder).as_posix(): path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def read_recipe(folder: Path) -> Recipe:
+    """Read a build context. Hidden files are not part of it."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     shown = {name: path for name, path in paths.items() if not f"/{name}".count("/.")}
     return Recipe({name: path.read_bytes() for name, path in sorted(shown.items())})
 

@@ -6,11 +6,9 @@ what then has to be done on the engine is done afterwards, shielded where it is 
 
 from __future__ import annotations
 
-import collections
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import replace
 from types import TracebackType
 
 import anyio
@@ -20,21 +18,25 @@ from typing_extensions import Unpack
 from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.diffing import TreeDiff
 from pocket_dock_mcp.container.store import OutputStore
+from pocket_dock_mcp.engine.base import ContainerState
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
-    QuotaError,
     SandboxClosedError,
     SandboxNotFoundError,
 )
 from pocket_dock_mcp.manager.access import Access, Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.ending import Ender
-from pocket_dock_mcp.manager.forking import Forker, check_count
+from pocket_dock_mcp.manager.forking import Forker, as_fork, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
+from pocket_dock_mcp.manager.opening import open_all, opened
+from pocket_dock_mcp.manager.others import others
+from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
+from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, check_request, new_id
@@ -61,7 +63,7 @@ class Manager:
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._table = Table()
-        self._reserved: collections.Counter[str] = collections.Counter()
+        self._places = Places(settings.max_sandboxes)
         self._gone_sessions: set[str] = set()
         self._closing = False
         self._access = EngineAccess(settings, connect)
@@ -80,6 +82,10 @@ class Manager:
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
 
+    def when_one_ends(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when a sandbox has ended, by whatever hand, or was not made."""
+        self._ender.on_end = callback
+
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks.start_soon(self._ender.run, self._tasks)
@@ -96,7 +102,7 @@ class Manager:
         await self._stack.aclose()
 
     def __repr__(self) -> str:
-        live, coming = len(self._table), sum(self._reserved.values())
+        live, coming = len(self._table), self._places.taken
         return f"<Manager [Sandboxes: {live} live, {coming} coming]>"
 
     # -- sandboxes --------------------------------------------------------------------------------
@@ -115,10 +121,13 @@ class Manager:
         await self._require_owner(owner, [sandbox])
         return sandbox
 
-    async def fork(self, owner: Owner, sandbox_id: str | None, count: int) -> tuple[Sandbox, list[Sandbox]]:
+    async def fork(
+        self, owner: Owner, sandbox_id: str | None, count: int, *, names: Sequence[str] = ()
+    ) -> tuple[Sandbox, list[Sandbox]]:
         """Make sandboxes with the files of one of the owner's, each for itself from then on: all, or none.
 
-        Processes and variables are not part of it. Limits, network and environment are the same.
+        Processes and variables are not part of it. Limits, network and environment are the same. Those with
+        `names`, one for each, are kept beyond this process.
 
         Raises:
             InvalidArgumentError: a count that makes no sense.
@@ -127,13 +136,16 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
-        request = replace(
-            source.request, persist=False, name=f"fork of {source.request.name or source.id}"[:100]
-        )
+        request = as_fork(source, persist=bool(names))
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
-            made = [self._hold(Sandbox(new_id(), owner, request, fork), "fork") for fork in forks]
+            made = sandboxes_of(owner, request, forks, names)
+            if names:
+                await keep_all(self._persistence, self._maker, made)
+            for one in made:
+                self._hold(one, "fork")
+            await open_all(made, self._ender)
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
         return source, made
@@ -185,6 +197,11 @@ class Manager:
         found = await self._persistence.list(owner.principal)
         return [one for one in found if one.kept.id not in self._table]
 
+    async def list_others(self) -> list[ContainerState]:
+        """Return the containers of other processes that are not kept; see `others`."""
+        access = await self._access.ready()
+        return await others(access.engine, access.journal.instance)
+
     async def kill(self, owner: Owner, sandbox_id: str | None) -> str:
         """End one of the owner's sandboxes with all that is in it and return its id; errors as for `open`."""
         sandbox_id = await self._id(owner, sandbox_id)
@@ -192,8 +209,7 @@ class Manager:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
             await self._ender.wait_for(sandbox_id)
-            await self._persistence.destroy(owner.principal, sandbox_id)
-            self._observer.destroyed(owner, sandbox_id)
+            self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
             if sandbox.container.visits:
@@ -231,7 +247,7 @@ class Manager:
                 group.start_soon(self._pool.aclose)
                 await self._ender.end_all(self._table.all())
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
-            await self._ender.wait_until(lambda: not self._reserved.total())
+            await self._ender.wait_until(lambda: not self._places.taken)
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
             if self._mender.owes:
@@ -253,6 +269,10 @@ class Manager:
         made = await self._keeper.keep(sandbox, owner.principal, name)
         self._observer.snapshot_made(sandbox, made)
         return sandbox, made
+
+    async def save_as(self, sandbox: Sandbox, tag: str) -> str:
+        """Make an image of one's files under a name that is its user's; see `SnapshotKeeper.save_as`."""
+        return await self._keeper.save_as(sandbox, tag)
 
     async def list_snapshots(self, owner: Owner) -> list[Snapshot]:
         """Return the principal's snapshots on this engine, oldest first."""
@@ -287,19 +307,10 @@ class Manager:
         """Hold places in the owner's quota. Nothing is awaited between the look and the taking."""
         if self._closing:
             raise SandboxClosedError("The server is shutting down.")
-        there = len(self.list_sandboxes(owner)) + self._reserved[owner.session]
-        if there + count > self._settings.max_sandboxes:
-            telemetry.refused("quota")
-            raise QuotaError(
-                f"You have {there} sandbox{'' if there == 1 else 'es'} in use and want {count} more; "
-                f"{self._settings.max_sandboxes} are allowed.",
-                hint="Use one of them (list_sandboxes), or kill one first.",
-            )
-        self._reserved[owner.session] += count
         try:
-            yield
+            with self._places.reserved(owner, len(self.list_sandboxes(owner)), count):
+                yield
         finally:
-            self._reserved[owner.session] -= count
             self._ender.wake()
 
     async def _require_owner(self, owner: Owner, made: list[Sandbox]) -> None:
@@ -319,30 +330,13 @@ class Manager:
     async def _make_with(
         self, access: Access, owner: Owner, request: SandboxRequest, progress: Progress
     ) -> Sandbox:
-        uid = None
-        if request.snapshot is not None:
-            found = self._keeper.find(owner.principal, access.engine, request.snapshot)
-            image, uid = found.image_id, found.uid
-            request = replace(request, workspace=found.workspace_for(request.workspace))
-            check_request(request, self._settings)
-        else:
-            image = (await access.images.ensure(request.image, progress)).id
+        request, image, uid = await self._keeper.begun_with(access, owner.principal, request, progress)
+        check_request(request, self._settings)
         container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
-            await self._keep(sandbox)
-        return self._hold(sandbox)
-
-    async def _keep(self, sandbox: Sandbox) -> None:
-        """Put a new sandbox on record, and only then have it outlive us: no one is left that nobody knows."""
-        try:
-            sandbox.claim = await self._persistence.keep(sandbox)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.container.destroy()
-                self._maker.over(sandbox.container.name, sandbox.container.removed)
-            raise
-        self._maker.over(sandbox.container.name, is_removed=True)
+            await keep_all(self._persistence, self._maker, [sandbox])
+        return await opened(self._hold(sandbox), self._ender)
 
     async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
         if self._closing:
@@ -358,7 +352,7 @@ class Manager:
             sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
             sandbox.claim = reached.claim
             sandbox.runs.adopt(reached.container.found_runs)
-            return self._hold(sandbox, "open")
+            return await opened(self._hold(sandbox, "open"))
 
     async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
         """Return an id; without one, that of the owner's only sandbox, held or kept."""

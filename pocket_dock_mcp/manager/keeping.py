@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
@@ -18,12 +19,13 @@ from pocket_dock_mcp.errors import (
     SnapshotNotFoundError,
     StateError,
 )
+from pocket_dock_mcp.images.base import Progress
 from pocket_dock_mcp.manager import snapshots
-from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.mending import Mender
-from pocket_dock_mcp.manager.sandbox import Sandbox
-from pocket_dock_mcp.manager.snapshots import Snapshot
+from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.snapshots import UID_LABEL, Snapshot, uid_of
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
@@ -49,6 +51,44 @@ class SnapshotKeeper:
         engine, journal = access.engine, access.journal
         with self._reserved_for(principal, engine):
             return await self._keep(engine, journal, sandbox, principal, name)
+
+    async def begun_with(
+        self, access: Access, principal: str, request: SandboxRequest, progress: Progress
+    ) -> tuple[SandboxRequest, str, int | None]:
+        """Return a request with the image that it means, and whose the files in it are, if anybody's.
+
+        Raises: what `find` and `ImageStore.ensure` raise.
+        """
+        if request.snapshot is None:
+            image = await access.images.ensure(request.image, progress)
+            return request, image.id, uid_of(image)
+        found = self.find(principal, access.engine, request.snapshot)
+        workspace = found.workspace_for(request.workspace)
+        return replace(request, workspace=workspace), found.image_id, found.uid
+
+    async def save_as(self, sandbox: Sandbox, tag: str) -> str:
+        """Make an image of a sandbox's files under a name that its user has chosen, and return its id.
+
+        It is the user's: nobody here has it on record, counts it or removes it. A sandbox that is made of it
+        can use the files, because the image says whose they are.
+
+        Raises: what `keep` raises, and none of its quotas.
+        """
+        access = await self._access.ready()
+        with sandbox.use() as container:
+            written = await container.disk.used() or 0
+            await container.disk.require_free(self._settings.min_free_mb * MIB + written)
+            intent = access.journal.intend("image", tag)
+            labels = {NONCE_LABEL: intent.nonce, UID_LABEL: str(container.uid)}
+            try:
+                image_id = await container.commit(tag, labels=labels)
+            except BaseException as error:
+                self._access.note(error)
+                # One that still comes is not what anybody has asked for any more.
+                self._mender.owe(tag)
+                raise
+        access.journal.settled(tag)
+        return image_id
 
     @contextmanager
     def _reserved_for(self, principal: str, engine: Engine) -> Iterator[None]:

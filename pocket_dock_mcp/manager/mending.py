@@ -74,6 +74,10 @@ class Mender:
                 return False
         return self._access.is_clean and not self._owed
 
+    def is_owed(self, name: str) -> bool:
+        """Whether something of that name is left to be cleared away."""
+        return name in self._owed
+
     @property
     def owes(self) -> bool:
         """Whether something of this process is left to be cleared away."""

@@ -46,6 +46,8 @@ class KeptSandbox:
     status: Status
     busy: bool
     """Whether some process is using it."""
+    container_id: str = ""
+    """The engine's; empty where its container is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class SandboxKeeper:
         status: Status = "stopped"
         if state.status in ("running", "paused"):
             status = "paused" if state.status == "paused" else "running"
-        return KeptSandbox(kept, status, busy=self._records.is_held(kept.id))
+        return KeptSandbox(kept, status, busy=self._records.is_held(kept.id), container_id=state.id)
 
     # -- reaching ---------------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class SandboxKeeper:
 
     def _launch(self, kept: Kept) -> Launch:
         launch = launch_of(kept.request, self._settings, kept.image_id, kept.uid)
-        return replace(launch, name=kept.container, labels={NONCE_LABEL: kept.nonce})
+        return replace(launch, name=kept.container, labels={**launch.labels, NONCE_LABEL: kept.nonce})
 
     # -- removing ---------------------------------------------------------------------------------
 
@@ -266,8 +268,8 @@ class SandboxKeeper:
         except SandboxNotFoundError:
             pass
 
-    async def destroy(self, principal: str, sandbox_id: str) -> None:
-        """End a kept sandbox with its files, whoever holds it.
+    async def destroy(self, principal: str, sandbox_id: str) -> Kept:
+        """End a kept sandbox with its files, whoever holds it, and return what was on record.
 
         Raises: what `reach` raises, but for a container that is gone: that is what is wanted.
         """
@@ -275,13 +277,14 @@ class SandboxKeeper:
         try:
             if claim is None:
                 await self._sharing.destroy(engine, kept)
-                return
+                return kept
             try:
                 await engine.remove((await find_kept(engine, self._launch(kept))).id)
             except ContainerGoneError:
                 pass
             # Last: what dies in between is found on record, and its container gone.
             claim.remove()
+            return kept
         finally:
             if claim is not None:
                 claim.release()

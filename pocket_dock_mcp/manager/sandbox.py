@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
+from pocket_dock_mcp.container.asked import check_volumes, ports_of
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxError
 from pocket_dock_mcp.manager.audit import AuditLog
+from pocket_dock_mcp.manager.naming import check_naming
 from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
+from pocket_dock_mcp.outside import Device, PortMapping, Volume
 from pocket_dock_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,10 +56,33 @@ class SandboxRequest:
     """It ends so many seconds after its creation, whatever runs in it."""
     name: str = ""
     """For people; need not be unique."""
+    project_root: str = ""
+    """The directory of the project that it belongs to, which has its history; empty for none."""
     workspace: Workspace | None = None
     """Where its home directory is; None for that of the snapshot, or the disk."""
     persist: bool = False
     """It outlives the session and this process: it is stopped where others end, and ended on request only."""
+    container_name: str = ""
+    """The container's name on the engine, which nobody else may have; empty for one of ours."""
+    user: int | None = None
+    """The uid of everything that runs in it; None for a random one, or that of its first files."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """On its container, for other tools; nothing here goes by them, and no image has them."""
+    project: str = ""
+    """Which project it belongs to, for those who list."""
+    workdir: str = ""
+    """Where its maker's runs begin; empty for the home directory."""
+    ports: tuple[PortMapping, ...] = ()
+    """Of the host that lead into it while a process holds it."""
+    volumes: tuple[Volume, ...] = ()
+    """What it sees of the host's files."""
+    host_roots: tuple[str, ...] = ()
+    """Where those may be if the settings do not say so: a front end's word to people, never a model's."""
+    devices: tuple[Device, ...] = ()
+    run_timeout_s: float | None = None
+    """Seconds that a run of its user's command line may take unless it says otherwise; None for any."""
+    disposable: bool = False
+    """It is kept only so that one command after another can use it: pruning removes it, and a shutdown."""
 
 
 class Sandbox:
@@ -144,7 +170,11 @@ class Sandbox:
     def expiry(self) -> float:
         """Return when it ends unless it is used again, on the monotonic clock."""
         # What persists does so that its runs may go on without anybody.
-        is_used = self._users or (self.runs.is_busy if self.request.persist else self.runs.is_attended)
+        is_used = (
+            self._users
+            or self.container.is_connected
+            or (self.runs.is_busy if self.request.persist else self.runs.is_attended)
+        )
         last_used = time.monotonic() if is_used else self._last_used
         return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
 
@@ -176,6 +206,7 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         InvalidArgumentError: says what may be.
     """
     checked_environment(request.env)
+    check_naming(request.container_name, request.labels, request.user)
     policy.check_limits(
         request.limits,
         max_memory_bytes=settings.max_memory_mb * MIB,
@@ -183,6 +214,8 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         max_pids=settings.max_pids,
         max_disk_bytes=settings.max_disk_mb * MIB,
     )
+    ports_of(request.ports)
+    check_volumes(request.volumes, request.workspace)
     if request.workspace == "memory":
         memory_home_bytes(request.limits)
         if request.persist:

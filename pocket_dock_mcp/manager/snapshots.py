@@ -11,10 +11,14 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pocket_dock_mcp import policy
+from pocket_dock_mcp.engine.base import ImageState
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.locking import create_locked
 from pocket_dock_mcp.models import Workspace
 
+UID_LABEL = "pocket-dock.uid"
+"""On an image of a sandbox's files: whose they are. It decides who can write them, and nothing else."""
 _ID = re.compile(r"snap-[0-9a-f]{32}")
 
 
@@ -57,6 +61,14 @@ class Snapshot:
 def new_id() -> str:
     """Return an unguessable snapshot id."""
     return f"snap-{secrets.token_hex(16)}"
+
+
+def uid_of(image: ImageState) -> int | None:
+    """Return whose the files of an image are, if it is one of a sandbox's files."""
+    said = image.labels.get(UID_LABEL, "")
+    if not re.fullmatch(r"[0-9]{4,7}", said, re.ASCII):
+        return None
+    return int(said) if policy.is_sandbox_uid(int(said)) else None
 
 
 class SnapshotStore:

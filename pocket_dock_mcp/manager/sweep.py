@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 INSTANCE_LABEL = "pocket-dock.instance"
 NONCE_LABEL = "pocket-dock.nonce"
+PROJECT_LABEL = "pocket-dock.project"
+IMAGE_LABEL = "pocket-dock.image"
+"""What a container with a name of its maker's was made of, in its maker's words, for others to be listed."""
 
 GRACE_S: Mapping[Kind, float] = {"container": 60.0, "image": 600.0}
 """Seconds in which an engine may still make what it was asked for: twice its deadline for a create; a commit

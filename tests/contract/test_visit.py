@@ -72,7 +72,7 @@ async def test_who_leaves_ends_nothing_but_his_own_runs(kept: Kept) -> None:
     holders = await holder.start(behaviours.EARLY_THEN_HANG)
     guest = await kept.visit()
     brief = await guest.start(behaviours.EARLY_THEN_HANG)
-    lasting = await guest.start(behaviours.EARLY_THEN_HANG, stay=True, meta={"why": "log"})
+    lasting = await guest.start(behaviours.EARLY_THEN_HANG, meta={"background": True})
     await lasting.news()
 
     await guest.aclose()
@@ -90,7 +90,7 @@ async def test_who_leaves_ends_nothing_but_his_own_runs(kept: Kept) -> None:
     assert list(await found_by(holder)) == [brief.id, lasting.id]
     for container in (later, holder):
         (found,) = [run for run in container.found_runs if run.id == lasting.id]
-        assert found.meta == {"why": "log"}
+        assert found.meta == {"background": True}
         assert not found.is_followed
         while not found.spool(STDOUT).total:
             await found.news()

@@ -14,9 +14,10 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
-from pocket_dock_mcp.images import ImageStore, Profile, find_profile
+from pocket_dock_mcp.images import ImageStore, ProfileInfo, resolve_profile
 from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import keep
+from pocket_dock_mcp.images.profiles import make_profile
 from pocket_dock_mcp.images.recipe import read_recipe
 from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, unique
 
@@ -81,29 +82,29 @@ for line in Path("/usr/share/pocket-dock/preload").read_text().splitlines():
 """
 MiB = 1024 * 1024
 
-Make = Callable[..., Profile]
+Make = Callable[..., ProfileInfo]
 
 
 @pytest.fixture(scope="module")
 async def base(engine: Engine) -> str:
     """Return the image of the profile that everybody uses, which is built if it has to be."""
     await ImageStore(engine).ensure("minimal", print)
-    return find_profile("minimal").tag
+    return resolve_profile("minimal").image_tag
 
 
 @pytest.fixture
 async def make(engine: Engine, tmp_path: Path) -> AsyncIterator[Make]:
     """Return a function that makes profiles of a few steps; their images are gone afterwards."""
-    made: list[Profile] = []
+    made: list[ProfileInfo] = []
 
-    def make(steps: str, *, like: Profile | None = None, **files: str) -> Profile:
+    def make(steps: str, *, like: ProfileInfo | None = None, **files: str) -> ProfileInfo:
         name = like.name if like else unique("profile")
         context = tmp_path / unique("context")
         context.mkdir()
         text = f"{HEAD}LABEL pocket-dock.profile={name}\n{steps}\n"
         for path, content in {"Containerfile": text, **files}.items():
             (context / path).write_text(content)
-        made.append(Profile(name, "For a test.", context))
+        made.append(make_profile(name, context))
         return made[-1]
 
     yield make
@@ -112,7 +113,7 @@ async def make(engine: Engine, tmp_path: Path) -> AsyncIterator[Make]:
             await engine.remove_image(image.id)
 
 
-def store_of(engine: Engine, profile: Profile, base: str) -> ImageStore:
+def store_of(engine: Engine, profile: ProfileInfo, base: str) -> ImageStore:
     return ImageStore(engine, profiles=[profile], base_image=base, environ={})
 
 
@@ -147,7 +148,7 @@ async def test_an_outdated_image_is_built_anew(
 
     assert before.id != after.id
     assert before.labels["pocket-dock.recipe"] != after.labels["pocket-dock.recipe"]
-    assert old.tag in after.tags
+    assert old.image_tag in after.tags
 
 
 @pytest.mark.parametrize("reference", ["localhost/pocket-dock-test/none:1", "sha256:" + "0" * 64, "0" * 12])
@@ -248,7 +249,7 @@ async def test_the_agent_image_has_what_an_agents_code_wants(engine: Engine, san
     result = await sandbox.run(AGENT_CHECK)
 
     assert (result.status, result.stdout, result.stderr) == ("ok", "", "")
-    assert (await engine.image(find_profile("agent").tag)).size_bytes < 480 * MiB
+    assert (await engine.image(resolve_profile("agent").image_tag)).size_bytes < 480 * MiB
 
 
 @builds
@@ -298,7 +299,7 @@ async def test_without_a_registry_the_base_is_made_of_this_machines_packages(
     engine: Engine, make: Make, cache: Path, deadline: Deadline
 ) -> None:
     """From nothing to an image in which Python runs, with the reason told."""
-    recipe = read_recipe(*find_profile("minimal").folders)
+    recipe = read_recipe(resolve_profile("minimal").dockerfile_dir)
     files = {name: text.decode() for name, text in recipe.files.items() if name != "Containerfile"}
     files["dpkg.cfg"] += f"path-exclude=/no/other/run/has/this/{RUN}/*\n"
     steps = "COPY . /usr/share/pocket-dock/\nRUN sh /usr/share/pocket-dock/install"
@@ -326,7 +327,7 @@ async def test_a_bootstrap_that_is_cancelled_leaves_no_process_and_no_file(
     scratch, cache = tmp_path / "scratch", tmp_path / "cache"
     scratch.mkdir()
     environ = {**os.environ, "TMPDIR": str(scratch)}
-    plan = make_plan(read_recipe(*find_profile("minimal").folders), environ)
+    plan = make_plan(read_recipe(resolve_profile("minimal").dockerfile_dir), environ)
     scope = anyio.CancelScope()
 
     def tell(line: str) -> None:

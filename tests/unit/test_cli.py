@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_dock_mcp.cli import kept
+from pocket_dock_mcp.cli import reaching
 from pocket_dock_mcp.cli.console import Console, told
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
@@ -217,11 +217,11 @@ def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:
 
     bare, red, dull, same = one(""), one("\x1b[31mred"), one("dull"), one("du\x1b[0mll")
 
-    assert kept._id_of("red", [bare, red]) == red.kept.id
-    assert kept._id_of("\x1b[31mred", [bare, red]) == red.kept.id
-    assert kept._id_of(bare.kept.id, [bare, red]) == bare.kept.id
+    assert reaching.id_of("red", [bare, red]) == red.kept.id
+    assert reaching.id_of("\x1b[31mred", [bare, red]) == red.kept.id
+    assert reaching.id_of(bare.kept.id, [bare, red]) == bare.kept.id
     with pytest.raises(InvalidArgumentError, match="2 sandboxes"):
-        kept._id_of("dull", [dull, same])
+        reaching.id_of("dull", [dull, same])
     for nothing in ("", " "):
         with pytest.raises(InvalidArgumentError):
-            kept._id_of(nothing, [bare])
+            reaching.id_of(nothing, [bare])

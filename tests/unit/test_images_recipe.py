@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.images import PROFILES, Profile, find_profile
+from pocket_dock_mcp.images import PROFILES, ProfileInfo, default_network, list_profiles, resolve_profile
 from pocket_dock_mcp.images.network import proxies, read_bundle
 from pocket_dock_mcp.images.recipe import Recipe, hash_of, read_recipe
 
@@ -66,18 +66,6 @@ def test_a_recipe_is_read_without_hidden_files(tmp_path: Path) -> None:
     assert read_recipe(tmp_path).files == {"Containerfile": b"FROM scratch\n", "sub/file": b"x"}
 
 
-def test_what_is_shared_comes_first_and_a_profiles_own_files_count(tmp_path: Path) -> None:
-    files = {"shared/install": "all", "shared/check": "all", "own/check": "own", "own/packages": "own"}
-    for path, content in files.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(content)
-
-    recipe = read_recipe(*Profile("own", "", tmp_path / "own", tmp_path / "shared").folders)
-
-    assert recipe.files == {"check": b"own", "install": b"all", "packages": b"own"}
-    assert read_recipe(*Profile("own", "", tmp_path / "own").folders).files.keys() == {"check", "packages"}
-
-
 def test_packages_and_options_are_lines_without_comments() -> None:
     recipe = Recipe(
         {"packages": b"# all of them\nbash\n\npython3 # of course\n", "dpkg.cfg": b"path-exclude=/x/*\n"}
@@ -96,23 +84,64 @@ def test_options_are_those_of_all_files_of_options_in_the_order_of_their_names()
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_every_profile_has_its_recipe(profile: object) -> None:
-    found = find_profile(getattr(profile, "name"))  # noqa: B009
-    recipe = read_recipe(*found.folders)
+def test_every_profile_has_its_recipe(profile: ProfileInfo) -> None:
+    recipe = read_recipe(profile.dockerfile_dir)
     text = recipe.files["Containerfile"].decode()
 
-    assert text.count("ARG BASE_IMAGE=") == 1
-    assert f"LABEL pocket-dock.profile={found.name}\n" in text
-    assert recipe.packages
-    assert recipe.dpkg_options
-    assert "RUN sh /usr/share/pocket-dock/install\n" in text
-    assert "install" in recipe.files
-    assert found.tag == f"localhost/pocket-dock/{found.name}:latest"
+    assert text.count("ARG BASE_IMAGE=debian:12-slim\n") == 1
+    assert f"LABEL pocket-dock.profile={profile.name}\n" in text
+    assert {"bash", "ca-certificates", "python3", "python3-pip"} <= set(recipe.packages)
+    assert "RUN sh /usr/share/pocket-dock/install" in text
+    assert profile.image_tag == f"localhost/pocket-dock/{profile.name}:latest"
+    assert profile.description
+    assert profile.size_estimate
 
 
-def test_an_unknown_profile_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"no profile 'huge'.*minimal"):
-        find_profile("huge")
+@pytest.mark.parametrize("name", ["install", "dpkg.cfg"])
+def test_what_all_profiles_have_in_common_is_the_same_file(name: str) -> None:
+    """Each folder is a whole build context, so each has its copy."""
+    assert len({(profile.dockerfile_dir / name).read_bytes() for profile in PROFILES}) == 1
+
+
+def test_images_beside_the_base_are_needed() -> None:
+    assert read_recipe(resolve_profile("bun").dockerfile_dir).needed_images == ("docker.io/oven/bun:1-slim",)
+    assert read_recipe(resolve_profile("dev").dockerfile_dir).needed_images == ()
+
+
+def test_the_profiles_are_these_with_these_networks() -> None:
+    found = {profile.name: profile.network_default for profile in list_profiles()}
+
+    assert found == {
+        "minimal": False,
+        "dev": True,
+        "agent": False,
+        "embedded": True,
+        "node": False,
+        "bun": False,
+    }
+    assert [default_network(name) for name in ("minimal", "dev", "python:3.12", "")] == [
+        "none",
+        "open",
+        "none",
+        "none",
+    ]
+    assert resolve_profile("dev") == list_profiles()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("huge", "The profiles are: minimal, dev, "),
+        ("minimla", "Did you mean 'minimal'?"),
+        ("minimal-python", "Did you mean 'minimal'?"),
+        ("", "The profiles are: "),
+    ],
+)
+def test_an_unknown_profile_is_answered_with_the_nearest_or_all(name: str, hint: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="no profile") as caught:
+        resolve_profile(name)
+
+    assert hint in caught.value.hint
 
 
 def test_proxies_come_in_both_spellings() -> None:

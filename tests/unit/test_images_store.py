@@ -13,8 +13,9 @@ from pocket_dock_mcp.errors import (
     ImageNotFoundError,
     InvalidArgumentError,
 )
-from pocket_dock_mcp.images import ImageStore, Profile
+from pocket_dock_mcp.images import ImageStore, ProfileInfo
 from pocket_dock_mcp.images.base import pull
+from pocket_dock_mcp.images.profiles import make_profile
 from pocket_dock_mcp.testing import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -30,13 +31,13 @@ def fake() -> FakeEngine:
 
 
 @pytest.fixture
-def profile(tmp_path: Path) -> Profile:
+def profile(tmp_path: Path) -> ProfileInfo:
     (tmp_path / "Containerfile").write_text("FROM scratch\n")
-    return Profile("tiny", "Nothing.", tmp_path)
+    return make_profile("tiny", tmp_path)
 
 
 @pytest.fixture
-def store(fake: FakeEngine, profile: Profile) -> ImageStore:
+def store(fake: FakeEngine, profile: ProfileInfo) -> ImageStore:
     return ImageStore(fake, profiles=[profile], base_image=FakeEngine.IMAGE, environ={})
 
 
@@ -53,19 +54,19 @@ async def test_an_image_that_is_there_costs_one_look(fake: FakeEngine, store: Im
     assert lines == []
 
 
-async def test_a_profile_is_built_and_labelled(store: ImageStore, profile: Profile) -> None:
+async def test_a_profile_is_built_and_labelled(store: ImageStore, profile: ProfileInfo) -> None:
     lines: list[str] = []
 
     image = await store.ensure("tiny", lines.append)
 
-    assert profile.tag in image.tags
+    assert profile.image_tag in image.tags
     assert image.labels["pocket-dock.profile"] == "tiny"
     assert image.labels["pocket-dock.recipe"]
     assert "building the image of the profile tiny, once" in lines
 
 
-async def test_an_image_of_an_older_recipe_is_built_anew(fake: FakeEngine, profile: Profile) -> None:
-    fake.add_image(profile.tag, labels={"pocket-dock.recipe": "old"})
+async def test_an_image_of_an_older_recipe_is_built_anew(fake: FakeEngine, profile: ProfileInfo) -> None:
+    fake.add_image(profile.image_tag, labels={"pocket-dock.recipe": "old"})
     store = ImageStore(fake, profiles=[profile], base_image=FakeEngine.IMAGE, environ={})
 
     image = await store.ensure("tiny", print)
@@ -137,7 +138,7 @@ async def test_two_callers_share_the_work_and_its_progress(fake: FakeEngine, sto
 
 
 async def test_when_the_one_who_works_is_cancelled_another_goes_on(
-    fake: FakeEngine, store: ImageStore, profile: Profile
+    fake: FakeEngine, store: ImageStore, profile: ProfileInfo
 ) -> None:
     go_on = anyio.Event()
     fake.delay("build", go_on)
@@ -156,7 +157,7 @@ async def test_when_the_one_who_works_is_cancelled_another_goes_on(
             scope.cancel()
             go_on.set()
 
-    assert (await fake.image(profile.tag)).labels["pocket-dock.profile"] == "tiny"
+    assert (await fake.image(profile.image_tag)).labels["pocket-dock.profile"] == "tiny"
 
 
 async def test_a_failure_is_everybodys_who_waited_and_nobodys_after(

@@ -32,6 +32,9 @@ LAST_WORDS = 0.05
 _PAUSE = 0.1
 RUNS = (runs.Run, cells.Cell)
 """What is a program that runs or whose end is just coming, or code that waits for its turn."""
+_TO_END = 10.0
+"""Seconds that a run has which goes with its client, to put away what it has made."""
+_ENDLESS = 1 << 62
 
 
 class Keep:
@@ -184,6 +187,8 @@ class Keep:
             if not isinstance(work, RUNS):
                 work.abort()
                 self.shelf.drop(request_id)
+            elif isinstance(work, runs.Run) and request_id not in self.shelf.runs:
+                _let_end(work, self._agent)
             elif client.is_visitor and not self.shelf.has_to_stay(request_id):
                 work.kill()
         self.shelf.leave(client)
@@ -241,3 +246,10 @@ def _turn_away(stream: socket.socket) -> None:
     with stream:
         stream.setblocking(False)
         stream.send(wire.encode({"kind": "error", "id": 0, "stage": "visit", "code": "full"}))
+
+
+def _let_end(run: runs.Run, agent: Agent) -> None:
+    """Have a run that only its client wanted see the end of its input, and kill it if that is not enough."""
+    run.add_credit(_ENDLESS)
+    run.feed(b"", True)
+    agent.loop.later(_TO_END, lambda: run.kill() if agent.work.get(run.id) is run else None)

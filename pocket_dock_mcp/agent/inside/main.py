@@ -19,6 +19,7 @@ from . import (
     checkpoints,
     children,
     cold,
+    dialling,
     disk,
     early,
     facts,
@@ -28,6 +29,7 @@ from . import (
     keeping,
     killing,
     ports,
+    provisions,
     runs,
     sessions,
     wire,
@@ -179,7 +181,9 @@ class Agent:
         getattr(self.keep, header["op"])(request_id, header)
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        if self.keep is not None and not self.keep.add(request_id, header):
+        # What nobody wants to be told of later goes with its client.
+        is_kept = self.keep is not None and header.get("meta") is not None
+        if self.keep is not None and is_kept and not self.keep.add(request_id, header):
             self.fail(request_id, "fork", errno.EAGAIN)
             return
         start = children.Start(header)
@@ -230,18 +234,18 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self.work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer)):
+        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer, dialling.Connection)):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self.work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, files.Reader)):
+        if isinstance(work, (runs.Run, cells.Cell, files.Reader, dialling.Connection)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self.work.get(request_id)
-        if isinstance(work, (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, disk.Watch)):
+        if work is not None and not isinstance(work, keeping.RUNS):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
@@ -358,7 +362,8 @@ class Agent:
             self.kill_marked(marker, done)
 
 
-Work = Union[runs.Run, cells.Cell, runs.PartialScript, ports.Waiter, files.Reader, writing.Writer, disk.Watch]
+Running = Union[runs.Run, cells.Cell, runs.PartialScript]
+Work = Union[Running, ports.Waiter, files.Reader, writing.Writer, disk.Watch, dialling.Connection]
 Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
 # Closed: what a host may ask for is a method of the same name, and nothing else is.
@@ -369,6 +374,8 @@ _OPERATIONS = (
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **disk.HANDLERS,
+    **provisions.HANDLERS,
+    "connect": dialling.connect,
     **dict.fromkeys(("rejoin", "list_runs", "farewell"), Agent._on_kept),
 }
 
