@@ -129,11 +129,10 @@ class Sandbox:
             return False
         if (found := self.runs.get(run_id)) is None:
             return False
-        if not found.run.is_followed:
-            found.run.follow()
-            if found.run.had_ended:
-                # All of its output is on its way.
-                await found.run.outcome()
+        found.run.follow()
+        if found.run.had_ended:
+            # All of its output is on its way.
+            await found.run.outcome()
         return True
 
     def belongs_to(self, owner: Owner) -> bool:
