@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _RULES = (
     "A directory that is there takes what comes under its name, or its content, if the path of what comes "
     "ends in a slash; where nothing is, the destination becomes what comes. Files that are there are "
-    "replaced, each at once. Links are kept if they cannot lead out of the directory; other ones, devices, sockets and "
-    "FIFOs are left out, and that is said."
+    "replaced, each at once. Links are kept if they cannot lead out of the directory; other ones, devices, "
+    "sockets and FIFOs are left out, and that is said."
 )
 _SHOWN = 20
 """Of what was left out."""

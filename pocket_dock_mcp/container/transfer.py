@@ -90,28 +90,32 @@ class Inbox(Answer):
     def __init__(self) -> None:
         super().__init__()
         self._news = anyio.Event()
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def take(self, stream: int, data: bytes) -> None:
         """Take a piece of its output."""
         if stream == STDERR:
             super().take(stream, data)
-        elif len(self.said) <= inside.WINDOW:
-            self.said += data
+        elif self._size <= inside.WINDOW:
+            self._pieces.append(data)
+            self._size += len(data)
         self.wake()
 
     def wake(self) -> None:
         """Have whoever waits look again."""
         self._news.set()
 
-    async def get(self, process: Process) -> bytes:
-        """Wait for data and return all that is there; nothing at the end."""
-        while not self.said and not process.is_over:
+    async def get(self, process: Process) -> tuple[list[bytes], int]:
+        """Wait for data and return all that is there, and how much it is; nothing at the end."""
+        while not self._pieces and not process.is_over:
             self._news = anyio.Event()
             await self._news.wait()
-        if len(self.said) > inside.WINDOW:
+        if self._size > inside.WINDOW:
             raise tampered()
-        data, self.said = bytes(self.said), bytearray()
-        return data
+        found = self._pieces, self._size
+        self._pieces, self._size = [], 0
+        return found
 
 
 async def push(
@@ -153,8 +157,7 @@ async def push(
 
 
 async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: bytes) -> None:
-    pieces = outgoing.pieces()
-    following = partial(next, pieces, None)
+    following = partial(_joined, outgoing.batches())
     try:
         while not process.is_over:
             piece = await anyio.to_thread.run_sync(following)
@@ -169,6 +172,11 @@ async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: 
         if isinstance(error, PocketDockError):
             raise
         raise host_error(error, path) from None
+
+
+def _joined(batches: Iterator[list[bytes]]) -> bytes | None:
+    batch = next(batches, None)
+    return None if batch is None else b"".join(batch)
 
 
 async def _landed(process: Process, answer: Answer, given: str) -> str:
@@ -236,16 +244,21 @@ async def _receive(process: Process, inbox: Inbox, incoming: Incoming, reporter:
     process.when_over(inbox.wake)
     while True:
         with stalling():
-            data = await inbox.get(process)
-        if not data:
+            pieces, size = await inbox.get(process)
+        if not pieces:
             end = await process.wait()
             raise broken_off(status_of(end), inbox)
-        await anyio.to_thread.run_sync(incoming.feed, data)
+        await anyio.to_thread.run_sync(_take_all, incoming, pieces)
         if incoming.is_complete:
             return
         reporter.tell()
         with stalling():
-            await process.feed(inside.CREDIT.pack(len(data)))
+            await process.feed(inside.CREDIT.pack(size))
+
+
+def _take_all(incoming: Incoming, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        incoming.feed(piece)
 
 
 def _not_sent(number: int, path: str, limits: Limits) -> PocketDockError:
