@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.archive.names import REASONS
-from pocket_dock_mcp.container import transfer
+from pocket_dock_mcp.container import transfer, transfer_errors
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
@@ -322,7 +322,7 @@ async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
             pass
 
     for signal, error in (("KILL", "broken off"), ("STOP", "stalled")):
-        monkeypatch.setattr(transfer, "STALL_S", 3.0 if signal == "STOP" else 100.0)
+        monkeypatch.setattr(transfer_errors, "STALL_S", 3.0 if signal == "STOP" else 100.0)
         monkeypatch.setattr(transfer, "END_S", 1.0)
         for act in acts:
             async with anyio.create_task_group() as group:
