@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -21,10 +21,7 @@ from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
-from pocket_dock_mcp.errors import (
-    ContainerGoneError,
-    PocketDockError,
-)
+from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
     ContainerInfo,
     Edit,
@@ -52,6 +49,9 @@ class LiveContainer(Checkpointing):
     `resume` when it has stopped. Made by `create`. All methods may be called concurrently.
     """
 
+    on_start: Callable[[AsyncRun], None] | None = None
+    """Hears of each run that is somebody's: one that is started with `meta`. For its one observer."""
+
     @property
     def is_short_of_room(self) -> bool:
         """Whether handles to old runs should be closed, so that all output of the next can be kept."""
@@ -69,7 +69,12 @@ class LiveContainer(Checkpointing):
     # -- programs ---------------------------------------------------------------------------------
 
     async def run(
-        self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        *,
+        output_bytes: int = DEFAULT_OUTPUT_BYTES,
+        meta: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """Run a shell command or source to its end and return what came of it.
 
@@ -79,6 +84,7 @@ class LiveContainer(Checkpointing):
         Args:
             code: the command, or the source.
             output_bytes: how much of each of stdout and stderr to return: head and tail.
+            meta: as of `start`.
             options: see `RunOptions`; `timeout_s` is 60 unless given.
 
         Raises:
@@ -90,7 +96,7 @@ class LiveContainer(Checkpointing):
         """
         check_output_bytes(output_bytes)
         options.setdefault("timeout_s", DEFAULT_TIMEOUT_S)
-        run = await self.start(code, **options)
+        run = await self.start(code, meta=meta, **options)
         try:
             return await run.wait(output_bytes)
         except anyio.get_cancelled_exc_class():
@@ -123,6 +129,8 @@ class LiveContainer(Checkpointing):
         except BaseException:
             run.close()
             raise
+        if meta is not None and self.on_start is not None:
+            self.on_start(run)
         return run
 
     async def _abandon(self, run: AsyncRun) -> None:

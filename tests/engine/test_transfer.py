@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
 
 from pocket_dock_mcp.archive.names import REASONS
@@ -26,13 +27,15 @@ from pocket_dock_mcp.errors import (
     HostFileNotFoundError,
     InvalidArgumentError,
     RunNotStartedError,
+    SandboxError,
     SandboxFileNotFoundError,
     SandboxLostError,
     TransferError,
     TransferLimitError,
 )
 from pocket_dock_mcp.models import MIB, Limits, TransferProgress
-from tests.engines import LABELS, unique
+from tests.engines import LABELS, Deadline, eventually, unique
+from tests.kept import keeping
 
 pytestmark = pytest.mark.anyio
 
@@ -339,3 +342,40 @@ async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
     await container.kill_all()
     assert await sh(container, f"ls; {STAGES}") == "big\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]
+
+
+async def test_a_kept_sandbox_keeps_nothing_of_a_transfer_whose_client_goes(
+    engine: Engine, image: str, deadline: Deadline, tmp_path: Path
+) -> None:
+    (tmp_path / "big").write_bytes(bytes(64 * MIB))
+    async with keeping(engine, image, deadline) as kept:
+        container = await kept.create()
+        await container.push(tmp_path / "big", "big")
+        for act in ("push", "pull"):
+            async with anyio.create_task_group() as group:
+                gone: list[int] = []
+
+                def leave(
+                    progress: TransferProgress,
+                    container: LiveContainer = container,
+                    group: anyio.abc.TaskGroup = group,
+                    gone: list[int] = gone,
+                ) -> None:
+                    if progress.bytes and not gone:
+                        gone.append(progress.bytes)
+                        group.start_soon(container.detach)
+
+                moves = {
+                    "push": partial(container.push, tmp_path / "big", "new"),
+                    "pull": partial(container.pull, "big", tmp_path / "back"),
+                }
+                with pytest.raises(SandboxError):
+                    await moves[act](on_progress=leave)
+            container = await kept.reattach()
+
+            async def is_quiet(container: LiveContainer = container) -> bool:
+                return (await container.info()).processes == 0
+
+            await eventually(is_quiet, deadline(15))
+            assert await sh(container, f"ls; {STAGES}") == "big\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]
