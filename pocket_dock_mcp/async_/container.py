@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from pocket_dock_mcp.async_ import commands
@@ -10,11 +11,13 @@ from pocket_dock_mcp.async_.errors import in_result
 from pocket_dock_mcp.async_.holds import Hold
 from pocket_dock_mcp.async_.info import ContainerInfo, described
 from pocket_dock_mcp.async_.names import checked_image_name
+from pocket_dock_mcp.async_.processes import ProcessInfo, list_processes
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.options import RunOptions
-from pocket_dock_mcp.errors import FileTooLargeError
+from pocket_dock_mcp.errors import FileError, FileTooLargeError, SandboxError
 from pocket_dock_mcp.models import FileEntry, FileWritten
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_OUTPUT = 10 * 1024 * 1024
@@ -84,6 +87,11 @@ class AsyncContainer:
         return self._hold.project
 
     @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None for one that is of no project."""
+        return self._hold.data_path
+
+    @property
     def home(self) -> str:
         """The home directory in it: where relative paths begin."""
         return self._live.home
@@ -134,7 +142,7 @@ class AsyncContainer:
         options["timeout_s"] = commands.checked_timeout(self._timeout if timeout is None else timeout)
         commands.check_max_output(max_output)
         with self._hold.use() as live:
-            return in_result(await live.run(code, output_bytes=max_output, **options))
+            return in_result(await live.run(code, output_bytes=max_output, meta={}, **options))
 
     def _program(
         self,
@@ -214,6 +222,36 @@ class AsyncContainer:
             raise FileTooLargeError(message, hint="List its parts, or run find in the container.")
         return entries
 
+    # -- ports ------------------------------------------------------------------------------------
+
+    async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one in it, also where it has no network.
+
+        This process serves it until `close_port`, or until the container is ended or let go of; a reboot does
+        not close it. Connections are reset as long as nobody listens in the container.
+
+        Args:
+            port: in the container, where a program listens on ``127.0.0.1``, ``::1`` or all addresses.
+            host_port: on the host; 0 for a free one.
+            address: of the host; the default can be reached from this machine only, ``0.0.0.0`` from others.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.open_port(port, host_port=host_port, address=address)
+
+    async def close_port(self, port: int) -> bool:
+        """Close what leads to a port in it, with its connections; False if nothing does."""
+        with self._hold.use() as live:
+            return await live.close_port(port)
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports of the host that lead into it, the oldest first."""
+        return self._live.ports()
+
     # -- the container ----------------------------------------------------------------------------
 
     async def info(self) -> ContainerInfo:
@@ -225,6 +263,12 @@ class AsyncContainer:
         with self._hold.use() as live:
             found = await live.info()
             engine = live.engine_info
+            try:
+                processes = await list_processes(live, found.python)
+            except (SandboxError, FileError):
+                # At the limit on processes, say: the rest is worth telling.
+                live.require_open()
+                processes = []
         return described(
             found,
             container_id=live.container_id,
@@ -233,7 +277,18 @@ class AsyncContainer:
             persist=self._hold.persists,
             project=self._hold.project,
             engine=f"{engine.kind} {engine.version}".strip(),
+            processes=tuple(process.as_text() for process in processes),
         )
+
+    async def processes(self) -> list[ProcessInfo]:
+        """Return the processes of its user, in the order of their ids, as a program in it sees them.
+
+        Raises:
+            ContainerError: no program can be run that would look.
+            ContainerGone: it is not there any more.
+        """
+        with self._hold.use() as live:
+            return await list_processes(live, live.python)
 
     async def reboot(self, *, fresh: bool = False) -> None:
         """End all processes and sessions and begin again with the files that are there, at once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import anyio
@@ -17,10 +18,14 @@ from pocket_dock_mcp.async_.host import FOREVER_S, Host, host_for
 from pocket_dock_mcp.async_.names import new_name
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
+from pocket_dock_mcp.container.asked import devices_of, ports_of, volumes_of
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.images.profiles import default_network
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.policy import MIN_DISK_BYTES, MIN_MEMORY_BYTES, MIN_PIDS
+from pocket_dock_mcp.projects import apply_log_level, project_defaults
 from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -28,8 +33,6 @@ logger = logging.getLogger(__name__)
 MIN_CPU_PERCENT, MAX_CPU_PERCENT = 5.0, 102_400.0
 MAX_PIDS = 4096
 MIN_SHM_BYTES = 64 * 1024
-_WITH_NETWORK = ("dev", "embedded")
-"""Profiles that have a network unless their user says otherwise."""
 
 
 async def create_new_container(
@@ -71,11 +74,14 @@ async def create_new_container(
         mem_limit: memory, as ``"256m"`` or in bytes; swap is not available on top.
         cpu_percent: CPU time, of which 100 is one core.
         persist: it outlives this process: it is stopped where others end, and ended by `destroy_container`.
-        volumes: directories of the host and where they are in the container: ``{"/data": "/mnt:ro"}``.
+        volumes: directories or files of the host and where they are in the container: ``{"data":
+            "/mnt:ro"}``. They have to be below the project or the current directory, unless
+            ``POCKET_DOCK_HOST_ROOTS`` names others. To write there `user` has to be who may.
         project: a name to list it by.
         profile: the name of a profile; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
-        ports: ports of the host and which of the container they lead to; 0 is a free one.
+        ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
+            one. They are served by this process, to this machine only; see `AsyncContainer.open_port`.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
         network: whether it has one; the profile's default if left out, and none for any other image.
@@ -94,31 +100,50 @@ async def create_new_container(
     Raises:
         InvalidArgumentError: an argument that can never work; says what may be.
         ContainerNameTaken: another container has the name.
+        HostPathError: a volume or device is not there, or is not to be given to a container.
+        PortError: a port of the host cannot be had.
         ImageNotFound, ImageError: the image cannot be had.
         PodmanNotRunning: no engine answers.
         EngineError: the engine failed.
         LimitsNotEnforcedError: the engine does not apply a limit.
     """
     checked_timeout(timeout)
-    _refuse_what_is_missing(volumes=volumes, devices=devices, ports=ports)
     host = host_for(engine, socket_path)
-    base = _base(host.settings, image, profile, snapshot)
+    said = project_defaults()
+    apply_log_level(said)
+    base = _base(said.profile or host.settings.profile, image, profile, snapshot)
+    is_projects = said.root is not None and project in (None, said.project)
+    mounts = volumes_of(volumes or {})
     request = SandboxRequest(
         image=base,
         snapshot=snapshot,
-        limits=_limits(host.settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
-        network=_network(network, base, is_snapshot=snapshot is not None),
-        env=dict(env or {}),
-        idle_ttl_s=_idle(idle_timeout),
+        limits=_limits(
+            host.settings,
+            said.memory_bytes if mem_limit is None else mem_limit,
+            said.cpu_percent if cpu_percent is None else cpu_percent,
+            pids_limit,
+            disk_limit,
+            shm_size,
+        ),
+        network=_network(
+            said.network if network is None else network, base, is_snapshot=snapshot is not None
+        ),
+        env={**said.env, **(env or {})},
+        idle_ttl_s=_idle(said.idle_timeout if idle_timeout is None else idle_timeout),
         max_lifetime_s=FOREVER_S,
         name=name or "",
         workspace=workspace,
-        persist=bool(persist),
+        persist=said.persist if persist is None else bool(persist),
         container_name=name if name is not None else new_name(),
         user=user,
         labels=dict(labels or {}),
-        project=project or "",
+        project=(said.project or "") if project is None else project,
+        project_root=str(said.root) if is_projects else "",
         workdir=_workdir(workdir),
+        ports=ports_of(ports or {}),
+        volumes=mounts,
+        host_roots=(str(said.root or Path.cwd().resolve()),) if mounts else (),
+        devices=devices_of(devices or ()),
     )
     if name == "":
         message = "The name is empty."
@@ -134,19 +159,26 @@ async def create_in(
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncContainer:
     """Make a container of a host; see `create_new_container` for what it raises."""
-    async with host.working() as manager:
+
+    async def make(manager: Manager) -> Sandbox:
         sandbox = await manager.create(host.owner, request, on_progress or logger.info)
-        if request.workdir:
-            try:
-                await _make_workdir(sandbox, request.workdir)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await manager.kill(host.owner, sandbox.id)
-                raise
-    return AsyncContainer(Managed(host, sandbox), timeout=timeout)
+        try:
+            await _make_workdir(sandbox, request.workdir)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await end(manager, sandbox)
+            raise
+        return sandbox
+
+    async def end(manager: Manager, sandbox: Sandbox) -> None:
+        await manager.kill(host.owner, sandbox.id)
+
+    return AsyncContainer(Managed(host, await host.do(make, end)), timeout=timeout)
 
 
 async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
+    if not workdir:
+        return
     with sandbox.use() as live:
         made = await live.run(f"mkdir -p -- {shlex.quote(workdir)} && cd -- {shlex.quote(workdir)}")
     if not made.ok:
@@ -155,25 +187,18 @@ async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
         raise FileError(message, hint="Use one below the home directory, or one that the image has.")
 
 
-def _refuse_what_is_missing(**wanted: object) -> None:
-    for what, value in wanted.items():
-        if value:
-            message = f"{what} cannot be given yet."
-            raise InvalidArgumentError(message)
-
-
-def _base(settings: Settings, image: str | None, profile: str | None, snapshot: str | None) -> str:
+def _base(default: str, image: str | None, profile: str | None, snapshot: str | None) -> str:
     """Return the profile or image that is meant."""
     given = [what for what in (image, profile, snapshot) if what is not None]
     if len(given) > 1:
         message = "Only one of image, profile and snapshot can be given."
         raise InvalidArgumentError(message, hint="Each says what the container begins with.")
     if snapshot is not None:
-        return settings.profile
+        return default
     if given == [""]:
         message = "The name of the image or profile is empty."
         raise InvalidArgumentError(message, hint="Leave it out for the default.")
-    return given[0] if given else settings.profile
+    return given[0] if given else default
 
 
 def _limits(
@@ -226,7 +251,7 @@ def _pids(count: int) -> int:
 
 def _network(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
     if wanted is None:
-        return "open" if base in _WITH_NETWORK and not is_snapshot else "none"
+        return "none" if is_snapshot else default_network(base)
     if wanted is True or wanted == "open":
         return "open"
     if wanted is False or wanted == "none":

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
+
+import anyio
 
 from pocket_dock_mcp.async_.errors import told_in_sdk_words
 from pocket_dock_mcp.async_.host import Host
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import SandboxLostError, SandboxNotFoundError
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.projects.instances import DATA, instance_path
 
 
 class Hold(Protocol):
@@ -35,6 +40,10 @@ class Hold(Protocol):
     @property
     def project(self) -> str:
         """The project that it belongs to; empty if it belongs to none."""
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None if it belongs to none."""
 
     @property
     def workdir(self) -> str:
@@ -85,6 +94,12 @@ class Managed:
         return self._sandbox.request.project
 
     @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data."""
+        root = self._sandbox.request.project_root
+        return instance_path(Path(root), self._sandbox.container.name) / DATA if root else None
+
+    @property
     def workdir(self) -> str:
         """Where runs begin that do not say."""
         return self._sandbox.request.workdir
@@ -101,19 +116,23 @@ class Managed:
         if not self._host.is_open:
             # It has ended with its event loop or runs on without, or it is another process's to end.
             return
-        async with self._host.working() as manager:
+        await self._host.do(self._end)
+
+    async def _end(self, manager: Manager) -> None:
+        owner = self._host.owner
+        # Whoever has begun to end it may be cancelled, and it ends.
+        with anyio.CancelScope(shield=True):
             try:
-                if manager.get(self._host.owner, self.id) is not self._sandbox:
+                if manager.get(owner, self.id) is not self._sandbox:
                     return
                 if self.persists:
-                    await manager.stop(self._host.owner, self.id)
+                    await manager.stop(owner, self.id)
                 else:
-                    await manager.kill(self._host.owner, self.id)
+                    await manager.kill(owner, self.id)
             except (SandboxLostError, SandboxNotFoundError):
                 # Gone already, by whatever hand.
                 pass
 
     async def save_as(self, tag: str) -> str:
         """Make an image of its files."""
-        async with self._host.working() as manager:
-            return await manager.save_as(self._sandbox, tag)
+        return await self._host.do(lambda manager: manager.save_as(self._sandbox, tag))

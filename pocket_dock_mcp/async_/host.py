@@ -12,19 +12,27 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
 
 from pocket_dock_mcp.async_.errors import told_in_sdk_words
+from pocket_dock_mcp.async_.pieces import Piece
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.engine.endpoint import ENGINE_VARIABLE, candidates
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
 from pocket_dock_mcp.manager.access import Connect
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
+from pocket_dock_mcp.projects import project_defaults
 from pocket_dock_mcp.settings import Settings
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 FOREVER_S = 365 * 86_400.0
@@ -50,7 +58,7 @@ def settings_for(engine: str | None = None, socket_path: str | None = None) -> S
     """Return the settings of the environment, with another engine if one is named, and without quotas.
 
     Raises:
-        ConfigError: the environment is not valid.
+        ConfigError: the environment is not valid, or the file of the project or the user.
         InvalidArgumentError: both are given.
     """
     if engine is not None and socket_path is not None:
@@ -58,9 +66,15 @@ def settings_for(engine: str | None = None, socket_path: str | None = None) -> S
         raise InvalidArgumentError(message, hint="Give one: they name the same thing.")
     settings = Settings.from_environ(os.environ)
     wanted = f"unix://{Path(socket_path).absolute()}" if socket_path is not None else engine
-    return settings.model_copy(
-        update={**_NO_QUOTAS, "engine": settings.engine if wanted is None else wanted},
-    )
+    if wanted is None:
+        # The environment's, or else the project's.
+        wanted = project_defaults().engine
+    return settings.model_copy(update={**_NO_QUOTAS, "engine": wanted})
+
+
+def engine_environ(settings: Settings, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an environment in which the engine of the settings is the one that is connected to."""
+    return environ if settings.engine is None else {**environ, ENGINE_VARIABLE: settings.engine}
 
 
 class Host:
@@ -71,6 +85,7 @@ class Host:
         self.owner = Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
         self._connect = connect
         self._manager: Manager | None = None
+        self._tasks: TaskGroup
         self._working = 0
         self._pid = os.getpid()
         self._begun = asyncio.Event()
@@ -120,18 +135,42 @@ class Host:
                 yield self.manager
         finally:
             self._working -= 1
-            await self._close_if_unused()
+            self._end_if_unused()
+            if self._enough.is_set():
+                # Not the task itself: who waits may be cancelled, and it ends all the same.
+                await asyncio.wait([self._task])
 
-    async def _close_if_unused(self) -> None:
-        if self._working or self._enough.is_set():
-            return
-        if self._manager is not None and self._manager.list_sandboxes(self.owner):
-            return
-        # Whoever comes from now on gets another.
+    async def aclose(self) -> None:
+        """End it now: what persists is left running, all else is removed."""
         self._leave()
         self._enough.set()
-        # Not the task itself: who waits may be cancelled, and it ends all the same.
         await asyncio.wait([self._task])
+
+    async def do(
+        self,
+        work: Callable[[Manager], Awaitable[T]],
+        undo: Callable[[Manager, T], Awaitable[object]] | None = None,
+    ) -> T:
+        """Do a piece of work in a task of the host, and return what it returns.
+
+        Whoever is cancelled while waiting for it has it cancelled, and waits for that; see `pieces` for why.
+
+        Args:
+            work: what to do.
+            undo: called with what came of it when nobody waits for that any more.
+        """
+        async with self.working() as manager:
+            piece: Piece[T] = Piece(partial(work, manager), None if undo is None else partial(undo, manager))
+            self._tasks.start_soon(piece.run)
+            return await piece.wait()
+
+    def _end_if_unused(self) -> None:
+        if self._working or self._enough.is_set():
+            return
+        if self._manager is None or not self._manager.list_sandboxes(self.owner):
+            # Whoever comes from now on gets another.
+            self._leave()
+            self._enough.set()
 
     def _leave(self) -> None:
         loop = self._task.get_loop()
@@ -143,10 +182,14 @@ class Host:
 
     async def _serve(self) -> None:
         try:
-            async with Manager(self.settings, self._connect) as manager:
+            manager = Manager(self.settings, self._connect)
+            async with manager, anyio.create_task_group() as self._tasks:
                 self._manager = manager
+                # Containers also die by themselves.
+                manager.when_one_ends(self._end_if_unused)
                 self._begun.set()
                 await self._enough.wait()
+                self._tasks.cancel_scope.cancel()
         except Exception:
             logger.exception("what looked after containers has failed, and they have ended")
         finally:
@@ -164,12 +207,12 @@ def host_for(engine: str | None = None, socket_path: str | None = None) -> Host:
         InvalidArgumentError: both are given.
     """
     settings = settings_for(engine, socket_path)
-    environ = dict(os.environ)
-    if settings.engine is not None:
-        environ[ENGINE_VARIABLE] = settings.engine
+    environ = engine_environ(settings, os.environ)
+    is_given = engine is not None or socket_path is not None
+    named_by = "the engine that is given" if is_given else project_defaults().engine_named_by
     # Refused now, also where no engine is needed.
-    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    return host_of(settings, lambda: connect(environ))
+    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform, named_by=named_by)
+    return host_of(settings, lambda: connect(environ, named_by))
 
 
 def host_of(settings: Settings, connect: Connect) -> Host:

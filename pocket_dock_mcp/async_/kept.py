@@ -9,6 +9,7 @@ from pocket_dock_mcp.async_.host import host_for
 from pocket_dock_mcp.async_.info import ContainerListItem, Status, moment
 from pocket_dock_mcp.async_.names import find
 from pocket_dock_mcp.engine.base import ContainerState
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.persistence import KeptSandbox
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.sweep import IMAGE_LABEL, PROJECT_LABEL
@@ -35,9 +36,11 @@ async def resume_container(
     """
     checked_timeout(timeout)
     host = host_for(socket_path=socket_path)
-    async with host.working() as manager:
-        sandbox = await manager.open(host.owner, await find(host, manager, name))
-    return AsyncContainer(Managed(host, sandbox), timeout=timeout)
+
+    async def open_it(manager: Manager) -> Sandbox:
+        return await manager.open(host.owner, await find(host, manager, name))
+
+    return AsyncContainer(Managed(host, await host.do(open_it)), timeout=timeout)
 
 
 async def list_containers(
@@ -70,8 +73,11 @@ async def stop_container(name: str, *, socket_path: str | None = None) -> None:
         And what `resume_container` raises.
     """
     host = host_for(socket_path=socket_path)
-    async with host.working() as manager:
+
+    async def stop(manager: Manager) -> None:
         await manager.stop(host.owner, await find(host, manager, name))
+
+    await host.do(stop)
 
 
 async def destroy_container(name: str, *, socket_path: str | None = None) -> None:
@@ -80,8 +86,11 @@ async def destroy_container(name: str, *, socket_path: str | None = None) -> Non
     Raises: what `resume_container` raises, but for one whose container is gone: that is what is wanted.
     """
     host = host_for(socket_path=socket_path)
-    async with host.working() as manager:
+
+    async def end(manager: Manager) -> None:
         await manager.kill(host.owner, await find(host, manager, name))
+
+    await host.do(end)
 
 
 async def prune(*, socket_path: str | None = None, project: str | None = None) -> int:
@@ -95,15 +104,18 @@ async def prune(*, socket_path: str | None = None, project: str | None = None) -
         PodmanNotRunning, EngineError: the engine is not there, or failed.
     """
     host = host_for(socket_path=socket_path)
-    count = 0
-    async with host.working() as manager:
+
+    async def end_stopped(manager: Manager) -> int:
+        count = 0
         for one in await manager.list_kept(host.owner):
             if one.status == "running" or one.busy:
                 continue
             if project is None or one.kept.request.project == project:
                 await manager.kill(host.owner, one.kept.id)
                 count += 1
-    return count
+        return count
+
+    return await host.do(end_stopped)
 
 
 def _held(sandbox: Sandbox) -> ContainerListItem:

@@ -82,9 +82,12 @@ async def interact(run: AsyncRun, fd_in: int, fd_out: int) -> RunResult:
         outlet = Outlet(run, {STDOUT: writer, STDERR: writer})
         stack.callback(outlet.close)
         try:
-            async with beside(_keep_size, run, fd_out, modes), beside(feed, run, reader):
-                async with beside(_end_when_broken, run, outlet):
-                    outcome = await run.outcome()
+            async with (
+                beside(_keep_size, run, fd_out, modes),
+                beside(feed, run, reader),
+                beside(_end_when_broken, run, outlet),
+            ):
+                outcome = await run.outcome()
             if outlet.error is None:
                 await outlet.finish()
         finally:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.output import neutralise
 
+if TYPE_CHECKING:
+    from pocket_dock_mcp.cli.signals import Signals
+
 Colour = Literal["red", "yellow", "green", "dim", "bold"]
 
 _CODES: dict[Colour, str] = {"red": "31", "yellow": "33", "green": "32", "dim": "2", "bold": "1"}
+_BROKEN_PIPE, _FAILED = 141, 1
 _ERASE_LINE = "\r\x1b[K"
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
-_TOOL = re.compile(r"\b(?:create|list|fork)_sandbox(?:es)?\b|\bkill\(")
+_TOOL = re.compile(
+    r"\b(?:create|list|fork)_sandbox(?:es)?\b|\b(?:create_new|list)_containers?\b|\b(?:kill|attach)\("
+)
 
 
 class Console:
@@ -43,10 +50,15 @@ class Console:
         """
         self.as_json = False
         """Whether the result is one JSON document, and nothing else goes to standard output."""
+        self.signals: Signals | None = None
+        """Those that are to end the command, while it runs."""
         # Python has none for a stream that was closed before it began.
         self._out: TextIO | None = out or sys.stdout
         self._err: TextIO | None = err or sys.stderr
         self._failure: OSError | None = None
+        if isinstance(self._out, io.TextIOWrapper):
+            # Names of files may be no text.
+            self._out.reconfigure(errors="surrogateescape" if _is_utf8(self._out) else "backslashreplace")
         plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
         self._colours = not plain and _is_terminal(self._out)
         self._live = environ.get("TERM") != "dumb" and _is_terminal(self._err)
@@ -67,6 +79,20 @@ class Console:
     def give(self, document: object) -> None:
         """Print the result as JSON."""
         self.say(json.dumps(document, indent=2, ensure_ascii=True))
+
+    def shown(self, text: str) -> str:
+        """Return somebody's text for a line: harmless on a terminal, as it is for a program that reads."""
+        if _is_terminal(self._out):
+            return plain(text)
+        return text.replace("\n", "\\n")
+
+    def not_written(self, error: OSError) -> int:
+        """Return what a command exits with that could not write its bytes; say why, if nobody knows."""
+        if error.errno == errno.EPIPE:
+            # Whoever closed a pipe has seen enough; a program of the system would have died of it like this.
+            return _BROKEN_PIPE
+        self.note(f"pocket-dock: standard output cannot be written: {error.strerror}")
+        return _FAILED
 
     def note(self, line: str) -> None:
         """Print a line about what is done to standard error."""
@@ -90,6 +116,15 @@ class Console:
         if self._shown:
             self._tell(_ERASE_LINE)
             self._shown = ""
+
+    def flush(self) -> bool:
+        """Hand on what is buffered now; return whether there is still somebody to read it."""
+        try:
+            if self._out is not None and self._failure is None:
+                self._out.flush()
+        except OSError as error:
+            self._failure = error
+        return self._failure is None
 
     def finish(self) -> bool:
         """Hand on what is still buffered; return whether all could be printed, and say if not."""
@@ -122,9 +157,40 @@ class Console:
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._colours else text
 
 
+_IN_OUR_WORDS = (
+    ("timeout_s", "--timeout"),
+    ("timeout=", "--timeout "),
+    ("memory_mb", "--mem-limit"),
+    ("mem_limit", "--mem-limit"),
+    ("cpu_percent", "--cpu-percent"),
+    ("pids_limit", "--pids-limit"),
+    ("disk_mb", "--disk-limit"),
+    ("disk_limit", "--disk-limit"),
+    ("shm_size", "--shm-size"),
+    ("idle_timeout", "--idle-timeout"),
+    ("background=true", "--detach"),
+    ("detach=True", "--detach"),
+    ("write_file", "pocket-dock write"),
+    ("persist=True", "--persist"),
+)
+"""What is called otherwise in the tools and in the SDK."""
+
+
+def in_our_words(text: str) -> str:
+    """Return what is said to a model or in the SDK with the names of the command line."""
+    for name, ours in _IN_OUR_WORDS:
+        text = text.replace(name, ours)
+    return text
+
+
 def told(error: PocketDockError) -> str:
     """Return an error in one line for people at a shell. The tools that its advice names are for models."""
-    return " ".join(f"{error.message} {advice(error)}".split())
+    return " ".join(f"{in_our_words(error.message)} {advice(error)}".split())
+
+
+def error_document(error: PocketDockError) -> dict[str, object]:
+    """Return an error for the JSON of a command."""
+    return {"error": {"code": error.code, "message": error.message, "hint": advice(error)}}
 
 
 def advice(error: PocketDockError) -> str:
@@ -133,7 +199,11 @@ def advice(error: PocketDockError) -> str:
     ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
     if len(ours) < len(sentences):
         ours.append("To see what there is: pocket-dock list")
-    return " ".join(ours)
+    return in_our_words(" ".join(ours))
+
+
+def _is_utf8(stream: io.TextIOWrapper) -> bool:
+    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

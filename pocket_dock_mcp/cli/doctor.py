@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain
+from pocket_dock_mcp.cli.surroundings import valid_environ
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.doctor.findings import Finding, Report, Severity
@@ -44,9 +44,11 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 async def run(arguments: argparse.Namespace, console: Console) -> int:
     """Examine the machine and show what was found."""
     from pocket_dock_mcp.doctor.examine import Orders, examine
+    from pocket_dock_mcp.projects import find_project_root
 
-    orders = Orders(fix=arguments.fix, build=arguments.build, quick=arguments.quick)
-    report = await examine(os.environ, console.progress, orders)
+    root = find_project_root()
+    orders = Orders(fix=arguments.fix, build=arguments.build, quick=arguments.quick, project=root)
+    report = await examine(valid_environ(), console.progress, orders)
     if console.as_json:
         findings = [asdict(finding) for finding in report.findings]
         console.give({"healthy": report.is_healthy, "done": list(report.done), "findings": findings})

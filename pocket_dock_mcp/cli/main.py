@@ -10,9 +10,30 @@ import argparse
 import os
 from typing import Any, Protocol
 
-from pocket_dock_mcp.cli import archives, doctor, exits, images, init, kept
-from pocket_dock_mcp.cli.console import Console, advice, told
+from pocket_dock_mcp.cli import (
+    about,
+    archives,
+    completion,
+    copies,
+    create,
+    doctor,
+    exits,
+    files,
+    forward,
+    images,
+    init,
+    kept,
+    logs,
+    pool,
+    quickstart,
+    run,
+    shell,
+    status,
+    transfer,
+)
+from pocket_dock_mcp.cli.console import Console, error_document, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
+from pocket_dock_mcp.cli.surroundings import heed_log_level
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.version import __version__
 
@@ -31,11 +52,24 @@ class Command(Protocol):
 
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
+    about,
     archives,
+    completion,
+    copies,
+    create,
     doctor,
+    files,
+    forward,
     images,
     init,
     kept,
+    logs,
+    pool,
+    quickstart,
+    run,
+    shell,
+    status,
+    transfer,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 
@@ -45,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(os.environ)
     status: object
     try:
-        arguments = parser().parse_args(argv)
+        made = parser()
+        completion.answer(made)
+        arguments = made.parse_args(argv)
         console.as_json = arguments.json
         status = _run(arguments, console)
     except SystemExit as end:
@@ -61,16 +97,37 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     # Only now: it costs a tenth of a second.
+    import logging
+
     import anyio
 
-    try:
-        status: int = anyio.run(arguments.run, arguments, console)
-    except PocketDockError as error:
-        if console.as_json:
-            console.give({"error": {"code": error.code, "message": error.message, "hint": advice(error)}})
-        console.note(f"{PROGRAM}: {told(error)}")
-        return exits.status_of(error)
+    # Nobody has asked for log lines, and `run` has standard error for its program's alone.
+    logging.getLogger("pocket_dock_mcp").addHandler(logging.NullHandler())
+    heed_log_level()
+    status: int = anyio.run(_guarded, arguments, console)
     return status
+
+
+async def _guarded(arguments: argparse.Namespace, console: Console) -> int:
+    """Run it until it is done, has failed, or a signal ends it."""
+    import anyio
+
+    from pocket_dock_mcp.cli.signals import Signals
+
+    with anyio.CancelScope() as scope:
+        console.signals = signals = Signals(scope)
+        with signals.handled():
+            try:
+                status: int = await arguments.run(arguments, console)
+                return status
+            except PocketDockError as error:
+                if console.as_json:
+                    console.give(error_document(error))
+                console.note(f"{PROGRAM}: {told(error)}")
+                own: int | None = getattr(arguments, "status_of_errors", None)
+                return exits.status_of(error) if own is None else own
+    console.clear()
+    return exits.SIGNALLED + (signals.ended_by or 0)
 
 
 def parser() -> argparse.ArgumentParser:

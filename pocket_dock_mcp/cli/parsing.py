@@ -32,14 +32,16 @@ class Parser(argparse.ArgumentParser):
     passes_on = 0
     """Behind so many words that are ours, everything is a command line to be passed on, in ``command``."""
 
+    usage_status = exits.USAGE
+
     def __init__(self, **options: Any) -> None:
         # Half an option today may be another one's half tomorrow.
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """End with `exits.USAGE`."""
+        """End with `usage_status`."""
         one_line = " ".join(message.split())
-        self.exit(exits.USAGE, f"{self.prog}: {one_line} (see {self.prog} --help)\n")
+        self.exit(self.usage_status, f"{self.prog}: {one_line} (see {self.prog} --help)\n")
 
     def parse_known_args(  # type: ignore[override]  # its overloads are about namespaces of other types
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

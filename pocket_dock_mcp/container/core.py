@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -18,11 +19,9 @@ from pocket_dock_mcp.container.finding import FindOptions, find
 from pocket_dock_mcp.container.memory import remembered
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
-from pocket_dock_mcp.errors import (
-    ContainerGoneError,
-    PocketDockError,
-)
+from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
     ContainerInfo,
     Edit,
@@ -33,6 +32,7 @@ from pocket_dock_mcp.models import (
     FileWritten,
     RunResult,
     SessionInfo,
+    Transferred,
 )
 from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
@@ -48,6 +48,9 @@ class LiveContainer(Checkpointing):
     Unless it was created to be kept (`Launch.keep`): then it outlives both, and is taken up by `reattach`, or
     `resume` when it has stopped. Made by `create`. All methods may be called concurrently.
     """
+
+    on_start: Callable[[AsyncRun], None] | None = None
+    """Hears of each run that is somebody's: one that is started with `meta`. For its one observer."""
 
     @property
     def is_short_of_room(self) -> bool:
@@ -66,7 +69,12 @@ class LiveContainer(Checkpointing):
     # -- programs ---------------------------------------------------------------------------------
 
     async def run(
-        self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
+        self,
+        code: str,
+        *,
+        output_bytes: int = DEFAULT_OUTPUT_BYTES,
+        meta: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """Run a shell command or source to its end and return what came of it.
 
@@ -76,6 +84,7 @@ class LiveContainer(Checkpointing):
         Args:
             code: the command, or the source.
             output_bytes: how much of each of stdout and stderr to return: head and tail.
+            meta: as of `start`.
             options: see `RunOptions`; `timeout_s` is 60 unless given.
 
         Raises:
@@ -87,7 +96,7 @@ class LiveContainer(Checkpointing):
         """
         check_output_bytes(output_bytes)
         options.setdefault("timeout_s", DEFAULT_TIMEOUT_S)
-        run = await self.start(code, **options)
+        run = await self.start(code, meta=meta, **options)
         try:
             return await run.wait(output_bytes)
         except anyio.get_cancelled_exc_class():
@@ -120,6 +129,8 @@ class LiveContainer(Checkpointing):
         except BaseException:
             run.close()
             raise
+        if meta is not None and self.on_start is not None:
+            self.on_start(run)
         return run
 
     async def _abandon(self, run: AsyncRun) -> None:
@@ -274,6 +285,65 @@ class LiveContainer(Checkpointing):
             FileError, SandboxLostError, SandboxClosedError: as for `read_file`.
         """
         return await find(self.run, self._files.searched(path), **options)
+
+    async def push(
+        self, source: str | os.PathLike[str], destination: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `destination` takes a file, or a directory, under its name; it takes the content of a
+        directory whose path ends in ``/`` (or ``/.``). Where nothing is, it becomes what is copied.
+        Missing parents are made. Files and links that are there are replaced, each at once, and directories
+        merged with; until all has come nothing is. Modes and times are kept. Links are kept that cannot lead
+        out of the tree; other ones, devices, sockets and FIFOs are left out, and said.
+
+        Args:
+            source: on this machine; a link is followed here, and nowhere below.
+            destination: inside; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileNotFoundError, HostFileDeniedError, HostFileError: about `source`.
+            FileError: about `destination`; `DiskFullError` if it does not fit.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        where = self._files.absolute(destination)
+        async with self._reaching():
+            return await push(self._transport, source, where, given=destination, on_progress=on_progress)
+
+    async def pull(
+        self,
+        source: str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `destination`, whatever the container sends.
+
+        Args:
+            source: inside; relative to the home directory. A link is followed here, and nowhere below.
+            destination: on this machine.
+            max_bytes: of all files together, with their holes; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+            on_progress: as for `push`.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the sandbox tampered with it.
+            SandboxFileNotFoundError, FileError: about `source`.
+            HostFileError: about `destination`.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        limits, where = checked_limits(max_bytes, max_files), self._files.absolute(source)
+        async with self._reaching():
+            return await pull(
+                self._transport, where, destination, given=source, limits=limits, on_progress=on_progress
+            )
 
     # -- the container ----------------------------------------------------------------------------
 

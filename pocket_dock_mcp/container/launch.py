@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -17,6 +18,7 @@ from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.quick import CompiledAgents
 from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.beside import patiently
 from pocket_dock_mcp.container.disk import require_free
 from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.provisioning import admit, verify, with_provisions
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 READY_DEADLINE = 30.0
 """Seconds from start to the agent's first frame. Usual: 0.05; a machine in deep trouble gets the rest."""
 REMOVE_DEADLINE = 10.0
+ANSWER_DEADLINE = 5.0
+"""Seconds for the engine to say what it has made, when nobody wants it any more: then it can be removed."""
 ADOPT_DEADLINE = 10.0
 PAUSE = 0.02
 SHARED = "shared"
@@ -99,8 +103,18 @@ class Running:
     """What became of runs that were under way when it was ended on purpose."""
 
 
-async def launch(engine: Engine, wanted: Launch) -> Running:
+@dataclass(slots=True)
+class Attempt:
+    """How far a launch has come, for one who has to know when it fails."""
+
+    is_pending: bool = False
+    """Whether the engine was asked for a container and has not answered: it may still come."""
+
+
+async def launch(engine: Engine, wanted: Launch, attempt: Attempt | None = None) -> Running:
     """Create, start and greet a container.
+
+    When the caller is cancelled, an answer of the engine that is due is waited for, a moment.
 
     Raises:
         ImageNotFoundError: the engine does not have the image.
@@ -108,11 +122,12 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
         SandboxLostError: it started and ended at once.
         EngineError: the engine refused.
     """
+    attempt = attempt or Attempt()
     uid = wanted.uid or policy.random_uid()
     compiled = COMPILED.of(engine.info.identity, wanted.image) if _can_be_quick(wanted) else None
     if compiled is not None:
         try:
-            return await _with_agent(engine, wanted, uid, compiled)
+            return await _with_agent(engine, wanted, uid, attempt, compiled)
         except NoPythonError as error:
             logger.info("the agent has to be compiled again for %s: %s", wanted.image, error)
             COMPILED.forget(engine.info.identity, wanted.image)
@@ -121,13 +136,13 @@ async def launch(engine: Engine, wanted: Launch) -> Running:
             COMPILED.forget(engine.info.identity, wanted.image)
             raise
     try:
-        return await _with_agent(engine, wanted, uid)
+        return await _with_agent(engine, wanted, uid, attempt)
     except NoPythonError as error:
         logger.info("no agent in %s (%s); using plain execs", wanted.image, error)
     if wanted.workspace != "disk":
         message = f"The image {wanted.image!r} has no python3, which a workspace in memory needs."
         raise InvalidArgumentError(message, hint="Use workspace='disk'.")
-    return await _with_exec(engine, wanted, uid)
+    return await _with_exec(engine, wanted, uid, attempt)
 
 
 def _can_be_quick(wanted: Launch) -> bool:
@@ -147,7 +162,9 @@ class NoPythonError(Exception):
     """The image cannot run the agent."""
 
 
-async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes | None = None) -> Running:
+async def _with_agent(
+    engine: Engine, wanted: Launch, uid: int, attempt: Attempt, compiled: bytes | None = None
+) -> Running:
     labels = _labels(wanted, "agent")
     argv = agent_argv() if compiled is None else quick_argv()
     spec = policy.agent_spec(
@@ -160,7 +177,7 @@ async def _with_agent(engine: Engine, wanted: Launch, uid: int, compiled: bytes 
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
     )
-    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec))
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
         return await start_agent(engine, container_id, wanted, uid, compiled)
     except BaseException as error:
@@ -225,12 +242,12 @@ async def _await_ready(link: AgentLink) -> Header:
         raise
 
 
-async def _with_exec(engine: Engine, wanted: Launch, uid: int) -> Running:
+async def _with_exec(engine: Engine, wanted: Launch, uid: int, attempt: Attempt) -> Running:
     labels = _labels(wanted, "exec")
     spec = policy.exec_spec(
         wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
     )
-    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec))
+    container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
         return await start_exec(engine, container_id, wanted, uid)
     except BaseException:
@@ -268,13 +285,17 @@ def _labels(wanted: Launch, kind: Literal["agent", "exec"]) -> Mapping[str, str]
     return {**wanted.labels, KEPT_LABEL: kept} if wanted.keep else wanted.labels
 
 
-async def _create_again(engine: Engine, spec: ContainerSpec) -> str:
+async def _create_again(engine: Engine, spec: ContainerSpec, attempt: Attempt) -> str:
     """Create a container whose name may not be free yet: engines remove in the background."""
     deadline = anyio.current_time() + REMOVE_DEADLINE
     while True:
+        attempt.is_pending = True
         try:
-            return await engine.create(spec)
+            container_id = await patiently(partial(engine.create, spec), ANSWER_DEADLINE)
+            attempt.is_pending = False
+            return container_id
         except EngineConflictError:
+            attempt.is_pending = False
             if anyio.current_time() > deadline or await _is_anothers(engine, spec):
                 raise
             await anyio.sleep(PAUSE)

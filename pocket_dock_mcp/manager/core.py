@@ -7,9 +7,8 @@ what then has to be done on the engine is done afterwards, shielded where it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import replace
 from types import TracebackType
 
 import anyio
@@ -30,12 +29,14 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.access import Access, Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.ending import Ender
-from pocket_dock_mcp.manager.forking import Forker, check_count
+from pocket_dock_mcp.manager.forking import Forker, as_fork, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
+from pocket_dock_mcp.manager.opening import open_all, opened
 from pocket_dock_mcp.manager.others import others
+from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
 from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
@@ -81,6 +82,10 @@ class Manager:
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
 
+    def when_one_ends(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when a sandbox has ended, by whatever hand, or was not made."""
+        self._ender.on_end = callback
+
     async def __aenter__(self) -> Manager:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks.start_soon(self._ender.run, self._tasks)
@@ -116,10 +121,13 @@ class Manager:
         await self._require_owner(owner, [sandbox])
         return sandbox
 
-    async def fork(self, owner: Owner, sandbox_id: str | None, count: int) -> tuple[Sandbox, list[Sandbox]]:
+    async def fork(
+        self, owner: Owner, sandbox_id: str | None, count: int, *, names: Sequence[str] = ()
+    ) -> tuple[Sandbox, list[Sandbox]]:
         """Make sandboxes with the files of one of the owner's, each for itself from then on: all, or none.
 
-        Processes and variables are not part of it. Limits, network and environment are the same.
+        Processes and variables are not part of it. Limits, network and environment are the same. Those with
+        `names`, one for each, are kept beyond this process.
 
         Raises:
             InvalidArgumentError: a count that makes no sense.
@@ -128,16 +136,16 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
-        request = replace(
-            source.request,
-            persist=False,
-            name=f"fork of {source.request.name or source.id}"[:100],
-            container_name="",
-        )
+        request = as_fork(source, persist=bool(names))
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
-            made = [self._hold(Sandbox(new_id(), owner, request, fork), "fork") for fork in forks]
+            made = sandboxes_of(owner, request, forks, names)
+            if names:
+                await keep_all(self._persistence, self._maker, made)
+            for one in made:
+                self._hold(one, "fork")
+            await open_all(made, self._ender)
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
         return source, made
@@ -223,8 +231,7 @@ class Manager:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
             await self._ender.wait_for(sandbox_id)
-            await self._persistence.destroy(owner.principal, sandbox_id)
-            self._observer.destroyed(owner, sandbox_id)
+            self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
         return sandbox_id
@@ -348,19 +355,8 @@ class Manager:
         container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
-            await self._keep(sandbox)
-        return self._hold(sandbox)
-
-    async def _keep(self, sandbox: Sandbox) -> None:
-        """Put a new sandbox on record, and only then have it outlive us: no one is left that nobody knows."""
-        try:
-            sandbox.claim = await self._persistence.keep(sandbox)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await sandbox.container.destroy()
-                self._maker.over(sandbox.container.name, sandbox.container.removed)
-            raise
-        self._maker.over(sandbox.container.name, is_removed=True)
+            await keep_all(self._persistence, self._maker, [sandbox])
+        return await opened(self._hold(sandbox), self._ender)
 
     async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
         if self._closing:
@@ -376,7 +372,7 @@ class Manager:
             sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
             sandbox.claim = reached.claim
             sandbox.runs.adopt(reached.container.found_runs)
-            return self._hold(sandbox, "open")
+            return await opened(self._hold(sandbox, "open"))
 
     async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
         """Return an id; without one, that of the owner's only sandbox, held or kept."""

@@ -44,6 +44,8 @@ class Ender:
         self._ended_one = anyio.Event()
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self.on_end: Callable[[], None] | None = None
+        """Called when a sandbox has ended, by whatever hand."""
 
     async def end(self, sandbox: Sandbox, why: str, how: Ending = "remove") -> None:
         """End a sandbox, once; whoever comes second does not wait."""
@@ -94,6 +96,8 @@ class Ender:
     def wake(self) -> None:
         """Something that `wait_until` waits for may have happened."""
         self._ended_one.set()
+        if self.on_end is not None:
+            self.on_end()
 
     async def run(self, tasks: TaskGroup) -> None:
         """End what has expired, for ever, and sleep until the next will."""

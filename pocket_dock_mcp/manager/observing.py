@@ -12,13 +12,15 @@ from anyio.abc import TaskGroup
 from opentelemetry.trace import Span, StatusCode
 
 from pocket_dock_mcp import telemetry
-from pocket_dock_mcp.container.run import STREAMS
+from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.audit import AuditLog, code_facts
-from pocket_dock_mcp.manager.runs import SandboxRun
+from pocket_dock_mcp.manager.recording import Recorder, Recording, concluded
+from pocket_dock_mcp.manager.records import Kept
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.models import RunResult, RunStatus
+from pocket_dock_mcp.projects.runlog import RunRecord
 from pocket_dock_mcp.settings import Settings
 
 Beginning = Literal["create", "fork", "open"]
@@ -36,8 +38,9 @@ class _Watched:
     """A run whose end is to be told, once."""
 
     sandbox: Sandbox
-    run: SandboxRun
+    run: AsyncRun
     span: Span
+    record: RunRecord | None = None
     is_told: bool = False
 
 
@@ -57,6 +60,8 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
+        self._recorder = Recorder(settings.state_dir)
+        self._held: set[str] = set()
         self._ending: dict[str, _Doom | None] = {}
         """Sandboxes that are just being ended, and what their runs end with; None: they go on."""
 
@@ -79,11 +84,13 @@ class Observer:
             persist=request.persist,
             container=sandbox.container.name,
         )
+        recording = self._recorder.open(sandbox)
         for run in sandbox.runs:
             # Begun, and put on the log, by an earlier process; and its end perhaps, too.
             if not run.run.was_heard_of:
-                self._follow(sandbox, run)
-        sandbox.runs.started = functools.partial(self._run_started, sandbox)
+                self._follow(sandbox, run.run, None if recording is None else recording.found(run.run))
+        sandbox.container.on_start = functools.partial(self._run_started, sandbox, recording)
+        self._held.add(sandbox.id)
         telemetry.instruments().live.add(1)
 
     def forked(self, source: Sandbox, forks: Sequence[Sandbox]) -> None:
@@ -102,18 +109,22 @@ class Observer:
         for run in sandbox.runs:
             if not run.run.is_running and not run.run.is_settled:
                 # Perhaps just now, and nobody has found out yet how.
-                self._conclude(run, doom)
+                self._conclude(run.run, doom)
 
     def ended(self, sandbox: Sandbox, why: str, how: Ending) -> None:
         """A sandbox was ended or let go of."""
         self._ending.pop(sandbox.id, None)
+        self._held.discard(sandbox.id)
         sandbox.log.write("end" if how == "remove" else how, why=why, removed=sandbox.container.removed)
         sandbox.log.close()
         telemetry.instruments().live.add(-1)
+        if how == "remove" and sandbox.container.removed:
+            self._recorder.remove(sandbox.request, sandbox.container.name)
 
-    def destroyed(self, owner: Owner, sandbox_id: str) -> None:
+    def destroyed(self, owner: Owner, kept: Kept) -> None:
         """A kept sandbox was ended that no process held."""
-        log = self._audit.open(sandbox_id, owner.principal, owner.session)
+        self._recorder.remove(kept.request, kept.container)
+        log = self._audit.open(kept.id, owner.principal, owner.session)
         log.write("end", why="it was killed", removed=True)
         log.close()
 
@@ -132,31 +143,31 @@ class Observer:
 
     # -- runs -------------------------------------------------------------------------------------
 
-    def _run_started(self, sandbox: Sandbox, run: SandboxRun) -> None:
-        program = run.run.program
+    def _run_started(self, sandbox: Sandbox, recording: Recording | None, run: AsyncRun) -> None:
+        program = run.program
         if sandbox.log.is_on:
             sandbox.log.write(
                 "run",
                 run_id=run.id,
                 language=program.language,
                 run_session=program.session,
-                background=run.background,
+                background=run.meta.get("background") is True,
                 timeout_s=program.timeout_s,
                 **code_facts(program.code),
             )
-        self._follow(sandbox, run)
+        self._follow(sandbox, run, None if recording is None else recording.started(run))
 
-    def _follow(self, sandbox: Sandbox, run: SandboxRun) -> None:
+    def _follow(self, sandbox: Sandbox, run: AsyncRun, record: RunRecord | None) -> None:
         """Hear how a run ends, whoever else waits for it."""
         attributes: telemetry.Attributes = {
             "pocket_dock.sandbox": telemetry.short(sandbox.id),
             "pocket_dock.run_id": run.id,
-            "pocket_dock.language": run.run.program.language,
+            "pocket_dock.language": run.program.language,
         }
-        watched = _Watched(sandbox, run, telemetry.begin("sandbox.run", attributes))
-        run.run.when_decided(functools.partial(self._run_ended, watched))
-        if run.run.is_running:
-            run.run.on_exit(lambda _run: self._run_over(watched))
+        watched = _Watched(sandbox, run, telemetry.begin("sandbox.run", attributes), record)
+        run.when_decided(functools.partial(self._run_ended, watched))
+        if run.is_running:
+            run.on_exit(lambda _run: self._run_over(watched))
         else:
             self._run_over(watched)
 
@@ -167,29 +178,36 @@ class Observer:
             asyncio.get_running_loop().call_later(PATIENCE, self._find_out, watched)
         else:
             self._conclude(watched.run, self._ending[sandbox_id])
-            if watched.run.run.is_cut_off and self._ending[sandbox_id] is None:
+            if watched.run.is_cut_off and self._ending[sandbox_id] is None:
                 self._goes_on(watched)
 
-    def _conclude(self, run: SandboxRun, doom: _Doom | None) -> None:
+    def _conclude(self, run: AsyncRun, doom: _Doom | None) -> None:
         """Find out at once how a run has ended whose sandbox is being ended."""
-        if not run.run.is_cut_off:
+        if not run.is_cut_off:
             self._start(run)
-        elif doom is not None and not (doom.status == "lost" and run.run.is_waited_for):
+        elif doom is not None and not (doom.status == "lost" and run.is_waited_for):
             # Asking what became of it would mean asking the engine, once for each run.
-            run.run.cut_off(doom.status, doom.why)
+            run.cut_off(doom.status, doom.why)
 
     def _find_out(self, watched: _Watched) -> None:
-        if not watched.is_told:
+        if watched.is_told:
+            return
+        if watched.sandbox.id in self._held:
             self._start(watched.run)
+        else:
+            # It was let go of meanwhile.
+            self._goes_on(watched)
 
-    def _start(self, run: SandboxRun) -> None:
+    def _start(self, run: AsyncRun) -> None:
         if self.tasks is not None:
-            self.tasks.start_soon(run.run.outcome)
+            self.tasks.start_soon(run.outcome)
 
     def _goes_on(self, watched: _Watched) -> None:
         """It will be heard of again, by whoever opens its sandbox next."""
         watched.is_told = True
         watched.span.end()
+        if watched.record is not None:
+            watched.record.leave()
 
     def _run_ended(self, watched: _Watched, outcome: RunResult | PocketDockError) -> None:
         if watched.is_told:
@@ -200,8 +218,10 @@ class Observer:
             self._goes_on(watched)
             return
         watched.is_told = True
-        output = sum(run.run.spool(stream).total for stream in STREAMS)
-        language = run.run.program.language
+        if watched.record is not None:
+            concluded(watched.record, outcome)
+        output = sum(run.spool(stream).total for stream in STREAMS)
+        language = run.program.language
         if isinstance(outcome, PocketDockError):
             status, wall_s = "not_started", 0.0
             sandbox.log.write("run_end", run_id=run.id, status=status, error=outcome.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -22,6 +22,8 @@ REMEMBERED = 256
 """Ended runs of a sandbox whose output can still be read."""
 WITH_IMAGES = 16
 """The latest of them whose images are still there for a repeated call."""
+REMEMBERED_CODE = 200
+"""Characters of its code that a kept container tells of a run later."""
 MAX_KEYS = 10_000
 MAX_KEY = 200
 
@@ -92,8 +94,6 @@ class RunBook:
         self._container = container
         self._runs: collections.OrderedDict[str, SandboxRun] = collections.OrderedDict()
         self._keys: dict[str, _Slot] = {}
-        self.started: Callable[[SandboxRun], None] | None = None
-        """Hears of each run, when it has been started."""
 
     def __iter__(self) -> Iterator[SandboxRun]:
         return iter(tuple(self._runs.values()))
@@ -167,12 +167,10 @@ class RunBook:
         self._forget()
         if checkpoint is not None:
             checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
-        meta = {"key": key, "background": background}
+        meta = {"key": key, "background": background, "code": code[:REMEMBERED_CODE]}
         started = await self._container.start(code, meta=meta, **options)
         run = SandboxRun(started, background=background, checkpoint=checkpoint)
         self._runs[run.id] = run
-        if self.started is not None:
-            self.started(run)
         for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
             older.run.drop_images()
         return run

@@ -7,6 +7,7 @@ default. The first two are put before these by whoever has them; see `pocket_doc
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -221,13 +222,19 @@ def read_file(path: Path, *, uid: int | None = None) -> dict[str, tuple[Any, int
         with os.fdopen(descriptor, "rb") as file:
             _require_ours(path, os.fstat(descriptor).st_uid, os.getuid() if uid is None else uid)
             raw = file.read(MAX_BYTES + 1)
-        return _checked(parse(raw))
+        return dict(_understood(raw))
     except MisreadError as error:
         message = f"{path}, line {error.line}, column {error.column}: {error.message}"
         raise ConfigError(message, hint=error.hint) from None
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise ConfigError(message, hint="Make it readable, or remove it.") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _understood(raw: bytes) -> Mapping[str, tuple[Any, int]]:
+    """Return what the text of a file says: it is read for each container, and changes rarely."""
+    return _checked(parse(raw))
 
 
 def _require_ours(path: Path, owner: int, uid: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pocket_dock_mcp.models import MIB, Network
 from pocket_dock_mcp.projects.config import Configuration, Origin, ProjectConfig, load_config
-from pocket_dock_mcp.projects.roots import find_project_root, get_project_name
+from pocket_dock_mcp.projects.roots import find_project_root, fitting_name
 from pocket_dock_mcp.settings import Settings, variable
 
 ENGINE = variable("engine")
@@ -48,6 +48,13 @@ class ProjectDefaults:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Where each of them is from, by the field of `config`."""
 
+    @property
+    def engine_named_by(self) -> str:
+        """What names the engine: the variable, or the place in a file."""
+        origin = self.origins.get("socket")
+        is_files = origin is not None and origin.layer in ("project", "user")
+        return f"'socket' ({origin.place})" if is_files and origin is not None else ENGINE
+
     def environ(self, environ: Mapping[str, str]) -> Mapping[str, str]:
         """Return an environment that names the engine of the configuration, unless it names one itself."""
         if self.engine is None or environ.get(ENGINE, "").strip():
@@ -73,7 +80,7 @@ def project_defaults(start: Path | None = None, environ: Mapping[str, str] | Non
     origins = {**loaded.origins, **{key: Origin("environment", variable(said[key])) for key in said}}
     return ProjectDefaults(
         root=root,
-        project=None if root is None else get_project_name(root),
+        project=None if root is None else config.project_name or fitting_name(root),
         profile=settings.profile if "default_profile" in said else config.default_profile,
         persist=config.default_persist,
         engine=settings.engine if "socket" in said else config.socket,
