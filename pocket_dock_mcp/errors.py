@@ -19,13 +19,14 @@
     +- ImageError
     |  +- ImageNotFoundError           LookupError
     |  +- ImageBuildError
+    |  +- ImageArchiveError            a file is no archive of images, or a damaged one
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
     |  +- SandboxBusyError             it is kept, and another process of yours uses it
-    |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  |  +- SandboxClosedError        you closed or stopped it
     |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
@@ -45,6 +46,8 @@
     |  +- PortError                    a port of the host cannot lead into it
     |  |  +- PortInUseError            somebody else listens there
     |  +- ProvisionError               the engine was asked for a volume or a device, and it is not there
+    |  +- TransferError                a push or pull came to no good end; nothing of it is there
+    |     +- TransferLimitError        it has more files or bytes than it may have
     +- AgentError
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
@@ -62,6 +65,10 @@
     |  +- EditNotFoundError            what an edit replaces is not in the file
     |  +- EditAmbiguousError           it is there more than once
     |  +- DiskFullError
+    +- HostFileError                   OSError-like: about one path on this machine
+    |  +- HostFileNotFoundError        FileNotFoundError
+    |  +- HostFileDeniedError          PermissionError
+    |  +- HostFileInTheWayError        FileExistsError: a file for a directory, or the other way round
     +- RunFailedError                  only from RunResult.check()
 
 A program that fails is a *result*; these are for what the caller or the engine has to mend.
@@ -216,6 +223,12 @@ class ImageBuildError(ImageError):
     code = "image_build_failed"
 
 
+class ImageArchiveError(ImageError):
+    """A file is no archive of images, or what is in it is not what it says."""
+
+    code = "image_archive"
+
+
 class SandboxError(PocketDockError):
     """Something is wrong with one sandbox."""
 
@@ -242,12 +255,6 @@ class SandboxBusyError(SandboxError):
         super().__init__("Another process is using this sandbox.")
 
 
-class SandboxClosedError(SandboxError):
-    """The sandbox was closed by its owner."""
-
-    code = "sandbox_closed"
-
-
 class SandboxLostError(SandboxError):
     """The sandbox died, and not because its owner asked for it."""
 
@@ -266,6 +273,12 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxClosedError(SandboxStateError):
+    """The sandbox was closed or stopped by its owner."""
+
+    code = "sandbox_closed"
 
 
 class SandboxNameTakenError(SandboxError):
@@ -380,6 +393,18 @@ class CompareError(SandboxError):
     """Two states of a sandbox's files could not be compared."""
 
     code = "compare_failed"
+
+
+class TransferError(SandboxError):
+    """Files could not be moved in or out of a sandbox; nothing half-written is left under their names."""
+
+    code = "transfer_failed"
+
+
+class TransferLimitError(TransferError):
+    """What was to be moved has more files, or more bytes, than one call moves."""
+
+    code = "transfer_limit"
 
 
 class PortError(SandboxError):
@@ -506,6 +531,30 @@ class DiskFullError(FileError):
     """No space is left, or the file-size limit is reached. The old content is intact."""
 
     code = "disk_full"
+
+
+class HostFileError(PocketDockError):
+    """About one path on the machine that this runs on."""
+
+    code = "host_file_error"
+
+
+class HostFileNotFoundError(HostFileError, FileNotFoundError):
+    """Nothing is there, on this machine."""
+
+    code = "host_file_not_found"
+
+
+class HostFileDeniedError(HostFileError, PermissionError):
+    """Whoever runs this may not, on this machine."""
+
+    code = "host_file_denied"
+
+
+class HostFileInTheWayError(HostFileError, FileExistsError):
+    """There is a file where a directory is to be, or a directory where a file is to be; on this machine."""
+
+    code = "host_file_in_the_way"
 
 
 class RunFailedError(PocketDockError):

@@ -319,6 +319,42 @@ class FileWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something of a transfer that is not at its destination, or not exactly as it was."""
+
+    path: str
+    """Below what was transferred. Undecodable bytes are kept as surrogate escapes."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a push or pull has moved."""
+
+    path: str
+    """Where it landed: absolute, symbolic links resolved."""
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    """Of contents; holes in sparse files are not moved."""
+    skipped: tuple[Skipped, ...] = ()
+    """What was left out or altered, the first hundred of it."""
+    skipped_count: int = 0
+    """How many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProgress:
+    """How far a push or pull has come."""
+
+    files: int
+    bytes: int
+    total_bytes: int | None
+    """As counted beforehand; None while nobody knows. The other side may have told any number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One exact replacement in a text file."""
 

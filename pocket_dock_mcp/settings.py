@@ -6,9 +6,10 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -124,6 +125,11 @@ class Settings(BaseModel):
         default="on",
         description="Whether what is done with sandboxes is logged below the state directory, in audit.",
     )
+    host_roots: tuple[Path, ...] | None = Field(
+        default=None,
+        description="Directories of the host below which a sandbox may be given files, separated as in PATH; "
+        "unset: the project or current directory for the SDK and the command line, nothing for models.",
+    )
     output_bytes: int = Field(
         default=8 * 1024,
         ge=1024,
@@ -143,6 +149,8 @@ class Settings(BaseModel):
         fields = {variable(name): name for name in cls.model_fields}
         problems = [_unknown(name, list(fields)) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
+        if "host_roots" in values:
+            values["host_roots"] = _host_roots(environ, values["host_roots"])
         values["state_dir"] = _state_dir(environ, values.get("state_dir"))
         try:
             settings = cls.model_validate(values)
@@ -168,11 +176,20 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
+def _host_roots(environ: Mapping[str, str], given: str) -> tuple[Path, ...]:
+    return tuple(_expanded(environ, root) for root in given.split(os.pathsep) if root)
+
+
+def _expanded(environ: Mapping[str, str], path: str) -> Path:
+    """Return a path with the home directory for ``~/``: no shell has seen an MCP client's configuration."""
     home = Path(environ.get("HOME") or Path.home())
+    return home / path[2:] if path.startswith("~/") else Path(path)
+
+
+def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
     if given is not None:
-        # No shell has seen what is written in an MCP client's configuration.
-        return home / given[2:] if given.startswith("~/") else Path(given)
+        return _expanded(environ, given)
+    home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
     # A relative path is to be ignored, says the XDG specification.
     return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
@@ -194,6 +211,9 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
+    for root in settings.host_roots or ():
+        if not root.is_absolute():
+            yield _invalid(Settings, "host_roots", root)
     for name, ceiling in _CEILINGS.items():
         value, most = getattr(settings, name), getattr(settings, ceiling)
         if value > most:
@@ -205,10 +225,12 @@ def _conflicts(settings: Settings) -> Iterator[str]:
 
 def _valid(field: FieldInfo) -> str:
     """Say what a setting may be."""
-    if choices := get_args(field.annotation):
-        return " or ".join(str(choice) for choice in choices)
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(str(choice) for choice in get_args(field.annotation))
     if field.annotation is Path:
         return "an absolute path"
+    if field.annotation == tuple[Path, ...] | None:
+        return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:
         return "true or false"
     low, high = (_bound(field, name) for name in ("ge", "le"))

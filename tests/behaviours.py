@@ -6,8 +6,10 @@ a `FakeEngine` do the same, so that one body of tests runs over both.
 
 from __future__ import annotations
 
+import anyio
+
 from pocket_dock_mcp.models import FileType
-from pocket_dock_mcp.testing import FakeEngine, Process, Program
+from pocket_dock_mcp.testing import FakeEngine, FakeSocket, Process, Program
 
 BOTH_STREAMS = "echo out; echo err >&2"
 EARLY_THEN_HANG = "echo early; sleep 600"
@@ -49,6 +51,44 @@ SEAL = "chmod 555 sealed"
 MANY = 4000
 MAKE_MANY = f"import os; os.mkdir('many'); [open(f'many/{{n:0200}}', 'x').close() for n in range({MANY})]"
 
+PORT = 8000
+SERVER = f"""
+import socket, struct, sys, threading
+
+def serve(client):
+    lines = client.makefile('rb')
+    word, _, rest = lines.readline().decode().strip().partition(' ')
+    if word == 'echo':
+        while data := lines.read1(65536):
+            client.sendall(data)
+    elif word == 'give':
+        left = int(rest)
+        while left:
+            left -= client.send(b'x' * min(left, 65536))
+    elif word == 'count':
+        total = 0
+        while data := lines.read1(65536):
+            total += len(data)
+        client.sendall(b'%d' % total)
+    elif word == 'break':
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    elif word == 'stop':
+        client.shutdown(socket.SHUT_WR)
+        print('heard', len(lines.read()), flush=True)
+    elif word == 'hang':
+        print('hanging', flush=True)
+        threading.Event().wait(600)
+    lines.close()
+    client.close()
+
+server = socket.create_server(('127.0.0.1', {PORT}), backlog=256)
+print('listening', flush=True)
+while True:
+    client, _ = server.accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=serve, args=(client,), daemon=True).start()
+"""
+
 
 def teach(fake: FakeEngine) -> None:
     """Let a fake do all of the above."""
@@ -77,6 +117,58 @@ def teach(fake: FakeEngine) -> None:
     fake.script(MAKE_ODD_NAMES, stdout="ok\n", effect=_make_odd_names)
     fake.script(SEAL, effect=_seal)
     fake.script(MAKE_MANY, effect=_make_many)
+    fake.program(SERVER, _serve)
+
+
+async def _serve(process: Process) -> int:
+    async def talk(client: FakeSocket) -> None:
+        data = b""
+        while b"\n" not in data:
+            data += await client.receive()
+        line, _, data = data.partition(b"\n")
+        await _TALKS[line.split()[0]](process, client, line, data)
+
+    process.container.listen(PORT, talk)
+    await process.write(b"listening\n")
+    await anyio.sleep_forever()
+    return 0
+
+
+async def _echo(_process: Process, client: FakeSocket, _line: bytes, data: bytes) -> None:
+    await client.send(data)
+    while data := await client.receive():
+        await client.send(data)
+
+
+async def _give(_process: Process, client: FakeSocket, line: bytes, _data: bytes) -> None:
+    await client.send(bytes(int(line.split()[1])))
+
+
+async def _count(_process: Process, client: FakeSocket, _line: bytes, data: bytes) -> None:
+    total = len(data)
+    while data := await client.receive():
+        total += len(data)
+    await client.send(b"%d" % total)
+
+
+async def _break(_process: Process, _client: FakeSocket, _line: bytes, _data: bytes) -> None:
+    raise ConnectionResetError
+
+
+async def _stop(process: Process, client: FakeSocket, _line: bytes, data: bytes) -> None:
+    await client.end()
+    total = len(data)
+    while data := await client.receive():
+        total += len(data)
+    await process.write(b"heard %d\n" % total)
+
+
+async def _hang(process: Process, _client: FakeSocket, _line: bytes, _data: bytes) -> None:
+    await process.write(b"hanging\n")
+    await anyio.sleep_forever()
+
+
+_TALKS = {b"echo": _echo, b"give": _give, b"count": _count, b"break": _break, b"stop": _stop, b"hang": _hang}
 
 
 def _show(variable: str) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pocket_dock_mcp.agent.agent_process import CALL_DEADLINE
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
 from pocket_dock_mcp.agent.requests import OnBytes
 from pocket_dock_mcp.errors import AgentError
@@ -47,7 +48,13 @@ class AgentRelay:
             return False
         return True
 
-    def abort(self) -> None:
-        """Break it off, if it is not over. Quiet."""
-        if not self._request.answer.done():
-            self._link.send_nowait(self._id, "cancel")
+    async def abort(self) -> None:
+        """Break it off, if it is not over, and wait until it is."""
+        if self._request.answer.done():
+            return
+        self._link.send_nowait(self._id, "cancel")
+        try:
+            # Without an answer the link is dead: or those that nobody answers for would be more and more.
+            await self._link.finish(self._id, self._request, CALL_DEADLINE)
+        except (RemoteError, AgentError):
+            pass

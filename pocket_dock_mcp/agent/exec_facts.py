@@ -29,7 +29,7 @@ cat /proc/self/mountinfo
 
 def parse_mounts(text: str, paths: list[str]) -> Found:
     """Return what a shell has answered of what is mounted at these paths."""
-    lines = text.split("\n")
+    lines = text.split("\n") + [""] * (len(paths) + 1)
     identities, boot, options = lines[: len(paths)], lines[len(paths)], options_of(lines[len(paths) + 1 :])
     volumes: dict[str, MountFound | None] = {}
     for path, identity in zip(paths, identities, strict=True):

@@ -188,8 +188,8 @@ class Relayed(Protocol):
     async def wait(self) -> bool:
         """Wait for its end. Whether both sides have ended what they had to say; else it was broken off."""
 
-    def abort(self) -> None:
-        """Break it off, if it is not over. Quiet."""
+    async def abort(self) -> None:
+        """Break it off, if it is not over, and wait until it is. Quiet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pocket_dock_mcp.async_.errors import (
     ImageNotFound,
     PocketDockError,
     PodmanNotRunning,
+    ProjectNotInitialized,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
@@ -28,6 +29,7 @@ from pocket_dock_mcp.async_.kept import (
 from pocket_dock_mcp.container.pool import AsyncContainerPool
 from pocket_dock_mcp.models import FileEntry
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.projects import find_project_root, init_project
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
@@ -46,13 +48,16 @@ __all__ = [
     "ImageNotFound",
     "PocketDockError",
     "PodmanNotRunning",
+    "ProjectNotInitialized",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
     "__version__",
     "create_new_container",
     "destroy_container",
+    "find_project_root",
     "get_version",
+    "init_project",
     "list_containers",
     "prune",
     "resume_container",

@@ -17,6 +17,7 @@ from pocket_dock_mcp.container.options import RunOptions
 from pocket_dock_mcp.errors import FileError, FileTooLargeError, SandboxError
 from pocket_dock_mcp.models import FileEntry, FileWritten
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_OUTPUT = 10 * 1024 * 1024
@@ -220,6 +221,36 @@ class AsyncContainer:
             message = f"{path!r} has more than the {len(entries)} entries that can be listed at once."
             raise FileTooLargeError(message, hint="List its parts, or run find in the container.")
         return entries
+
+    # -- ports ------------------------------------------------------------------------------------
+
+    async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one in it, also where it has no network.
+
+        This process serves it until `close_port`, or until the container is ended or let go of; a reboot does
+        not close it. Connections are reset as long as nobody listens in the container.
+
+        Args:
+            port: in the container, where a program listens on ``127.0.0.1``, ``::1`` or all addresses.
+            host_port: on the host; 0 for a free one.
+            address: of the host; the default can be reached from this machine only, ``0.0.0.0`` from others.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.open_port(port, host_port=host_port, address=address)
+
+    async def close_port(self, port: int) -> bool:
+        """Close what leads to a port in it, with its connections; False if nothing does."""
+        with self._hold.use() as live:
+            return await live.close_port(port)
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports of the host that lead into it, the oldest first."""
+        return self._live.ports()
 
     # -- the container ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import anyio
@@ -17,7 +18,9 @@ from pocket_dock_mcp.async_.host import FOREVER_S, Host, host_for
 from pocket_dock_mcp.async_.names import new_name
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
+from pocket_dock_mcp.container.asked import devices_of, ports_of, volumes_of
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.images.profiles import default_network
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
@@ -30,8 +33,6 @@ logger = logging.getLogger(__name__)
 MIN_CPU_PERCENT, MAX_CPU_PERCENT = 5.0, 102_400.0
 MAX_PIDS = 4096
 MIN_SHM_BYTES = 64 * 1024
-_WITH_NETWORK = ("dev", "embedded")
-"""Profiles that have a network unless their user says otherwise."""
 
 
 async def create_new_container(
@@ -73,11 +74,14 @@ async def create_new_container(
         mem_limit: memory, as ``"256m"`` or in bytes; swap is not available on top.
         cpu_percent: CPU time, of which 100 is one core.
         persist: it outlives this process: it is stopped where others end, and ended by `destroy_container`.
-        volumes: directories of the host and where they are in the container: ``{"/data": "/mnt:ro"}``.
+        volumes: directories or files of the host and where they are in the container: ``{"data":
+            "/mnt:ro"}``. They have to be below the project or the current directory, unless
+            ``POCKET_DOCK_HOST_ROOTS`` names others. To write there `user` has to be who may.
         project: a name to list it by.
         profile: the name of a profile; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
-        ports: ports of the host and which of the container they lead to; 0 is a free one.
+        ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
+            one. They are served by this process, to this machine only; see `AsyncContainer.open_port`.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
         network: whether it has one; the profile's default if left out, and none for any other image.
@@ -96,18 +100,20 @@ async def create_new_container(
     Raises:
         InvalidArgumentError: an argument that can never work; says what may be.
         ContainerNameTaken: another container has the name.
+        HostPathError: a volume or device is not there, or is not to be given to a container.
+        PortError: a port of the host cannot be had.
         ImageNotFound, ImageError: the image cannot be had.
         PodmanNotRunning: no engine answers.
         EngineError: the engine failed.
         LimitsNotEnforcedError: the engine does not apply a limit.
     """
     checked_timeout(timeout)
-    _refuse_what_is_missing(volumes=volumes, devices=devices, ports=ports)
     host = host_for(engine, socket_path)
     said = project_defaults()
     apply_log_level(said)
     base = _base(said.profile or host.settings.profile, image, profile, snapshot)
     is_projects = said.root is not None and project in (None, said.project)
+    mounts = volumes_of(volumes or {})
     request = SandboxRequest(
         image=base,
         snapshot=snapshot,
@@ -134,6 +140,10 @@ async def create_new_container(
         project=(said.project or "") if project is None else project,
         project_root=str(said.root) if is_projects else "",
         workdir=_workdir(workdir),
+        ports=ports_of(ports or {}),
+        volumes=mounts,
+        host_roots=(str(said.root or Path.cwd().resolve()),) if mounts else (),
+        devices=devices_of(devices or ()),
     )
     if name == "":
         message = "The name is empty."
@@ -175,13 +185,6 @@ async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
         said = made.stderr.strip()[-200:]
         message = f"The working directory {workdir!r} cannot be made or entered: {said}"
         raise FileError(message, hint="Use one below the home directory, or one that the image has.")
-
-
-def _refuse_what_is_missing(**wanted: object) -> None:
-    for what, value in wanted.items():
-        if value:
-            message = f"{what} cannot be given yet."
-            raise InvalidArgumentError(message)
 
 
 def _base(default: str, image: str | None, profile: str | None, snapshot: str | None) -> str:
@@ -248,7 +251,7 @@ def _pids(count: int) -> int:
 
 def _network(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
     if wanted is None:
-        return "open" if base in _WITH_NETWORK and not is_snapshot else "none"
+        return "none" if is_snapshot else default_network(base)
     if wanted is True or wanted == "open":
         return "open"
     if wanted is False or wanted == "none":

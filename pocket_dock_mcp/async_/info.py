@@ -10,6 +10,7 @@ from typing import Literal
 from pocket_dock_mcp.async_.sizes import size_text
 from pocket_dock_mcp.models import ContainerInfo as LiveInfo
 from pocket_dock_mcp.models import Limits, Network
+from pocket_dock_mcp.outside import Device, PortMapping, Volume
 from pocket_dock_mcp.readings import Readings
 
 Status = Literal["running", "stopped", "paused", "gone"]
@@ -63,6 +64,10 @@ class ContainerInfo:
     limits: Limits = field(default_factory=Limits)
     unenforced: tuple[str, ...] = ()
     """Limits that the engine does not apply; empty unless best-effort is allowed."""
+    port_mappings: tuple[PortMapping, ...] = ()
+    """As `ports`, with the addresses of the host that are listened on."""
+    volumes: tuple[Volume, ...] = ()
+    devices: tuple[Device, ...] = ()
     live: Readings = field(default_factory=Readings)
     """All counters that were read."""
 
@@ -113,7 +118,6 @@ def described(
     persist: bool = False,
     project: str = "",
     engine: str = "",
-    ports: Mapping[int, int] | None = None,
     processes: tuple[Mapping[str, str], ...] = (),
 ) -> ContainerInfo:
     """Return what is known of a container that runs."""
@@ -136,7 +140,7 @@ def described(
         pids=numbers.pids or live.processes or 0,
         network=live.network == "open",
         ip_address=addresses[0] if addresses else "",
-        ports=dict(ports or {}),
+        ports={mapping.host_port: mapping.port for mapping in live.ports},
         processes=processes,
         memory_usage_bytes=used,
         memory_limit_bytes=most,
@@ -151,6 +155,9 @@ def described(
         python=live.python,
         limits=live.limits,
         unenforced=live.unenforced,
+        port_mappings=live.ports,
+        volumes=live.volumes,
+        devices=live.devices,
         live=numbers,
     )
 

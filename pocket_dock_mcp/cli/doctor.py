@@ -44,8 +44,10 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 async def run(arguments: argparse.Namespace, console: Console) -> int:
     """Examine the machine and show what was found."""
     from pocket_dock_mcp.doctor.examine import Orders, examine
+    from pocket_dock_mcp.projects import find_project_root
 
-    orders = Orders(fix=arguments.fix, build=arguments.build, quick=arguments.quick)
+    root = find_project_root()
+    orders = Orders(fix=arguments.fix, build=arguments.build, quick=arguments.quick, project=root)
     report = await examine(valid_environ(), console.progress, orders)
     if console.as_json:
         findings = [asdict(finding) for finding in report.findings]

@@ -12,19 +12,24 @@ from typing import Any, Protocol
 
 from pocket_dock_mcp.cli import (
     about,
+    archives,
     completion,
     copies,
     create,
     doctor,
     exits,
     files,
+    forward,
     images,
     init,
     kept,
+    logs,
     pool,
     quickstart,
     run,
     shell,
+    status,
+    transfer,
 )
 from pocket_dock_mcp.cli.console import Console, error_document, told
 from pocket_dock_mcp.cli.parsing import MainParser, Parser
@@ -48,18 +53,23 @@ class Command(Protocol):
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
     about,
+    archives,
     completion,
     copies,
     create,
     doctor,
     files,
+    forward,
     images,
     init,
     kept,
+    logs,
     pool,
     quickstart,
     run,
     shell,
+    status,
+    transfer,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.forwarding import MOST_PORTS, check_mapping
 from pocket_dock_mcp.errors import HostPathError, InvalidArgumentError
+from pocket_dock_mcp.models import Workspace
 from pocket_dock_mcp.outside import LOOPBACK, Device, PortMapping, Volume
 
 MOST_VOLUMES = 32
@@ -23,26 +24,10 @@ _NEVER_IN = (
 _NEVER_OVER = (*_NEVER_IN, policy.HOME, "/tmp", "/var/tmp", "/etc/passwd", "/etc/group", "/run")  # noqa: S108
 _DEVICE = re.compile(r"(?P<source>.+?)(?::(?P<target>/dev/[^:]+))?(?::(?P<access>[rwm]{1,3}))?")
 _THE_CONTAINERS_OWN = frozenset(
-    f"/dev/{name}"
-    for name in [
-        "console",
-        "core",
-        "fd",
-        "full",
-        "mqueue",
-        "null",
-        "ptmx",
-        "pts",
-        "random",
-        "shm",
-        "stderr",
-        "stdin",
-        "stdout",
-        "tty",
-        "urandom",
-        "zero",
-    ]
+    {"console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"}
+    | {"stderr", "stdin", "stdout", "tty", "urandom", "zero"}
 )
+"""In /dev, whatever is asked for."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f,\"]")
 
 
@@ -70,8 +55,8 @@ def ports_of(
 def volumes_of(volumes: Mapping[str, str], base: str | os.PathLike[str] | None = None) -> tuple[Volume, ...]:
     """Return volumes, from ``{path on the host: path inside}``, to which ``:ro`` may be added.
 
-    Symbolic links on the host are resolved now: what they lead to later has no effect. Whether the sandbox may
-    be given the path is looked at when it starts.
+    Symbolic links on the host are resolved now: what they lead to later has no effect. Whether the sandbox
+    may be given the path is looked at when it starts.
 
     Args:
         volumes: what is asked for. ``~`` is the user's home directory.
@@ -91,6 +76,18 @@ def volumes_of(volumes: Mapping[str, str], base: str | os.PathLike[str] | None =
             message = f"The volumes at {one!r} are in each other's way."
             raise InvalidArgumentError(message, hint="Mount each at a place of its own, none in another.")
     return found
+
+
+def check_volumes(volumes: tuple[Volume, ...], workspace: Workspace | None) -> None:
+    """Refuse volumes that cannot be with a home directory in memory: a snapshot would copy them.
+
+    Raises:
+        InvalidArgumentError: names one.
+    """
+    for volume in volumes:
+        if workspace == "memory" and _is_in(volume.target, policy.HOME):
+            message = f"The home directory is to be in memory, and the volume {volume.target!r} is in it."
+            raise InvalidArgumentError(message, hint="Mount it elsewhere, such as at /data.")
 
 
 def _volume(host: str, inside: str, base: str | os.PathLike[str] | None) -> Volume:
@@ -157,8 +154,7 @@ def devices_of(devices: Sequence[str]) -> tuple[Device, ...]:
 def _device(text: str) -> Device:
     match = _DEVICE.fullmatch(text)
     if match is None or not text.startswith("/") or _UNSAFE.search(text):
-        message = f"{text!r} is no device: say '/dev/x', '/dev/x:/dev/y' or '/dev/x:/dev/y:r'."
-        raise InvalidArgumentError(message)
+        raise _no_device(text)
     source = os.path.realpath(match["source"])
     access = match["access"] or "rw"
     if "m" in access or len(set(access)) < len(access):
@@ -166,16 +162,19 @@ def _device(text: str) -> Device:
             f"{access!r} is no access to a device: it is 'r', 'w' or 'rw', and nodes cannot be made inside."
         )
         raise InvalidArgumentError(message)
-    # The engines have colons between the parts.
     target = match["target"] or (match["source"] if ":" not in match["source"] else source)
+    if ":" in source:
+        # It is an address within the container that was not understood; and engines have colons in between.
+        raise _no_device(text)
     target = posixpath.normpath(target)
-    if (
-        not target.startswith("/dev/")
-        or target in _THE_CONTAINERS_OWN
-        or target.startswith(("/dev/pts/", "/dev/shm/"))
-    ):
-        message = (
-            f"{target!r} is no place for a device: it has to be in /dev, and not one that is there anyway."
-        )
+    if not target.startswith("/dev/") or target.split("/")[2] in _THE_CONTAINERS_OWN:
+        message = f"{target!r} is no place for a device: it has to be in /dev, and not what is there anyway."
         raise InvalidArgumentError(message, hint=f"Say where it is to be: {source}:/dev/NAME")
     return Device(source, target, access)
+
+
+def _no_device(text: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{text!r} is no device.",
+        hint="Say '/dev/x', '/dev/x:/dev/y' or '/dev/x:/dev/y:r'; /dev/y is inside.",
+    )

@@ -40,7 +40,8 @@ class Conversation:
         try:
             return await self._talk(relay) and await self._part()
         finally:
-            relay.abort()
+            with anyio.CancelScope(shield=True):
+                await relay.abort()
 
     def _take(self, data: bytes, is_last: bool) -> None:
         if data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,11 +19,9 @@ from pocket_dock_mcp.container.finding import FindOptions, find
 from pocket_dock_mcp.container.memory import remembered
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
+from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
-from pocket_dock_mcp.errors import (
-    ContainerGoneError,
-    PocketDockError,
-)
+from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
     ContainerInfo,
     Edit,
@@ -33,6 +32,7 @@ from pocket_dock_mcp.models import (
     FileWritten,
     RunResult,
     SessionInfo,
+    Transferred,
 )
 from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
@@ -285,6 +285,65 @@ class LiveContainer(Checkpointing):
             FileError, SandboxLostError, SandboxClosedError: as for `read_file`.
         """
         return await find(self.run, self._files.searched(path), **options)
+
+    async def push(
+        self, source: str | os.PathLike[str], destination: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `destination` takes a file, or a directory, under its name; it takes the content of a
+        directory whose path ends in ``/`` (or ``/.``). Where nothing is, it becomes what is copied.
+        Missing parents are made. Files and links that are there are replaced, each at once, and directories
+        merged with; until all has come nothing is. Modes and times are kept. Links are kept that cannot lead
+        out of the tree; other ones, devices, sockets and FIFOs are left out, and said.
+
+        Args:
+            source: on this machine; a link is followed here, and nowhere below.
+            destination: inside; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileNotFoundError, HostFileDeniedError, HostFileError: about `source`.
+            FileError: about `destination`; `DiskFullError` if it does not fit.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        where = self._files.absolute(destination)
+        async with self._reaching():
+            return await push(self._transport, source, where, given=destination, on_progress=on_progress)
+
+    async def pull(
+        self,
+        source: str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `destination`, whatever the container sends.
+
+        Args:
+            source: inside; relative to the home directory. A link is followed here, and nowhere below.
+            destination: on this machine.
+            max_bytes: of all files together, with their holes; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+            on_progress: as for `push`.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the sandbox tampered with it.
+            SandboxFileNotFoundError, FileError: about `source`.
+            HostFileError: about `destination`.
+            InvalidArgumentError, SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        limits, where = checked_limits(max_bytes, max_files), self._files.absolute(source)
+        async with self._reaching():
+            return await pull(
+                self._transport, where, destination, given=source, limits=limits, on_progress=on_progress
+            )
 
     # -- the container ----------------------------------------------------------------------------
 

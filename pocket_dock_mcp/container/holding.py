@@ -17,6 +17,7 @@ from pocket_dock_mcp.container.forwarding import Forwarder
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import recalled
+from pocket_dock_mcp.container.provisioning import explained
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume
@@ -87,7 +88,8 @@ class HeldContainer:
         return self._life.running.transport
 
     def _reaching(self) -> AbstractAsyncContextManager[None]:
-        return self._life.reaching()
+        reaching = self._life.reaching()
+        return explained(reaching, self._wanted) if self._wanted.volumes else reaching
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ _ENGINES = (
     "~/.local/share/docker",
     "~/.local/share/containers",
 )
+_OURS = ("~/.pocket-dock",)
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc/docker", "/etc/containers")
 _ROOTS_HINT = (
     "Volumes have to be below one of the directories in POCKET_DOCK_HOST_ROOTS (separated as in PATH); "
@@ -58,7 +59,7 @@ def admitted(source: str, access: HostAccess) -> Identity:
         known = f" ({', '.join(map(str, roots))})" if roots else ""
         message = f"{source!r} is not below a directory whose files sandboxes may be given{known}."
         raise HostPathError(message, hint=_ROOTS_HINT)
-    for private in (*map(_real, (*_SYSTEM, *_ENGINES)), *map(_real, access.private)):
+    for private in (*map(_real, (*_SYSTEM, *_ENGINES, *_OURS)), *map(_real, access.private)):
         if path.is_relative_to(private):
             message = f"{source!r} is in {str(private)!r}, which no sandbox is given."
             raise HostPathError(message, hint="Copy what is needed to another place.")

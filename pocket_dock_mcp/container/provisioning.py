@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 
+from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.transport import DeviceFound, MountFound, Transport
 from pocket_dock_mcp.container.host_devices import Number, admitted_device
 from pocket_dock_mcp.container.host_paths import HostAccess, Identity, admitted
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import EngineError, ProvisionError
+from pocket_dock_mcp.errors import EngineError, FileDeniedError, ProvisionError
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.outside import Device, Volume
 
@@ -105,6 +107,23 @@ async def verify(transport: Transport, given: Admitted) -> None:
         _require_volume(volume, found.volumes.get(target), given.volumes[volume] if is_local else None)
     for target, device in devices.items():
         _require_device(device, found.devices.get(target), given.devices[device] if is_local else None)
+
+
+@asynccontextmanager
+async def explained(reaching: AbstractAsyncContextManager[None], wanted: Wanted) -> AsyncIterator[None]:
+    """Say of a file that is denied in a volume whose permissions those are."""
+    try:
+        async with reaching:
+            yield
+    except FileDeniedError as error:
+        for volume in wanted.volumes:
+            inside = volume.target.removeprefix(f"{policy.HOME}/")
+            if error.message.startswith((f"'{volume.target}", f"'{inside}")) and not volume.read_only:
+                error.hint = (
+                    f"It is in a volume: {volume.source} of the host. Have the sandbox run as its owner "
+                    "(user=), or let everybody in there on the host."
+                )
+        raise
 
 
 def _require_volume(volume: Volume, there: MountFound | None, meant: Identity | None) -> None:

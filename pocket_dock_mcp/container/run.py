@@ -127,20 +127,25 @@ class AsyncRun:
         is skipped.
         """
         decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in STREAMS}
+        async for stream, piece in self.pieces():
+            if text := decoders[stream].decode(piece):
+                yield stream, text
+        for stream in STREAMS:
+            if text := decoders[stream].decode(b"", True):
+                yield stream, text
+
+    async def pieces(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield output as `chunks` does, as bytes."""
         positions = dict.fromkeys(STREAMS, 0)
         while True:
             with self.listening() as news:
                 is_last = not self.is_running
                 for stream in STREAMS:
                     while (piece := self._piece(stream, positions)) is not None:
-                        if text := decoders[stream].decode(piece):
-                            yield stream, text
+                        yield stream, piece
                 if is_last:
-                    break
+                    return
                 await news.wait()
-        for stream in STREAMS:
-            if text := decoders[stream].decode(b"", True):
-                yield stream, text
 
     def _piece(self, stream: int, positions: dict[int, int]) -> bytes | None:
         """Return the next piece behind a position, which moves on; None if there is no more yet."""

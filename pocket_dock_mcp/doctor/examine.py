@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from pocket_dock_mcp.doctor import configuration, damaged, host, leftovers, profiles, reach
+from pocket_dock_mcp.doctor import configuration, damaged, host, leftovers, profiles, project, reach
 from pocket_dock_mcp.doctor.findings import Finding, Report
 from pocket_dock_mcp.doctor.remedies import Machine, machine_of
 from pocket_dock_mcp.doctor.setup import setup
@@ -51,6 +51,8 @@ class Orders:
     """Build the image of the default profile if it is missing or outdated."""
     quick: bool = False
     """Make no sandbox: then nothing is said of what holds in one."""
+    project: Path | None = None
+    """The root of the project that is looked at, too."""
 
 
 async def examine(
@@ -89,6 +91,8 @@ class _Examination:
         await self._check(
             "state.directory", lambda: _in_thread(host.state_directory, self._settings.state_dir)
         )
+        if self._orders.project is not None:
+            self._found.append(project.configured(self._orders.project, self._environ))
         plan, wrong = configuration.read_plan(self._environ)
         self._found += wrong
         if plan is not None:
@@ -172,7 +176,16 @@ class _Examination:
         if not self._orders.quick:
             await self._check("limits", trial, TRIAL_S)
         await self._check("leftovers.objects", left)
+        if (root := self._orders.project) is not None:
+            await self._check("project.instances", lambda: self._project(engine, root))
         await self._check("records", lambda: self._records(engine))
+
+    async def _project(self, engine: Engine, root: Path) -> list[Finding]:
+        state = await project.survey(engine, root, self._settings.state_dir)
+        if self._may_fix and state.stale:
+            self._done += project.mend(state, root)
+            state = await project.survey(engine, root, self._settings.state_dir)
+        return list(project.told(state, root, engine))
 
     async def _records(self, engine: Engine | None) -> list[Finding]:
         look = functools.partial(damaged.look, self._settings.state_dir)

@@ -75,8 +75,8 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
             **dict.fromkeys(shadowed, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
             **{path: f"rw,exec,nosuid,nodev,size={size},mode=1777" for path, size in spec.memory.items()},
         },
-        "Mounts": [_mount(volume) for volume in spec.volumes],
-        "Devices": [_device(device) for device in spec.devices],
+        **({"Mounts": [_mount(volume) for volume in spec.volumes]} if spec.volumes else {}),
+        **({"Devices": [_device(device) for device in spec.devices]} if spec.devices else {}),
     }
 
 

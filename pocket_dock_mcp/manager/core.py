@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import replace
 from types import TracebackType
 
 import anyio
@@ -30,11 +29,12 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.access import Access, Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
 from pocket_dock_mcp.manager.ending import Ender
-from pocket_dock_mcp.manager.forking import Forker, check_count
+from pocket_dock_mcp.manager.forking import Forker, as_fork, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.observing import Beginning, Observer
+from pocket_dock_mcp.manager.opening import open_all, opened
 from pocket_dock_mcp.manager.others import others
 from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
@@ -136,12 +136,7 @@ class Manager:
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
-        request = replace(
-            source.request,
-            persist=bool(names),
-            name=f"fork of {source.request.name or source.id}"[:100],
-            container_name="",
-        )
+        request = as_fork(source, persist=bool(names))
         with self._reserved_for(owner, count), source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
@@ -150,6 +145,7 @@ class Manager:
                 await keep_all(self._persistence, self._maker, made)
             for one in made:
                 self._hold(one, "fork")
+            await open_all(made, self._ender)
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
         return source, made
@@ -360,7 +356,7 @@ class Manager:
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
             await keep_all(self._persistence, self._maker, [sandbox])
-        return self._hold(sandbox)
+        return await opened(self._hold(sandbox), self._ender)
 
     async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
         if self._closing:
@@ -376,7 +372,7 @@ class Manager:
             sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
             sandbox.claim = reached.claim
             sandbox.runs.adopt(reached.container.found_runs)
-            return self._hold(sandbox, "open")
+            return await opened(self._hold(sandbox, "open"))
 
     async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
         """Return an id; without one, that of the owner's only sandbox, held or kept."""

@@ -21,6 +21,7 @@ from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 
 MOST_FORKS = 8
@@ -32,6 +33,17 @@ def check_count(count: int) -> None:
     if not 1 <= count <= MOST_FORKS:
         message = f"count is {count}; it must be from 1 to {MOST_FORKS}."
         raise InvalidArgumentError(message)
+
+
+def as_fork(source: Sandbox, *, persist: bool = False) -> SandboxRequest:
+    """Return the request for a fork. It has the source's volumes and devices, and ports of its own."""
+    return replace(
+        source.request,
+        persist=persist,
+        name=f"fork of {source.request.name or source.id}"[:100],
+        container_name="",
+        ports=tuple(replace(port, host_port=0) for port in source.request.ports),
+    )
 
 
 class Forker:

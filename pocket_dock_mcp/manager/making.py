@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from pathlib import Path
 
+from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.launch import Attempt, Launch, launch
 from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.errors import (
     EngineConflictError,
+    HostPathError,
     ImageNotFoundError,
     LimitsNotEnforcedError,
     ProgramNotFoundError,
+    ProvisionError,
     SandboxLostError,
 )
 from pocket_dock_mcp.manager.access import Access, EngineAccess
@@ -24,6 +28,8 @@ from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 
 _ANSWERED = (
+    HostPathError,
+    ProvisionError,
     ImageNotFoundError,
     EngineConflictError,
     LimitsNotEnforcedError,
@@ -108,4 +114,12 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         workspace=request.workspace or "disk",
         keep=request.persist,
         detached_ttl_s=request.idle_ttl_s if request.persist else None,
+        volumes=request.volumes,
+        devices=request.devices,
+        host=_access(request, settings),
     )
+
+
+def _access(request: SandboxRequest, settings: Settings) -> HostAccess:
+    said = settings.host_roots
+    return HostAccess(tuple(map(Path, request.host_roots)) if said is None else said, (settings.state_dir,))

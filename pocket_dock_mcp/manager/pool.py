@@ -83,8 +83,7 @@ class WarmPool:
 
     async def make(self, wanted: Launch, store: OutputStore) -> LiveContainer:
         """Return a container that nobody else has or had; see `launch` for what it raises."""
-        if not self._budget_bytes or wanted.uid is not None or wanted.keep or wanted.name or wanted.labels:
-            # A uid that is given is a snapshot's; a kept container, names and labels are their owner's too.
+        if not self._budget_bytes or not _is_for_anybody(wanted):
             telemetry.instruments().created.add(1, {"source": "cold"})
             return await self._new(wanted, store)
         kind = replace(wanted, env={})
@@ -142,3 +141,13 @@ class WarmPool:
 
     def _room(self) -> float:
         return self._budget_bytes - sum(stock.memory_bytes for stock in self._stocks.values())
+
+
+def _is_for_anybody(wanted: Launch) -> bool:
+    """Whether another container would do as well.
+
+    A uid that is given is a snapshot's; a kept container, names and labels are their owner's too, and what is
+    the host's was given to this one.
+    """
+    owned = wanted.keep or wanted.name or wanted.labels or wanted.volumes or wanted.devices
+    return wanted.uid is None and not owned

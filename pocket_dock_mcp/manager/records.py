@@ -192,9 +192,9 @@ def _parse(text: str, sandbox_id: str) -> Kept | None:
         fields = json.loads(text)
         request = fields["request"]
         request["limits"] = Limits(**request["limits"])
-        kept = Kept(**{**fields, "request": SandboxRequest(**request)})
-        # These have taken any types.
-        _shape().validate_json(text, strict=True)
+        # These take any types, but no names that they do not know.
+        Kept(**{**fields, "request": SandboxRequest(**request)})
+        kept = _shape().validate_json(text, strict=True)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return kept if kept.id == sandbox_id and 0 <= kept.created <= _END_OF_TIME else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.arguments import checked_environment
+from pocket_dock_mcp.container.asked import check_volumes, ports_of
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError
@@ -18,6 +19,7 @@ from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.naming import check_naming
 from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
+from pocket_dock_mcp.outside import Device, PortMapping, Volume
 from pocket_dock_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ class SandboxRequest:
     """Which project it belongs to, for those who list."""
     workdir: str = ""
     """Where its maker's runs begin; empty for the home directory."""
+    ports: tuple[PortMapping, ...] = ()
+    """Of the host that lead into it while a process holds it."""
+    volumes: tuple[Volume, ...] = ()
+    """What it sees of the host's files."""
+    host_roots: tuple[str, ...] = ()
+    """Where those may be if the settings do not say so: a front end's word to people, never a model's."""
+    devices: tuple[Device, ...] = ()
     run_timeout_s: float | None = None
     """Seconds that a run of its user's command line may take unless it says otherwise; None for any."""
     disposable: bool = False
@@ -133,7 +142,11 @@ class Sandbox:
     def expiry(self) -> float:
         """Return when it ends unless it is used again, on the monotonic clock."""
         # What persists does so that its runs may go on without anybody.
-        is_used = self._users or (self.runs.is_busy if self.request.persist else self.runs.is_attended)
+        is_used = (
+            self._users
+            or self.container.is_connected
+            or (self.runs.is_busy if self.request.persist else self.runs.is_attended)
+        )
         last_used = time.monotonic() if is_used else self._last_used
         return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
 
@@ -168,6 +181,8 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         max_pids=settings.max_pids,
         max_disk_bytes=settings.max_disk_mb * MIB,
     )
+    ports_of(request.ports)
+    check_volumes(request.volumes, request.workspace)
     if request.workspace == "memory":
         memory_home_bytes(request.limits)
         if request.persist:

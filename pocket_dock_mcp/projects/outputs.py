@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 Kind = Literal["run", "stream", "detach", "session"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -105,16 +105,76 @@ def read_output(path: Path) -> Iterator[tuple[int, bytes]]:
 
     A last piece that was cut off by a kill or a full disk is given as far as it goes.
     """
-    for half in (older_half(path), path):
+    yield from _pieces(older_half(path))
+    yield from _pieces(path)
+
+
+class Tail:
+    """Reads a run's pieces while another process writes them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._has_begun = False
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the pieces that have come since the last time; nothing if there are none."""
+        if not self._has_begun:
+            self._has_begun = True
+            yield from _pieces(older_half(self._path))
+        while True:
+            if self._file is None:
+                self._file = _opened(self._path)
+            if self._file is None:
+                return
+            yield from _whole(self._file)
+            if not self._has_moved(self._file):
+                return
+            # What was written before it became the older half has been read just now.
+            yield from _whole(self._file)
+            self.close()
+
+    def _has_moved(self, file: BinaryIO) -> bool:
         try:
-            descriptor = os.open(half, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue
-        with os.fdopen(descriptor, "rb") as file:
-            while (head := _HEAD.fullmatch(file.readline(_MAX_HEAD))) is not None:
-                data = file.read(int(head[3]))
-                file.read(1)
-                yield _NUMBERS[head[2].decode()], data
+            return not os.path.samestat(os.fstat(file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _whole(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the pieces that are whole, and stay before one that is not."""
+    while True:
+        at = file.tell()
+        head = _HEAD.fullmatch(file.readline(_MAX_HEAD))
+        framed = b"" if head is None else file.read(int(head[3]) + 1)
+        if head is None or len(framed) <= int(head[3]):
+            file.seek(at)
+            return
+        yield _NUMBERS[head[2].decode()], framed[:-1]
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    except OSError:
+        return None
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+    file = _opened(path)
+    if file is None:
+        return
+    with file:
+        while (head := _HEAD.fullmatch(file.readline(_MAX_HEAD))) is not None:
+            data = file.read(int(head[3]))
+            file.read(1)
+            yield _NUMBERS[head[2].decode()], data
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,12 @@ class RunLog:
 
     def output_path(self, entry: Mapping[str, Any]) -> Path | None:
         """Return the file with the output of a run of `entries`; None if there is none."""
-        path = self.directory / LOGS / log_name(entry["type"], float(entry["time"]), entry["id"])
+        path = self.expected_path(entry)
         return path if path.is_file() or older_half(path).is_file() else None
+
+    def expected_path(self, entry: Mapping[str, Any]) -> Path:
+        """Return where the file with the output of a run of `entries` is, or would be."""
+        return self.directory / LOGS / log_name(entry["type"], float(entry["time"]), entry["id"])
 
     def note(self, entry: dict[str, Any]) -> None:
         """Add to the history."""
@@ -261,6 +265,19 @@ class RunRecord:
         logs = self._log.directory / LOGS
         for half in ("", ".1"):
             yield logs / f"{self._part}{half}", logs / f"{self._name}{half}"
+
+
+def is_alive(pid: object) -> bool:
+    """Whether there is a process of this number, which a history says that it was written by."""
+    if not isinstance(pid, int) or not 0 < pid < 1 << 31:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _stamp(seconds: float) -> str:

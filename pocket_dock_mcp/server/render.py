@@ -23,6 +23,7 @@ from pocket_dock_mcp.server import render_live
 from pocket_dock_mcp.server.schemas import (
     KillReply,
     ListReply,
+    Port,
     SandboxReply,
     SnapshotReply,
 )
@@ -63,6 +64,7 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
         workspace=info.workspace,
         expires_in_s=round(sandbox.remaining_s()),
         unenforced=list(info.unenforced),
+        ports=[Port(port=mapping.port, address=mapping.where) for mapping in info.ports],
         live=render_live.live_reply(info.live),
     )
 
@@ -86,6 +88,7 @@ def kept_reply(found: KeptSandbox) -> SandboxReply:
         workspace=request.workspace or "disk",
         expires_in_s=None,
         unenforced=[],
+        ports=[],
         live=render_live.live_reply(Readings()),
     )
 
@@ -100,6 +103,7 @@ def created(structured: SandboxReply, notes: list[str]) -> CallToolResult:
         if structured.persist
         else f"It ends after {structured.expires_in_s} s without a call, with this session, or by kill.",
     ]
+    parts += [f"Port {port.port} is reached at {port.address}." for port in structured.ports]
     if structured.python is None:
         parts.append("Its image has no python3: run_command works, run_code does not, and calls are slower.")
     if structured.unenforced:
@@ -133,8 +137,9 @@ def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> Ca
     lines = [f"{count(len(sandboxes), 'sandbox', 'sandboxes')}, {count(len(snapshots), 'snapshot')}"]
     for sandbox in sandboxes:
         name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
+        ports = "".join(f", port {port.port} at {port.address}" for port in sandbox.ports)
         lines.append(
-            f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, {_outlook(sandbox)}"
+            f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, {_outlook(sandbox)}{ports}"
             f"{render_live.summary(sandbox.live, sandbox.memory_mb, sandbox.pids)}"
         )
     for snapshot in snapshots:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from mcp.types import CallToolResult
 from pydantic import Field
 
+from pocket_dock_mcp.container.asked import ports_of
 from pocket_dock_mcp.container.checkpoints import is_checkpoint
 from pocket_dock_mcp.errors import (
     CheckpointNotFoundError,
@@ -17,6 +18,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Workspace
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.call import Ctx, progress, told
 from pocket_dock_mcp.server.owners import owner_of
@@ -85,6 +87,12 @@ class SandboxTools:
                 description="Keep it when the session ends: background runs go on; unused, it stops, and the next call starts it with its files."
             ),
         ] = False,
+        ports: Annotated[
+            list[int] | None,
+            Field(
+                description="TCP ports of servers in it; the reply says at which address of the user's machine each is reached. Needs no network."
+            ),
+        ] = None,
     ) -> Annotated[CallToolResult, SandboxReply]:
         """Create an isolated Linux sandbox (a container) to run code and shell commands in and keep files.
         Returns its sandbox_id and the limits in force. It ends after {idle} minutes without a call, when the
@@ -100,6 +108,7 @@ class SandboxTools:
             name=name,
             workspace=workspace,
             persist=persist,
+            ports=ports_of(PortMapping(port) for port in dict.fromkeys(ports or ())),
         )
         notes: list[str] = []
         async with progress(ctx, notes) as tell:

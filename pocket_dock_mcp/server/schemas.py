@@ -149,6 +149,13 @@ class Live(BaseModel):
     addresses: list[str]
 
 
+class Port(BaseModel):
+    """A port of a server in a sandbox."""
+
+    port: int
+    address: str = Field(description="Of the user's machine, where it is reached.")
+
+
 class SandboxReply(BaseModel):
     """A sandbox and what it may use."""
 
@@ -169,6 +176,7 @@ class SandboxReply(BaseModel):
     workspace: str = Field(description="Where the home directory is.")
     expires_in_s: int | None = Field(description="Unless it is used; each call starts the time anew.")
     unenforced: list[str] = Field(description="Limits that this engine does not apply.")
+    ports: list[Port]
     live: Live
 
 

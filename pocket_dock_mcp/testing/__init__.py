@@ -27,12 +27,14 @@ from pocket_dock_mcp.testing.engine import FakeEngine
 from pocket_dock_mcp.testing.filetree import FileTree, Node
 from pocket_dock_mcp.testing.images import FakeImage
 from pocket_dock_mcp.testing.programs import Process, Program, Script
+from pocket_dock_mcp.testing.relays import FakeSocket
 
 __all__ = [
     "AgentFaults",
     "FakeContainer",
     "FakeEngine",
     "FakeImage",
+    "FakeSocket",
     "FileTree",
     "Node",
     "Process",

@@ -18,6 +18,7 @@ from pocket_dock_mcp.models import MIB, ContainerSpec
 from pocket_dock_mcp.testing.filetree import ProcfsError
 from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeKeep
 from pocket_dock_mcp.testing.programs import Process, Programs
+from pocket_dock_mcp.testing.relays import FakeRelay, provided
 from pocket_dock_mcp.testing.runs import FakeRun
 from pocket_dock_mcp.testing.transfers import (
     Reader,
@@ -41,6 +42,8 @@ class AgentFaults:
 
     facts: dict[str, Any] = field(default_factory=dict)
     """What ``init`` reports instead of the truth: ``{"memory_limit": None}`` for a limit that was dropped."""
+    provided: dict[str, Any] = field(default_factory=dict)
+    """What ``provide`` reports instead of the truth: ``{"volumes": {"/data": None}}`` for a silent engine."""
     silent: set[str] = field(default_factory=set)
     """Requests that are never answered, by ``op``."""
     deaf: bool = False
@@ -303,7 +306,7 @@ class FakeAgent:
     def _on_cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         transfer = self._transfers.pop(request_id, None)
         if transfer is not None:
-            transfer.credit.close()
+            transfer.abort()
             self.fail(request_id, "file", "ECANCELED")
 
     def _on_signal(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
@@ -337,6 +340,13 @@ class FakeAgent:
     def _on_write(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         writer = self._transfers[request_id] = Writer(self, request_id, header)
         writer.feed(payload, end=bool(header.get("end")))
+
+    def _on_connect(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        relay = self._transfers[request_id] = FakeRelay(self, request_id, header)
+        self.start_soon(relay.run)
+
+    def _on_provide(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self.reply(request_id, **{**provided(self.container.spec, header), **self._faults.provided})
 
     def _on_stat(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id, **stat_path(self, header))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pocket_dock_mcp.engine.base import ContainerState, ContainerStatus
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.filetree import FileTree
+from pocket_dock_mcp.testing.relays import Listener
 from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 
 if TYPE_CHECKING:
@@ -38,8 +39,14 @@ class FakeContainer:
         self.execs: list[FakeExecStream] = []
         self.life = 1
         """How many times it was started, or is about to be."""
+        self.listening: dict[int, Listener] = {}
+        """By TCP port; see `listen`."""
         self.listener: Callable[[Process], Awaitable[int]] | None = None
         """Of an agent that is to outlive its stream: serves another client, whose bridge this process is."""
+
+    def listen(self, port: int, serve: Listener) -> None:
+        """Have a function of yours serve those who connect to a TCP port, until everything in it ends."""
+        self.listening[port] = serve
 
     def has_program(self, program: str) -> bool:
         """Whether there is a program of this name or path."""
@@ -88,6 +95,7 @@ class FakeContainer:
         self.status = "exited"
         self.exit_code = exit_code if exit_code >= 0 else 128 - exit_code
         self.listener = None
+        self.listening.clear()
         self.stdin.end()
         for stream in self.streams:
             stream.output.end()

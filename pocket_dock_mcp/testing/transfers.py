@@ -33,6 +33,9 @@ class Transfer(Protocol):
     def feed(self, data: bytes, *, end: bool) -> None:
         """Take a piece of what the host sends."""
 
+    def abort(self) -> None:
+        """The host does not want it any more."""
+
 
 class Reader:
     """A read: one frame when the file fits, else a stream that waits for credit."""
@@ -50,6 +53,10 @@ class Reader:
 
     def feed(self, data: bytes, *, end: bool) -> None:
         """Nothing is expected."""
+
+    def abort(self) -> None:
+        """Send no more."""
+        self.credit.close()
 
     async def run(self) -> None:
         """Send it all."""
@@ -81,6 +88,9 @@ class Writer:
             _require_regular(self._place.node)
         if not self._append:
             self._place.parent.require(agent.uid, WRITE | SEARCH)
+
+    def abort(self) -> None:
+        """Put nothing in its place."""
 
     def feed(self, data: bytes, *, end: bool) -> None:
         """Take a piece."""

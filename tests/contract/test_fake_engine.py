@@ -162,6 +162,7 @@ async def _has_none(fake: FakeEngine) -> bool:
         b"\0\0\0\4\0\0\0\0nope",
         b'\0\0\0\x19\0\0\0\0{"kind":"reply","id":999}',
         b'\0\0\0\x18\0\0\0\0{"kind":"boom","id":"1"}',
+        b'\0\0\0\x17\0\0\0\1{"kind":"relay","id":2}x',
     ],
 )
 async def test_a_frame_that_the_protocol_does_not_allow_ends_the_link(

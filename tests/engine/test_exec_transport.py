@@ -6,11 +6,15 @@ import io
 import tarfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import pytest
 
+from pocket_dock_mcp.container import launch
+from pocket_dock_mcp.container.asked import devices_of, volumes_of
 from pocket_dock_mcp.container.core import LiveContainer
+from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -22,7 +26,9 @@ from pocket_dock_mcp.errors import (
     FileNotDirectoryError,
     FileNotRegularError,
     InvalidArgumentError,
+    PortError,
     ProgramNotFoundError,
+    ProvisionError,
     SandboxFileNotFoundError,
     SandboxLostError,
     SandboxStateError,
@@ -274,3 +280,42 @@ async def test_a_kept_one_can_be_stopped_and_resumed_and_no_more(
         assert again.uid == container.uid
         await again.reboot()
         assert (await again.run("cat kept.txt")).stdout == "kept"
+
+
+async def test_ports_do_not_lead_in_and_devices_are_not_given(
+    container: LiveContainer, engine: Engine, bare_image: str
+) -> None:
+    with pytest.raises(PortError, match="python3"):
+        await container.open_port(80)
+    wanted = Launch(unique("bare"), bare_image, LABELS, devices=devices_of(["/dev/null:/dev/mine"]))
+    with pytest.raises(InvalidArgumentError, match="python3"):
+        await LiveContainer.create(engine, wanted)
+
+
+async def test_volumes_are_there_all_the_same(engine: Engine, bare_image: str, tmp_path: Path) -> None:
+    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+        directory.chmod(0o755)
+    (tmp_path / "file").write_text("from the host")
+    volumes = volumes_of({str(tmp_path): "/data with space:ro"})
+    wanted = Launch(
+        unique("bare"), bare_image, LABELS, volumes=volumes, host=HostAccess((tmp_path,)), keep=True
+    )
+    container = await LiveContainer.create(engine, wanted)
+    try:
+        assert (await container.run("cat '/data with space/file'")).stdout == "from the host"
+        assert "Read-only" in (await container.run("touch '/data with space/new'")).stderr
+    finally:
+        await container.destroy()
+
+
+async def test_a_volume_that_is_silently_missing_is_noticed(
+    engine: Engine, bare_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def without(_engine: object, _wanted: object, spec: object) -> object:
+        return spec
+
+    monkeypatch.setattr(launch, "with_provisions", without)
+    volumes = volumes_of({str(tmp_path): "/data"})
+    wanted = Launch(unique("bare"), bare_image, LABELS, volumes=volumes, host=HostAccess((tmp_path,)))
+    with pytest.raises(ProvisionError, match="nothing is mounted there"):
+        await LiveContainer.create(engine, wanted)

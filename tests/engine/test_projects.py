@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from pocket_dock_mcp.async_ import (
@@ -17,17 +21,27 @@ from pocket_dock_mcp.async_ import (
     stop_container,
 )
 from pocket_dock_mcp.async_.host import Host, settings_for
+from pocket_dock_mcp.doctor.project import mend, survey, told
 from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.manager.observing import PATIENCE
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
 from pocket_dock_mcp.models import MIB
-from pocket_dock_mcp.projects import init_project
-from pocket_dock_mcp.projects.instances import list_instance_dirs, read_instance_metadata
+from pocket_dock_mcp.projects import get_project_name, init_project
+from pocket_dock_mcp.projects.instances import (
+    InstanceMetadata,
+    ensure_instance_dir,
+    list_instance_dirs,
+    read_instance_metadata,
+    write_instance_metadata,
+)
 from pocket_dock_mcp.projects.outputs import read_output
 from pocket_dock_mcp.projects.runlog import LogPolicy, RunLog
 from tests.engines import Target, connect, eventually, unique
 from tests.sdk import hosted, prepare
 
 pytestmark = pytest.mark.anyio
+
+OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 
 
 @pytest.fixture
@@ -218,15 +232,14 @@ async def test_a_run_that_ends_while_nobody_is_there_is_told_by_who_comes_next(
     root: Path, target: Target, image: str
 ) -> None:
     request = SandboxRequest(image=image, persist=True, project_root=str(root), container_name=unique("kept"))
-    owner = Owner(session="s", principal=LOCAL_PRINCIPAL)
     async with Manager(settings_for(), lambda: connect(target)) as manager:
-        sandbox = await manager.create(owner, request, lambda _line: None)
+        sandbox = await manager.create(OWNER, request, lambda _line: None)
         await sandbox.runs.start("echo begun; sleep 1; echo done", key=None, background=True)
     (directory,) = list_instance_dirs(root)
     assert history(directory)[0]["status"] == "running"
     async with Manager(settings_for(), lambda: connect(target)) as manager:
         try:
-            await manager.open(owner, sandbox.id)
+            await manager.open(OWNER, sandbox.id)
 
             async def is_told() -> bool:
                 return bool(history(directory)[0]["status"] == "ok")
@@ -235,7 +248,7 @@ async def test_a_run_that_ends_while_nobody_is_there_is_told_by_who_comes_next(
             assert output(directory, history(directory)[0]) == b"begun\ndone\n"
             assert len(list((directory / "logs").glob("detach*"))) == 1
         finally:
-            await manager.kill(owner, sandbox.id)
+            await manager.kill(OWNER, sandbox.id)
     assert list_instance_dirs(root) == []
 
 
@@ -275,3 +288,99 @@ async def test_several_containers_of_a_project_do_not_meet(root: Path, host: Hos
         }
 
         assert commands == {one.name: ["echo one"], other.name: ["echo other"]}
+
+
+# -- as a user of the command line sees it -------------------------------------------------------------
+
+
+def command(*argv: str) -> list[str]:
+    return [sys.executable, "-m", "pocket_dock_mcp.cli.main", *argv]
+
+
+async def left_running(root: Path, target: Target, image: str, code: str) -> tuple[str, str, str]:
+    """Have a kept container of the project with a run that goes on, which nobody holds."""
+    name = unique("followed")
+    request = SandboxRequest(
+        image=image, persist=True, project=get_project_name(root), project_root=str(root), container_name=name
+    )
+    async with Manager(settings_for(), lambda: connect(target)) as manager:
+        sandbox = await manager.create(OWNER, request, lambda _line: None)
+        started = await sandbox.runs.start(code, key=None, background=True)
+    return sandbox.id, name, started.id
+
+
+async def destroyed(target: Target, sandbox_id: str) -> None:
+    async with Manager(settings_for(), lambda: connect(target)) as manager:
+        await manager.kill(OWNER, sandbox_id)
+
+
+async def test_a_run_that_goes_on_is_followed_and_ctrl_c_does_not_end_it(
+    root: Path, target: Target, image: str
+) -> None:
+    code = "printf 'one\\377\\n'; echo two >&2; until [ -e go ]; do sleep 0.05; done; echo three"
+    sandbox_id, name, run_id = await left_running(root, target, image, code)
+    try:
+        follow = command("logs", name, run_id, "--follow")
+        with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert await anyio.to_thread.run_sync(process.stdout.readline) == b"one\xff\n"
+            assert await anyio.to_thread.run_sync(process.stderr.readline) == b"two\n"
+            process.send_signal(signal.SIGINT)
+            assert await anyio.to_thread.run_sync(process.wait, 30) == 130
+        async with Manager(settings_for(), lambda: connect(target)) as manager:
+            sandbox = await manager.open(OWNER, sandbox_id)
+            assert [run.run.is_running for run in sandbox.runs] == [True]
+            with sandbox.use() as live:
+                await live.write_file("go", "")
+
+        async def is_over() -> bool:
+            async with Manager(settings_for(), lambda: connect(target)) as manager:
+                await manager.open(OWNER, sandbox_id)
+                await anyio.sleep(PATIENCE)
+            return bool(history(root / ".pocket-dock" / "instances" / name)[0]["status"] == "ok")
+
+        await eventually(is_over, within=30)
+        said = await anyio.run_process(command("logs", name, run_id), check=True)
+        assert (said.stdout, said.stderr) == (b"one\xff\nthree\n", b"two\n")
+    finally:
+        await destroyed(target, sandbox_id)
+
+
+async def test_the_doctor_finds_what_is_out_of_order_in_a_project(
+    root: Path, target: Target, image: str, tmp_path: Path
+) -> None:
+    configure(root, f"project_name: {unique('project')}\n")
+    sandbox_id, name, _ = await left_running(root, target, image, "true")
+    record = tmp_path / "state" / "sandboxes" / f"{sandbox_id}.json"
+    directories = root / ".pocket-dock" / "instances"
+    try:
+        for stale in ("empty", "full"):
+            directory = ensure_instance_dir(root, stale)
+            write_instance_metadata(directory, InstanceMetadata(stale, "demo", image, persist=True))
+        (directories / "full" / "data" / "result").write_text("precious")
+        # Of a container on another engine, whose process lives.
+        directory = ensure_instance_dir(root, "elsewhere")
+        write_instance_metadata(directory, InstanceMetadata("elsewhere", "demo", image, pid=os.getpid()))
+
+        engine = await connect(target)
+        try:
+            state = await survey(engine, root, tmp_path / "state")
+            assert (state.stale, state.healthy) == (("empty", "full"), 2)
+            (finding,) = told(state, root, engine)
+            assert finding.severity == "warning"
+            assert f"rm -r {directories / 'full'}" in finding.remedy
+            assert mend(state, root) == [f"removed {directories / 'empty'}"]
+            assert (directories / "full" / "data" / "result").exists()
+            assert (await survey(engine, root, tmp_path / "state")).stale == ("full",)
+            record.rename(tmp_path / "lost")
+            state = await survey(engine, root, tmp_path / "state")
+            assert state.orphaned == (name,)
+            assert f"rm --force {name}" in list(told(state, root, engine))[-1].remedy
+        finally:
+            await engine.aclose()
+    finally:
+        if (tmp_path / "lost").exists():
+            (tmp_path / "lost").rename(record)
+        await destroyed(target, sandbox_id)
+    assert name not in [path.name for path in list_instance_dirs(root)]

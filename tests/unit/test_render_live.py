@@ -41,7 +41,7 @@ def test_a_list_says_how_many_there_are() -> None:
     sandbox = SandboxReply(
         sandbox_id="sb-1", name="", status="stopped", persist=True, image="minimal", home=None, python=None,
         memory_mb=512, cpus=1, pids=128, disk_mb=4096, network="none", workspace="disk", expires_in_s=None,
-        unenforced=[], live=live_reply(Readings()),
+        unenforced=[], ports=[], live=live_reply(Readings()),
     )  # fmt: skip
     snapshot = SnapshotReply(snapshot_id="snap-1", name="", sandbox_id=None, size_mb=1.5, created="today")
 

@@ -51,6 +51,7 @@ def test_the_defaults() -> None:
         "pool_mb": 256,
         "warm_python": True,
         "audit": "on",
+        "host_roots": None,
         "output_bytes": 8192,
     }
 
@@ -80,6 +81,7 @@ def test_every_setting_can_be_set() -> None:
         "POOL_MB": "0",
         "WARM_PYTHON": "false",
         "AUDIT": "off",
+        "HOST_ROOTS": "/srv/data",
         "OUTPUT_BYTES": "4096",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
@@ -99,7 +101,21 @@ def test_every_setting_can_be_set() -> None:
             "0.5",
             "64",
         ),
-        *("100", "1024", "2.0", "256", "200", "300", "0", "100", "0", "False", "off", "4096"),
+        *(
+            "100",
+            "1024",
+            "2.0",
+            "256",
+            "200",
+            "300",
+            "0",
+            "100",
+            "0",
+            "False",
+            "off",
+            "(PosixPath('/srv/data'),)",
+        ),
+        "4096",
     ]
 
 
@@ -126,6 +142,25 @@ def test_other_variables_are_none_of_our_business() -> None:
 )
 def test_where_the_state_is_kept(environ: dict[str, str], expected: str) -> None:
     assert Settings.from_environ(HOME | environ).state_dir == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("/srv/a", ("/srv/a",)),
+        ("/srv/a:~/b:", ("/srv/a", "/home/ada/b")),
+        ("/", ("/",)),
+    ],
+)
+def test_where_volumes_may_be(given: str, expected: tuple[str, ...]) -> None:
+    assert settings(HOST_ROOTS=given).host_roots == tuple(map(Path, expected))
+    assert settings(HOST_ROOTS="").host_roots is None
+
+
+def test_volumes_may_not_be_below_a_relative_path() -> None:
+    assert mistake(HOST_ROOTS="/srv:data") == (
+        "POCKET_DOCK_HOST_ROOTS is 'data'; valid is absolute paths with ':' between them."
+    )
 
 
 def test_without_a_home_the_users_entry_counts() -> None:

@@ -33,6 +33,9 @@ LOOK = 2.0
 MOST_DETACHED = 86_400.0
 """Seconds after which nobody is waited for any more, whatever runs."""
 _PAUSE = 0.1
+_TO_END = 10.0
+"""Seconds that a run has which goes with its client, to put away what it has made."""
+_ENDLESS = 1 << 62
 BOUND = (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, dialling.Connection)
 """What is of no use to anybody but the client that has asked for it."""
 
@@ -293,6 +296,8 @@ class Keep:
             if isinstance(work, BOUND):
                 work.abort()
                 self.shelf.drop(request_id)
+            elif isinstance(work, runs.Run) and request_id not in self.shelf.runs:
+                _let_end(work, self._agent)
         self._since = self._busy_until = time.monotonic()
         self.shelf.detach()
         if self._timer is None:
@@ -338,6 +343,13 @@ class Keep:
         kept = self.shelf.runs.get(request_id)
         if kept is not None:
             kept.is_heard_of = True
+
+
+def _let_end(run: runs.Run, agent: Agent) -> None:
+    """Have a run that only its client wanted see the end of its input, and kill it if that is not enough."""
+    run.add_credit(_ENDLESS)
+    run.feed(b"", True)
+    agent.loop.later(_TO_END, lambda: run.kill() if agent.work.get(run.id) is run else None)
 
 
 def _runs(work: object) -> bool:

@@ -181,7 +181,9 @@ class Agent:
         getattr(self.keep, header["op"])(request_id, header)
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        if self.keep is not None and not self.keep.shelf.add(request_id, header.get("meta")):
+        meta = header.get("meta")
+        # What nobody wants to be told of later goes with its client.
+        if self.keep is not None and meta is not None and not self.keep.shelf.add(request_id, meta):
             self.fail(request_id, "fork", errno.EAGAIN)
             return
         start = children.Start(header)

@@ -1,0 +1,125 @@
+"""The program that runs in a sandbox as its user, at the other end of a transfer.
+
+Its input begins with an order: four bytes of length, and JSON. To send, it waits for credit, numbers of bytes
+that the host has written to its disk, so that nobody between the two has to hold more than a window. To take,
+it reads the stream. Whichever it does, it stops and removes what it made when its input ends early.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import struct
+from typing import Any, Dict, Iterator
+
+from . import frames, placing
+from .incoming import Incoming, SenderFailedError
+from .outgoing import LimitError, Limits, Outgoing
+
+WINDOW = 4 * 1024 * 1024
+"""Bytes of a stream that are under way from inside."""
+CREDIT = struct.Struct(">I")
+LIMITS = {"files": 1 << 16, "bytes": (1 << 16) + 1}
+"""What a sender says, where others say an errno, when there is more than is allowed."""
+_READ = 1024 * 1024
+
+
+class EarlyEndError(Exception):
+    """The host does not want any more, or is gone."""
+
+
+def _exactly(count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = os.read(0, count - len(data))
+        if not piece:
+            raise EarlyEndError
+        data += piece
+    return data
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def send(order: Dict[str, Any]) -> None:
+    """Send a stream, no faster than there is credit for it."""
+    limits = Limits(order["files"], order["bytes"])
+    room = WINDOW
+    for piece in _pieces(os.fsencode(order["path"]), limits):
+        while room < len(piece):
+            room += CREDIT.unpack(_exactly(CREDIT.size))[0]
+        room -= len(piece)
+        _write(piece)
+
+
+def _pieces(path: bytes, limits: Limits) -> Iterator[bytes]:
+    try:
+        outgoing = Outgoing(path, limits)
+    except OSError as error:
+        yield _failure(error.errno or errno.EIO)
+        return
+    try:
+        yield from outgoing.pieces()
+    except LimitError as error:
+        yield _failure(LIMITS[error.what])
+    except OSError as error:
+        yield _failure(error.errno or errno.EIO)
+    finally:
+        outgoing.close()
+
+
+def _failure(number: int) -> bytes:
+    return frames.frame(frames.FAILED, frames.FAILURE.pack(number))
+
+
+def take(order: Dict[str, Any]) -> Dict[str, Any]:
+    """Take a stream and return what came of it."""
+    destination = placing.Destination(os.fsencode(order["path"]), os.fsencode(order["name"]))
+    incoming = placing.receiver(destination, Limits(order["files"], order["bytes"]))
+    try:
+        return _taken(destination, incoming)
+    except OSError as error:
+        at = (error.filename or b"") if incoming.is_complete else incoming.path
+        return {
+            "errno": error.errno or errno.EIO,
+            "at": os.fsdecode(at)[-1000:],
+            "path": os.fsdecode(destination.path),
+        }
+    except LimitError as error:
+        return {"limit": error.what}
+    except (frames.BadStreamError, SenderFailedError):
+        return {"errno": errno.EBADMSG, "at": "", "path": ""}
+    finally:
+        incoming.close()
+        destination.close()
+
+
+def _taken(destination: placing.Destination, incoming: Incoming) -> Dict[str, Any]:
+    while not incoming.is_complete:
+        data = os.read(0, _READ)
+        if not data:
+            raise EarlyEndError
+        incoming.feed(data)
+    destination.commit(incoming.top_mode)
+    return {"done": True, "path": os.fsdecode(destination.path)}
+
+
+def main() -> None:
+    """Do what is ordered."""
+    # What it would be ended by is an error that it can tell instead.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        order = json.loads(_exactly(CREDIT.unpack(_exactly(CREDIT.size))[0]))
+        if order["op"] == "send":
+            send(order)
+        elif order["op"] == "sweep":
+            placing.Destination(os.fsencode(order["path"]), b"").sweep()
+        else:
+            _write(json.dumps(take(order)).encode("ascii"))
+    except (EarlyEndError, BrokenPipeError):
+        pass

@@ -1,0 +1,370 @@
+"""Moves files and trees between this machine and a container, where a program of the user is the other end.
+
+What comes out is written by rules of ours (`archive.incoming`) and not as it says; what goes in can harm its
+own sandbox at worst. Nothing of it is kept on the way: what is under way is a window, and it moves on when
+the data is on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from pocket_dock_mcp.agent.remote_errors import file_error
+from pocket_dock_mcp.agent.transport import Process, Program, Transport
+from pocket_dock_mcp.archive import inside
+from pocket_dock_mcp.archive.frames import BadStreamError
+from pocket_dock_mcp.archive.incoming import Incoming, SenderFailedError
+from pocket_dock_mcp.archive.names import parted
+from pocket_dock_mcp.archive.outgoing import Counts, LimitError, Limits, Outgoing
+from pocket_dock_mcp.archive.placing import Destination, receiver
+from pocket_dock_mcp.archive.program import program
+from pocket_dock_mcp.container.endings import status_of
+from pocket_dock_mcp.container.host_files import host_error, host_path
+from pocket_dock_mcp.engine.base import STDERR
+from pocket_dock_mcp.errors import (
+    DiskFullError,
+    InvalidArgumentError,
+    PocketDockError,
+    TransferError,
+    TransferLimitError,
+)
+from pocket_dock_mcp.models import GIB, Skipped, TransferProgress, Transferred
+
+MAX_BYTES = 16 * GIB
+MAX_FILES = 1_000_000
+STALL_S = 120.0
+"""Seconds in which the other end must have done something."""
+END_S = 10.0
+"""Seconds that it has to put away what it has made, before it is killed."""
+REPORT_EVERY_S = 0.1
+_MAX_ANSWER = 16 * 1024
+_MAX_DIAGNOSTICS = 2000
+
+OnProgress = Callable[[TransferProgress], object]
+
+
+class Reporter:
+    """Tells of progress, now and then and at the end."""
+
+    def __init__(self, on_progress: OnProgress | None, counts: Counts) -> None:
+        self._on_progress = on_progress
+        self._counts = counts
+        self._due = 0.0
+
+    def tell(self, *, is_end: bool = False) -> None:
+        """Tell if it is time to."""
+        now = anyio.current_time()
+        if self._on_progress is not None and (is_end or now >= self._due):
+            self._due = now + REPORT_EVERY_S
+            counts = self._counts
+            self._on_progress(TransferProgress(counts.files, counts.bytes, counts.total_bytes))
+
+
+class Answer:
+    """What the program inside says, when it says little."""
+
+    def __init__(self) -> None:
+        self.said = bytearray()
+        self.diagnostics = b""
+
+    def take(self, stream: int, data: bytes) -> None:
+        """Take a piece of its output."""
+        if stream == STDERR:
+            self.diagnostics = (self.diagnostics + data)[-_MAX_DIAGNOSTICS:]
+        elif len(self.said) < _MAX_ANSWER:
+            self.said += data
+
+
+class Inbox(Answer):
+    """What the program inside sends, until somebody takes it: no more than a window, or it cheats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = anyio.Event()
+
+    def take(self, stream: int, data: bytes) -> None:
+        """Take a piece of its output."""
+        if stream == STDERR:
+            super().take(stream, data)
+        elif len(self.said) <= inside.WINDOW:
+            self.said += data
+        self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self._news.set()
+
+    async def get(self, process: Process) -> bytes:
+        """Wait for data and return all that is there; nothing at the end."""
+        while not self.said and not process.is_over:
+            self._news = anyio.Event()
+            await self._news.wait()
+        if len(self.said) > inside.WINDOW:
+            raise tampered()
+        data, self.said = bytes(self.said), bytearray()
+        return data
+
+
+async def push(
+    transport: Transport,
+    source: str | os.PathLike[str],
+    destination: str,
+    *,
+    given: str,
+    on_progress: OnProgress | None,
+) -> Transferred:
+    """Copy a file or a tree of this machine into the container; see `LiveContainer.push`."""
+    path = host_path(source)
+    limits = Limits(MAX_FILES, MAX_BYTES * 1024)
+    try:
+        outgoing = await anyio.to_thread.run_sync(Outgoing, path, limits)
+    except OSError as error:
+        raise host_error(error, path) from None
+    order = {
+        "op": "take",
+        "path": destination,
+        "name": os.fsdecode(parted(path)),
+        "files": limits.files,
+        "bytes": limits.bytes,
+    }
+    reporter = Reporter(on_progress, outgoing.counts)
+    answer = Answer()
+    try:
+        async with _at_other_end(transport, order, answer) as process:
+            await _send(process, outgoing, reporter, path)
+            with stalling():
+                await process.feed(b"", end=True)
+                await process.wait()
+        landed = await _landed(process, answer, given)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(outgoing.close)
+    reporter.tell(is_end=True)
+    return transferred(landed, outgoing.counts)
+
+
+async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: bytes) -> None:
+    pieces = outgoing.pieces()
+    following = partial(next, pieces, None)
+    try:
+        while not process.is_over:
+            piece = await anyio.to_thread.run_sync(following)
+            if piece is None:
+                return
+            with stalling():
+                await process.feed(piece)
+            reporter.tell()
+    except LimitError as error:
+        raise too_much(error.what, error.most, "push") from None
+    except OSError as error:
+        if isinstance(error, PocketDockError):
+            raise
+        raise host_error(error, path) from None
+
+
+async def _landed(process: Process, answer: Answer, given: str) -> str:
+    """Return where it landed, by the word of the program inside; raise what it could not do."""
+    end = await process.wait()
+    status = status_of(end)
+    if status != "ok":
+        raise broken_off(status, answer)
+    try:
+        reply = json.loads(answer.said)
+    except (ValueError, RecursionError):
+        reply = None
+    match reply:
+        case {"done": True, "path": str(path)}:
+            return path
+        case {"errno": int(number), "at": str(at), "path": str(path)} if number != errno.EBADMSG:
+            raise _refused(number, f"{path}/{at}" if at else path or given)
+    raise tampered()
+
+
+def _refused(number: int, path: str) -> PocketDockError:
+    if number == errno.EXDEV:
+        message = f"{path!r} is on another file system than what is around it."
+        return TransferError(message, hint="Transfer what goes there by itself.")
+    return file_error(errno.errorcode.get(number, "EIO"), path)
+
+
+async def pull(
+    transport: Transport,
+    source: str,
+    destination: str | os.PathLike[str],
+    *,
+    given: str,
+    limits: Limits,
+    on_progress: OnProgress | None,
+) -> Transferred:
+    """Copy a file or a tree of the container to this machine; see `LiveContainer.pull`."""
+    target = Destination(host_path(destination), parted(os.fsencode(source)))
+    incoming = receiver(target, limits)
+    order = {"op": "send", "path": source, "files": limits.files, "bytes": limits.bytes}
+    inbox = Inbox()
+    reporter = Reporter(on_progress, incoming.counts)
+    try:
+        async with _at_other_end(transport, order, inbox) as process:
+            await _receive(process, inbox, incoming, reporter)
+        await anyio.to_thread.run_sync(target.commit, incoming.top_mode)
+    except BadStreamError:
+        raise tampered() from None
+    except LimitError as error:
+        raise too_much(error.what, error.most, "pull") from None
+    except SenderFailedError as error:
+        raise _not_sent(error.number, given, limits) from None
+    except OSError as error:
+        if isinstance(error, PocketDockError):
+            raise
+        raise host_error(error, target.path) from None
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_put_away, incoming, target)
+    reporter.tell(is_end=True)
+    return transferred(os.fsdecode(target.path), incoming.counts)
+
+
+async def _receive(process: Process, inbox: Inbox, incoming: Incoming, reporter: Reporter) -> None:
+    process.when_over(inbox.wake)
+    while True:
+        with stalling():
+            data = await inbox.get(process)
+        if not data:
+            end = await process.wait()
+            raise broken_off(status_of(end), inbox)
+        await anyio.to_thread.run_sync(incoming.feed, data)
+        if incoming.is_complete:
+            return
+        reporter.tell()
+        with stalling():
+            await process.feed(inside.CREDIT.pack(len(data)))
+
+
+def _not_sent(number: int, path: str, limits: Limits) -> PocketDockError:
+    for what, code in inside.LIMITS.items():
+        if number == code:
+            return too_much(what, getattr(limits, what), "pull")
+    return file_error(errno.errorcode.get(number, "EIO"), path)
+
+
+def _put_away(incoming: Incoming, target: Destination) -> None:
+    incoming.close()
+    target.close()
+
+
+# -- the other end --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _at_other_end(
+    transport: Transport, order: dict[str, Any], answer: Answer
+) -> AsyncIterator[Process]:
+    """Run the program inside; when the block ends, however it does, it runs no more and has left nothing."""
+    process = await transport.start(_program(order), answer.take)
+    try:
+        yield process
+    finally:
+        with anyio.CancelScope(shield=True):
+            try:
+                await _end(transport, process, order)
+            except PocketDockError:
+                # The container is gone, or it will be: whoever uses it is told.
+                pass
+
+
+async def _end(transport: Transport, process: Process, order: dict[str, Any]) -> None:
+    if not process.is_over and order["op"] == "take":
+        with anyio.move_on_after(END_S):
+            # The end of its input tells it that nothing more comes.
+            await process.feed(b"", end=True)
+            await process.wait()
+    if not process.is_over:
+        with anyio.move_on_after(END_S):
+            await process.kill()
+            await process.wait()
+    if not process.is_over or process.is_cut_off or order["op"] != "take":
+        return
+    if status_of(await process.wait()) != "ok":
+        with anyio.move_on_after(END_S):
+            sweeper = await transport.start(_program({**order, "op": "sweep"}), Answer().take)
+            await sweeper.wait()
+
+
+def _program(order: dict[str, Any]) -> Program:
+    said = json.dumps(order).encode("ascii")
+    # Nobody can put modules into that directory for it to import.
+    return Program("python", program(), cwd="/", stdin=inside.CREDIT.pack(len(said)) + said, keep_stdin=True)
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stalling() -> Iterator[None]:
+    """A block in which the other end must do something within `STALL_S`."""
+    try:
+        with anyio.fail_after(STALL_S):
+            yield
+    except TimeoutError as error:
+        if isinstance(error, PocketDockError):
+            raise
+        message = f"The transfer has stalled: nothing moved for {STALL_S:g} s."
+        hint = "Something in the sandbox may have stopped it. End what runs there, and try again."
+        raise TransferError(message, hint=hint) from None
+
+
+def broken_off(status: str, answer: Answer) -> PocketDockError:
+    """Return the error for a program inside that ended before the transfer did."""
+    if status == "disk_full":
+        return DiskFullError(
+            "The transfer was broken off: the sandbox has used up its disk.",
+            hint="Delete files in it, or create one with more disk. Nothing of the transfer is left.",
+        )
+    said = answer.diagnostics.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
+    message = f"The transfer was broken off in the sandbox ({status}{': ' if said else ''}{said})."
+    return TransferError(message, hint="Nothing half-written is left. Try again.")
+
+
+def tampered() -> PocketDockError:
+    """Return the error for an other end that is not our program any more."""
+    return TransferError(
+        "What the sandbox sent is no transfer of ours: something in it tampered with the program.",
+        hint="Nothing was written. End what runs in the sandbox, and try again.",
+    )
+
+
+def too_much(what: str, most: int, verb: str) -> PocketDockError:
+    """Return the error for more than is allowed."""
+    message = f"There is more to {verb} than may be moved in one call: over {most} {what}."
+    hint = f"Nothing was written. Move parts of it, or raise max_{what}."
+    return TransferLimitError(message, hint=hint if verb == "pull" else "Move parts of it.")
+
+
+def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:
+    """Return the limits of a pull. Raises `InvalidArgumentError` for what can be none."""
+    for name, value in (("max_bytes", max_bytes), ("max_files", max_files)):
+        if value is not None and not 0 < value < 1 << 62:
+            message = f"{name} is {value}; it must be more than 0."
+            raise InvalidArgumentError(message)
+    return Limits(max_files or MAX_FILES, max_bytes or MAX_BYTES)
+
+
+def transferred(path: str, counts: Counts) -> Transferred:
+    """Return what was moved."""
+    return Transferred(
+        path,
+        files=counts.files,
+        directories=counts.directories,
+        symlinks=counts.symlinks,
+        bytes=counts.bytes,
+        skipped=tuple(Skipped(os.fsdecode(where), why) for where, why in counts.skipped),
+        skipped_count=counts.skipped_count,
+    )
