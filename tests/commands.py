@@ -1,4 +1,4 @@
-"""`pocket-dock` under test: processes of its own, with a state directory of the test's, in pipes or a terminal."""
+"""`pocket-dock` under test: processes with a state directory of the test's, in pipes or a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys

@@ -68,7 +68,7 @@ def test_words_are_passed_exactly(dock: Commands, box: str, words: list[str]) ->
 
 
 def test_bytes_that_are_no_text_are_passed_in_arguments(dock: Commands, box: str) -> None:
-    command = [*COMMAND, "run", box, "printf", "%s", b"\xff\xfe"]
+    command: list[str | bytes] = [*COMMAND, "run", box, "printf", "%s", b"\xff\xfe"]
     done = subprocess.run(command, env=dock.environ, stdin=subprocess.DEVNULL, capture_output=True)
 
     assert done.stdout == b"\xff\xfe"
@@ -237,7 +237,7 @@ def test_a_second_interrupt_kills_what_does_not_heed_the_first(dock: Commands, b
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == b"got 2\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=TIMEOUT)
+        _, err = process.communicate(timeout=TIMEOUT)
 
     assert err == b""
     assert process.returncode == 130

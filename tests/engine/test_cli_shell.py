@@ -1,4 +1,4 @@
-"""`pocket-dock shell` in a real terminal: keys, full-screen programs, sizes, and the terminal as it was after."""
+"""`pocket-dock shell` in a real terminal: keys, full-screen programs, sizes, the terminal as it was."""
 
 from __future__ import annotations
 
