@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,13 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
         console.say(name)
         console.note(f"To use it: pocket-dock run {name} COMMAND, or pocket-dock shell {name}")
     return exits.OK
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Return options of a new sandbox, for a command that has few of them itself."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.parse_args(words)
 
 
 @asynccontextmanager
