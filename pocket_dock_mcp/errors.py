@@ -36,6 +36,7 @@
     |  +- SessionError                 about one persistent session
     |  |  +- SessionDiedError          it is gone, with what it held
     |  |  +- SessionBusyError          it was never free
+    |  |  +- SessionClosedError        it has ended, or was closed by its user
     |  |  +- CheckpointError            no copy of it could be made, or gone back to
     |  |     +- CheckpointThreadsError  it has threads, which a copy would not have
     |  |     +- CheckpointNotFoundError LookupError: there is none of this id, or not any more
@@ -65,6 +66,7 @@
     |  +- EditNotFoundError            what an edit replaces is not in the file
     |  +- EditAmbiguousError           it is there more than once
     |  +- DiskFullError
+    +- StreamNotEndedError             RuntimeError: what came of a run is asked for before its end
     +- HostFileError                   OSError-like: about one path on this machine
     |  +- HostFileNotFoundError        FileNotFoundError
     |  +- HostFileDeniedError          PermissionError
@@ -347,6 +349,13 @@ class SessionBusyError(SessionError):
     default_hint = "Wait for the earlier run, kill it, or use another session."
 
 
+class SessionClosedError(SessionError):
+    """The session has ended, or its user has closed it; it is not begun again."""
+
+    code = "session_closed"
+    default_hint = "What it held is gone. Begin another with session()."
+
+
 class CheckpointError(SessionError):
     """A session could not be copied, or not be replaced by its copy; it is as it was."""
 
@@ -555,6 +564,16 @@ class HostFileInTheWayError(HostFileError, FileExistsError):
     """There is a file where a directory is to be, or a directory where a file is to be; on this machine."""
 
     code = "host_file_in_the_way"
+
+
+class StreamNotEndedError(PocketDockError, RuntimeError):
+    """What came of a run is asked for while its output is still being read."""
+
+    code = "stream_not_ended"
+    default_hint = "Take all chunks first, or close the stream."
+
+    def __init__(self) -> None:
+        super().__init__("The stream has not been read to its end.")
 
 
 class RunFailedError(PocketDockError):
