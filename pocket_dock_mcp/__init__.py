@@ -8,6 +8,7 @@ the command line only does not wait for them.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Package(ModuleType):
-    """This package. Its `doctor` is the SDK's function, also when the subpackage of that name was imported."""
+    """This package. Its `doctor` is the SDK's function, also when the subpackage of it was imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "doctor" or not isinstance(value, ModuleType):
@@ -34,7 +35,9 @@ _OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
 
 
 def __getattr__(name: str) -> object:
-    if name.startswith("__") and name != "__all__":
+    # `from pocket_dock_mcp import policy` asks for an attribute first, be it while the SDK is being imported.
+    is_module = name != "doctor" and find_spec(f"{__name__}.{name}") is not None
+    if is_module or (name.startswith("__") and name != "__all__"):
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
     from importlib import import_module

@@ -206,6 +206,37 @@ async def test_runs_begun_by_the_manager_are_told_apart(root: Path, host: Host) 
         assert [entry["type"] for entry in history(directory)] == ["session", "detach", "stream"]
 
 
+async def test_each_way_to_run_something_is_told_apart(root: Path, host: Host) -> None:
+    async with await create_new_container() as box:
+        (directory,) = list_instance_dirs(root)
+        await box.run("echo 1")
+        streamed = await box.run("echo 2", stream=True)
+        assert [chunk.data async for chunk in streamed] == ["2\n"]
+        detached = await box.run("echo 3; exit 7", detach=True)
+        await detached.wait()
+        async with await box.session() as session:
+            await session.send_and_wait("echo 4")
+        left = await box.run("sleep 600", detach=True)
+        assert await left.is_running()
+
+        async def is_told() -> bool:
+            return [(entry["type"], entry["status"]) for entry in history(directory)] == [
+                ("run", "ok"),
+                ("stream", "ok"),
+                ("detach", "nonzero"),
+                ("session", "ok"),
+                ("detach", "running"),
+            ]
+
+        await eventually(is_told, within=10)
+        assert [output(directory, entry) for entry in history(directory)][:4] == [
+            b"1\n",
+            b"2\n",
+            b"3\n",
+            b"4\n",
+        ]
+
+
 async def test_a_run_that_is_cut_off_by_the_end_is_told(root: Path, host: Host) -> None:
     box = await create_new_container(persist=True)
     (directory,) = list_instance_dirs(root)
