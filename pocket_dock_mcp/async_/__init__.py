@@ -26,8 +26,10 @@ from pocket_dock_mcp.async_.kept import (
     stop_container,
 )
 from pocket_dock_mcp.container.pool import AsyncContainerPool
+from pocket_dock_mcp.errors import HostPathError, PortError, PortInUseError, ProvisionError
 from pocket_dock_mcp.models import FileEntry
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import Device, PortMapping, Volume
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
@@ -40,15 +42,22 @@ __all__ = [
     "ContainerNameTaken",
     "ContainerNotFound",
     "ContainerNotRunning",
+    "Device",
     "DoctorReport",
     "ExecResult",
     "FileEntry",
+    "HostPathError",
     "ImageNotFound",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortError",
+    "PortInUseError",
+    "PortMapping",
+    "ProvisionError",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
+    "Volume",
     "__version__",
     "create_new_container",
     "destroy_container",

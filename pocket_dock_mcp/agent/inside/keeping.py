@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
-from . import cells, dialling, facts, files, ports, runs, wire, writing
+from . import cells, disk, facts, runs, wire
 from .loop import READ, Timer
 from .tapes import Tape
 
@@ -36,8 +36,6 @@ _PAUSE = 0.1
 _TO_END = 10.0
 """Seconds that a run has which goes with its client, to put away what it has made."""
 _ENDLESS = 1 << 62
-BOUND = (runs.PartialScript, files.Reader, writing.Writer, ports.Waiter, dialling.Connection)
-"""What is of no use to anybody but the client that has asked for it."""
 
 
 class Kept:
@@ -293,7 +291,7 @@ class Keep:
         while self._client:
             os.close(self._client.pop())
         for request_id, work in list(self._agent.work.items()):
-            if isinstance(work, BOUND):
+            if not isinstance(work, (runs.Run, cells.Cell, disk.Watch)):
                 work.abort()
                 self.shelf.drop(request_id)
             elif isinstance(work, runs.Run) and request_id not in self.shelf.runs:

@@ -245,7 +245,7 @@ class Agent:
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self.work.get(request_id)
-        if isinstance(work, (*keeping.BOUND, disk.Watch)):
+        if work is not None and not isinstance(work, (runs.Run, cells.Cell)):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
