@@ -52,13 +52,11 @@ async def new_manager(target: Target, engine: Engine, tmp_path: Path) -> AsyncIt
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(seen: Path) -> Path:
     """Return a directory of the host with a file that everybody can read."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        directory.chmod(0o755)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/file").write_text("from the host")
-    return tmp_path / "data"
+    (seen / "data").mkdir()
+    (seen / "data/file").write_text("from the host")
+    return seen / "data"
 
 
 def silent(_line: str) -> None:

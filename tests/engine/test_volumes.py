@@ -30,11 +30,9 @@ LIMITS = Limits(memory_bytes=128 * MIB, cpus=1, pids=64)
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a directory that every uid can get at, below which volumes may be."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent):
-        directory.chmod(0o755)
-    root = tmp_path / "root"
+def root(seen: Path) -> Path:
+    """Return a directory below which volumes may be."""
+    root = seen / "root"
     root.mkdir()
     (root / "data").mkdir(mode=0o777)
     (root / "data").chmod(0o777)
