@@ -243,6 +243,19 @@ async def test_volumes_stay_over_stop_detach_and_reboot(
         assert await out(box, "cat /data/file") == "from the host"
 
 
+async def test_a_reboot_for_which_a_volume_is_missing_ends_nothing(
+    engine: Engine, image: str, root: Path, deadline: Deadline
+) -> None:
+    volumes = volumes_of({str(root / "data"): "/data"})
+    async with keeping(engine, image, deadline, volumes=volumes, host=HostAccess((root,))) as kept:
+        box = await kept.create()
+        (root / "data").rename(root / "aside")
+        for fresh in (False, True):
+            with pytest.raises(HostPathError, match="make it first"):
+                await box.reboot(fresh=fresh)
+        assert await out(box, "cat /data/file") == "from the host"
+
+
 async def test_a_snapshot_has_nothing_of_a_volume(engine: Engine, image: str, root: Path) -> None:
     tag = f"localhost/{unique('volume')}:1"
     async with await LiveContainer.create(engine, wanted(image, root, {"data": "/data"})) as box:
