@@ -19,13 +19,14 @@
     +- ImageError
     |  +- ImageNotFoundError           LookupError
     |  +- ImageBuildError
+    |  +- ImageArchiveError            a file is no archive of images, or a damaged one
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
     |  +- SandboxBusyError             it is kept, and another process of yours uses it
-    |  +- SandboxClosedError           you closed it
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
+    |  |  +- SandboxClosedError        you closed or stopped it
     |  +- SandboxNameTakenError        another container has the name that it was to have
     |  +- SandboxPausedError           somebody has paused its container
     |  +- SnapshotNotFoundError        LookupError
@@ -222,6 +223,12 @@ class ImageBuildError(ImageError):
     code = "image_build_failed"
 
 
+class ImageArchiveError(ImageError):
+    """A file is no archive of images, or what is in it is not what it says."""
+
+    code = "image_archive"
+
+
 class SandboxError(PocketDockError):
     """Something is wrong with one sandbox."""
 
@@ -248,12 +255,6 @@ class SandboxBusyError(SandboxError):
         super().__init__("Another process is using this sandbox.")
 
 
-class SandboxClosedError(SandboxError):
-    """The sandbox was closed by its owner."""
-
-    code = "sandbox_closed"
-
-
 class SandboxLostError(SandboxError):
     """The sandbox died, and not because its owner asked for it."""
 
@@ -272,6 +273,12 @@ class SandboxStateError(SandboxError):
     """The sandbox is not in the state that this needs: it runs, has stopped, or is not one that is kept."""
 
     code = "sandbox_state"
+
+
+class SandboxClosedError(SandboxStateError):
+    """The sandbox was closed or stopped by its owner."""
+
+    code = "sandbox_closed"
 
 
 class SandboxNameTakenError(SandboxError):

@@ -13,6 +13,7 @@ from pocket_dock_mcp.async_.errors import (
     ImageNotFound,
     PocketDockError,
     PodmanNotRunning,
+    ProjectNotInitialized,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
@@ -30,6 +31,7 @@ from pocket_dock_mcp.errors import HostPathError, PortError, PortInUseError, Pro
 from pocket_dock_mcp.models import FileEntry
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.outside import Device, PortMapping, Volume
+from pocket_dock_mcp.projects import find_project_root, init_project
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "PortError",
     "PortInUseError",
     "PortMapping",
+    "ProjectNotInitialized",
     "ProvisionError",
     "SocketCommunicationError",
     "SocketConnectionError",
@@ -61,7 +64,9 @@ __all__ = [
     "__version__",
     "create_new_container",
     "destroy_container",
+    "find_project_root",
     "get_version",
+    "init_project",
     "list_containers",
     "prune",
     "resume_container",

@@ -15,6 +15,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     LimitsNotEnforcedError,
     PocketDockError,
+    ProjectNotInitializedError,
     SandboxError,
     SandboxLostError,
     SandboxNameTakenError,
@@ -33,6 +34,7 @@ ContainerNotRunning = SandboxStateError
 ContainerGone = SandboxLostError
 ContainerNameTaken = SandboxNameTakenError
 ImageNotFound = ImageNotFoundError
+ProjectNotInitialized = ProjectNotInitializedError
 
 __all__ = [
     "ConfigError",
@@ -46,6 +48,7 @@ __all__ = [
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "ProjectNotInitialized",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",

@@ -208,9 +208,11 @@ def host_for(engine: str | None = None, socket_path: str | None = None) -> Host:
     """
     settings = settings_for(engine, socket_path)
     environ = engine_environ(settings, os.environ)
+    is_given = engine is not None or socket_path is not None
+    named_by = "the engine that is given" if is_given else project_defaults().engine_named_by
     # Refused now, also where no engine is needed.
-    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    return host_of(settings, lambda: connect(environ))
+    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform, named_by=named_by)
+    return host_of(settings, lambda: connect(environ, named_by))
 
 
 def host_of(settings: Settings, connect: Connect) -> Host:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.manager.runs import SandboxRun
 
 _COMMAND_WIDTH = 60
+_REPLAY = 2.0
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -81,7 +82,8 @@ async def info(arguments: argparse.Namespace, console: Console) -> int:
     else:
         for name, value in document.items():
             if value not in (None, "", {}, []):
-                console.say(f"{name.replace('_', ' '):<16} {_text(name, value)}")
+                label = name.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+                console.say(f"{label:<16} {_text(name, value)}")
     return exits.OK
 
 
@@ -136,6 +138,10 @@ def _live(found: ContainerInfo) -> dict[str, object]:
 def _text(name: str, value: object) -> str:
     if name.endswith("_bytes") and isinstance(value, int):
         return size_text(value)
+    if name.endswith("_s") and isinstance(value, float):
+        return age(value)
+    if name.endswith("_percent"):
+        return f"{value} %"
     if isinstance(value, dict):
         sizes = {key: size_text(one) if key.endswith("_bytes") else one for key, one in value.items()}
         return ", ".join(
@@ -182,9 +188,18 @@ async def ps(arguments: argparse.Namespace, console: Console) -> int:
 
 
 async def _run_document(one: SandboxRun) -> dict[str, Any]:
+    import anyio
+
     run = one.run
-    outcome = None if run.is_running else await run.outcome()
-    status = "running" if outcome is None else getattr(outcome, "status", "not started")
+    outcome = None
+    if run.had_ended or not run.is_running:
+        # Of one that had ended before, we are told again; how long that takes depends on its output.
+        with anyio.move_on_after(_REPLAY):
+            outcome = await run.outcome()
+    code = run.program.code or run.meta.get("code")
+    status = getattr(outcome, "status", "not started")
+    if outcome is None:
+        status = "ended" if run.had_ended else "running"
     return {
         "run_id": run.id,
         "session": run.program.session,
@@ -193,7 +208,7 @@ async def _run_document(one: SandboxRun) -> dict[str, Any]:
         "age_s": round(run.age_s, 1),
         "background": one.background,
         "language": run.program.language,
-        "command": run.program.code,
+        "command": code if isinstance(code, str) else "",
     }
 
 

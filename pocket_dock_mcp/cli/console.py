@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -55,6 +56,9 @@ class Console:
         self._out: TextIO | None = out or sys.stdout
         self._err: TextIO | None = err or sys.stderr
         self._failure: OSError | None = None
+        if isinstance(self._out, io.TextIOWrapper):
+            # Names of files may be no text.
+            self._out.reconfigure(errors="surrogateescape" if _is_utf8(self._out) else "backslashreplace")
         plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
         self._colours = not plain and _is_terminal(self._out)
         self._live = environ.get("TERM") != "dumb" and _is_terminal(self._err)
@@ -112,6 +116,15 @@ class Console:
         if self._shown:
             self._tell(_ERASE_LINE)
             self._shown = ""
+
+    def flush(self) -> bool:
+        """Hand on what is buffered now; return whether there is still somebody to read it."""
+        try:
+            if self._out is not None and self._failure is None:
+                self._out.flush()
+        except OSError as error:
+            self._failure = error
+        return self._failure is None
 
     def finish(self) -> bool:
         """Hand on what is still buffered; return whether all could be printed, and say if not."""
@@ -187,6 +200,10 @@ def advice(error: PocketDockError) -> str:
     if len(ours) < len(sentences):
         ours.append("To see what there is: pocket-dock list")
     return in_our_words(" ".join(ours))
+
+
+def _is_utf8(stream: io.TextIOWrapper) -> bool:
+    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

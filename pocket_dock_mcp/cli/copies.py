@@ -144,13 +144,13 @@ def _show_lines(text: str, console: Console) -> None:
 
 def _remarks(found: TreeDiff) -> list[str]:
     counted = (
-        (sum(found.counts) - len(found.changes), "more paths have changed: name one to see less at once"),
+        (sum(found.counts) - len(found.changes), "changed paths are not shown; name one to see less at once"),
         (found.too_large, "changed files are too large to show their lines"),
         (found.unchecked, "files told as modified could not be compared in time"),
-        (found.unreadable, "paths may have changed and cannot be read by the sandbox's user"),
+        (found.unreadable, "paths may have changed, and the sandbox's user cannot read them"),
         (found.too_deep, "directories are too deep to be compared"),
     )
-    remarks = [f"{count} {what}." for count, what in counted if count]
+    remarks = [f"{what} ({count})." for count, what in counted if count]
     return [*remarks, *(["Not all changed lines are shown: name a path."] if found.diff_truncated else [])]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -108,6 +108,13 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     return exits.OK
 
 
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Return options of a new sandbox, for a command that has few of them itself."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.parse_args(words)
+
+
 @asynccontextmanager
 async def made(
     arguments: argparse.Namespace, console: Console, *, name: str | None, stays: bool = True
@@ -118,6 +125,7 @@ async def made(
     """
     from pocket_dock_mcp.async_ import create_new_container
     from pocket_dock_mcp.async_.host import host_for
+    from pocket_dock_mcp.projects import project_defaults
 
     host = host_for()
     async with _ending(host), host.working() as manager:
@@ -128,7 +136,8 @@ async def made(
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
-            sandbox.request = replace(sandbox.request, disposable=not arguments.persist, run_timeout_s=limit)
+            is_meant_to_stay = arguments.persist or project_defaults().persist
+            sandbox.request = replace(sandbox.request, disposable=not is_meant_to_stay, run_timeout_s=limit)
             sandbox.claim.update(request=sandbox.request)
         console.clear()
         with sandbox.use() as live:

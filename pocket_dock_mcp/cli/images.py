@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain, told
 from pocket_dock_mcp.cli.steps import Steps, size
-from pocket_dock_mcp.cli.surroundings import environ
+from pocket_dock_mcp.cli.surroundings import engine_named_by, environ
 from pocket_dock_mcp.errors import EngineUnavailableError, PocketDockError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def engine() -> AsyncIterator[Engine]:
     """Connect to the engine that the environment means."""
     from pocket_dock_mcp.engine.connect import connect
 
-    connected = await connect(environ())
+    connected = await connect(environ(), engine_named_by())
     try:
         yield connected
     finally:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from pocket_dock_mcp.cli import (
     about,
+    archives,
+    completion,
     copies,
     create,
     doctor,
@@ -22,6 +24,8 @@ from pocket_dock_mcp.cli import (
     init,
     kept,
     logs,
+    pool,
+    quickstart,
     run,
     shell,
     status,
@@ -49,19 +53,23 @@ class Command(Protocol):
 # A new command is a new module and a line here; `parsing.GROUPS` says where the help lists it.
 COMMANDS: tuple[Command, ...] = (
     about,
+    archives,
+    completion,
     copies,
     create,
     doctor,
+    files,
     forward,
     images,
     init,
     kept,
     logs,
-    status,
-    transfer,
-    files,
+    pool,
+    quickstart,
     run,
     shell,
+    status,
+    transfer,
 )  # fmt: skip
 """All commands. Their modules import nothing heavy before they run."""
 
@@ -71,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(os.environ)
     status: object
     try:
-        arguments = parser().parse_args(argv)
+        made = parser()
+        completion.answer(made)
+        arguments = made.parse_args(argv)
         console.as_json = arguments.json
         status = _run(arguments, console)
     except SystemExit as end:
@@ -87,8 +97,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     # Only now: it costs a tenth of a second.
+    import logging
+
     import anyio
 
+    # Nobody has asked for log lines, and `run` has standard error for its program's alone.
+    logging.getLogger("pocket_dock_mcp").addHandler(logging.NullHandler())
     heed_log_level()
     status: int = anyio.run(_guarded, arguments, console)
     return status

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.cli.console import plain
-from pocket_dock_mcp.cli.surroundings import environ
+from pocket_dock_mcp.cli.surroundings import engine_named_by, environ
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
+    PocketDockError,
     SandboxNotFoundError,
     SandboxPausedError,
     SandboxStateError,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.persistence import KeptSandbox
     from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
+
+_SETTLE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,9 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     settings = settings_for()
     surrounding = engine_environ(settings, environ())
     # Refused now, also where no engine is needed.
-    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    async with Manager(settings, lambda: connect(surrounding)) as manager:
+    named_by = engine_named_by()
+    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform, named_by=named_by)
+    async with Manager(settings, lambda: connect(surrounding, named_by)) as manager:
         yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
 
 
@@ -81,7 +85,24 @@ async def reaching(wanted: str) -> AsyncIterator[Reached]:
         require_running(found, wanted)
         sandbox = await manager.open(owner, found.kept.id)
         with sandbox.use() as live:
-            yield Reached(manager, owner, sandbox, live)
+            try:
+                yield Reached(manager, owner, sandbox, live)
+            finally:
+                await _settle(live)
+
+
+async def _settle(live: LiveContainer) -> None:
+    """See that all we have said has arrived: an engine may drop what is under way when we hang up."""
+    import anyio
+
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_SETTLE):
+        # What is said from callbacks goes out first.
+        await anyio.lowlevel.checkpoint()
+        try:
+            await live.list_sessions()
+        except PocketDockError:
+            # It is gone, or was stopped meanwhile.
+            pass
 
 
 async def find(manager: Manager, owner: Owner, wanted: str) -> KeptSandbox:

@@ -59,13 +59,13 @@ async def _sandbox(arguments: argparse.Namespace, console: Console) -> AsyncIter
         return
     if arguments.sandbox is not None and not await _is_there(arguments.sandbox):
         # Made first and then reached as any other: it stays.
-        async with create.made(_new(arguments.profile), console, name=arguments.sandbox):
+        async with create.made(create.parsed(_profile(arguments)), console, name=arguments.sandbox):
             pass
     if arguments.sandbox is not None:
         async with reaching(arguments.sandbox) as reached:
             yield reached
         return
-    async with create.made(_new(arguments.profile), console, name=None, stays=False) as reached:
+    async with create.made(create.parsed(_profile(arguments)), console, name=None, stays=False) as reached:
         yield reached
 
 
@@ -80,7 +80,5 @@ async def _is_there(wanted: str) -> bool:
     return True
 
 
-def _new(profile: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    create.add_options(parser)
-    return parser.parse_args([] if profile is None else ["--profile", profile])
+def _profile(arguments: argparse.Namespace) -> list[str]:
+    return [] if arguments.profile is None else ["--profile", arguments.profile]

@@ -243,6 +243,22 @@ class Engine(Protocol):
             ImageBuildError: it is no such tar.
         """
 
+    def save_images(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+        """Yield an archive of all these images, as a tar in pieces, that any engine can load.
+
+        Raises:
+            ImageNotFoundError: the engine lacks one of them; nothing was yielded.
+        """
+
+    async def load_images(self, archive: AsyncIterable[bytes]) -> list[str]:
+        """Take in the images of such an archive, and return what the engine calls them: names or ids.
+
+        What had one of the names before loses it. Of an archive that ends early some images may come in.
+
+        Raises:
+            ImageArchiveError: it is none, or a damaged one.
+        """
+
     async def remove_image(self, reference: str) -> None:
         """Remove an image. Quiet when it is gone already.
 

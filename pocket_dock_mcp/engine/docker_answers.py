@@ -7,7 +7,7 @@ An answer that lacks something is no answer: whoever reads it here must be prepa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pocket_dock_mcp.engine.base import ContainerState, EngineInfo, EngineKind, ImageState
@@ -100,3 +100,9 @@ def progress_lines(verb: Verb, subject: str, event: Mapping[str, Any]) -> list[s
     # Docker paints what a step writes to its standard error.
     plain = _COLOUR.sub("", f"{text} {event.get('progress') or ''}")
     return [line.strip() for line in plain.splitlines() if line.strip()]
+
+
+def loaded(lines: Iterable[str]) -> list[str]:
+    """Return what has been loaded, from "Loaded image: a" and "Loaded image ID: sha256:b"; Podman: "a,b"."""
+    found = [line.partition(":")[2] for line in lines if line.startswith("Loaded image")]
+    return [name.strip() for names in found for name in names.split(",") if name.strip()]

@@ -1,24 +1,18 @@
 """The adapter: the Docker API as Podman and Docker speak it, through aiodocker.
 
-With `docker_connection` the only module that imports aiodocker, and alone in knowing a field name of that
-API, or where the two engines differ.
+With `docker_images`, which has what it does with images, and `docker_connection` the only module that imports
+aiodocker, and alone in knowing a field name of that API, or where the two engines differ.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, aclosing
-from urllib.parse import urlencode
 
 import aiodocker
 import aiohttp
@@ -30,7 +24,6 @@ from pocket_dock_mcp.engine.base import (
     EngineDetails,
     EngineInfo,
     ExecStream,
-    ImageState,
     Stream,
 )
 from pocket_dock_mcp.engine.docker_connection import (
@@ -40,32 +33,25 @@ from pocket_dock_mcp.engine.docker_connection import (
     ExecutedStream,
     connector,
     engine_call,
-    in_our_words,
     listed,
     opened,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
+from pocket_dock_mcp.engine.docker_images import IMAGE_DEADLINE, DockerImages
 from pocket_dock_mcp.engine.hardening import create_config
-from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
     EngineTimeoutError,
     EngineUnavailableError,
-    ImageBuildError,
-    ImageNotFoundError,
 )
 from pocket_dock_mcp.models import ContainerSpec
 
 PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
-IMAGE_DEADLINE = 600.0
-"""Seconds for moving or building an image; progress is shown meanwhile."""
-LAST_LINES = 10
-"""Lines of a failed build that its error shows."""
 
 
-class DockerApiEngine:
+class DockerApiEngine(DockerImages):
     """A Podman or Docker engine; see `pocket_dock_mcp.engine.base.Engine` for the contract."""
 
     def __init__(
@@ -232,112 +218,6 @@ class DockerApiEngine:
             )
             # Podman leaves the algorithm out here, and only here.
             return f"sha256:{str(done['Id']).removeprefix('sha256:')}"
-
-    # -- images -----------------------------------------------------------------------------------
-
-    async def image(self, reference: str) -> ImageState:
-        """Look up an image; see the port."""
-        async with engine_call("image", reference, CALL_DEADLINE):
-            data = await self._client.images.inspect(reference)
-            return answers.image(data, data.get("Config") or {})
-
-    async def images(self, label: str) -> list[ImageState]:
-        """List images by label; see the port."""
-
-        async def ask() -> list[ImageState]:
-            async with engine_call("list", label, CALL_DEADLINE):
-                found = await self._client.images.list(filters={"label": [label]})
-                return [answers.image(item, item) for item in found]
-
-        return await listed(ask)
-
-    async def pull(self, reference: str) -> AsyncIterator[str]:
-        """Fetch an image; see the port."""
-        params = [("fromImage", reference)]
-        if not any(mark in reference.rpartition("/")[2] for mark in ":@"):
-            params.append(("tag", "latest"))  # without one Docker fetches all tags
-        async with aclosing(self._progress("pull", reference, "images/create", params)) as lines:
-            async for line in lines:
-                yield line
-        # Podman reports some failures as progress only.
-        await self.image(reference)
-
-    async def build(
-        self,
-        context: bytes,
-        tag: str,
-        *,
-        build_args: Mapping[str, str],
-        labels: Mapping[str, str],
-        no_cache: bool = False,
-    ) -> AsyncIterator[str]:
-        """Build an image; see the port."""
-        params = [("t", tag), ("dockerfile", "Containerfile"), ("rm", "1"), ("forcerm", "1")]
-        params += [("buildargs", json.dumps(dict(build_args))), ("labels", json.dumps(dict(labels)))]
-        params += [("nocache", "1")] if no_cache else []
-        last: deque[str] = deque(maxlen=LAST_LINES)
-        try:
-            async with aclosing(self._progress("build", tag, "build", params, context)) as lines:
-                async for line in lines:
-                    last.append(line)
-                    yield line
-        except ImageBuildError as error:
-            raise ImageBuildError(f"{error.message} Its last lines: {' | '.join(last)}") from error
-        await self.image(tag)
-
-    async def import_rootfs(
-        self, tar: AsyncIterable[bytes], tag: str, *, labels: Mapping[str, str] | None = None
-    ) -> str:
-        """Make an image of a root filesystem's tar; see the port."""
-        # Not as "repo" and "tag": Podman 4.3 looks at the first only. One label in a change: Podman again.
-        params = [("fromSrc", "-"), ("repo", tag)]
-        params += [("changes", answers.label(key, value)) for key, value in (labels or {}).items()]
-        async for _ in self._progress("import", tag, "images/create", params, tar):
-            pass
-        return (await self.image(tag)).id
-
-    async def _progress(
-        self,
-        verb: Verb,
-        subject: str,
-        path: str,
-        params: Sequence[tuple[str, str]],
-        data: bytes | AsyncIterable[bytes] | None = None,
-    ) -> AsyncGenerator[str, None]:
-        """Make a request that takes long, and yield the lines of its progress.
-
-        The engine gives up what it does when the reader stops reading. No deadline's scope is open across a
-        yield: it would be the reader's as well.
-        """
-        ends = anyio.current_time() + IMAGE_DEADLINE
-        # Measured: with "Connection: close", which a connector without a pool says by itself, Docker does
-        # not notice that its client has gone, and goes on.
-        headers = {"Connection": "keep-alive", "Content-Type": "application/x-tar"}
-        # aiodocker has no method for the import, no parameters that repeat, and it does not close responses.
-        query = self._client._query(  # noqa: SLF001
-            f"{path}?{urlencode(params)}", "POST", data=data, headers=headers, timeout=None
-        )
-        async with AsyncExitStack() as stack:
-            async with engine_call(verb, subject, IMAGE_DEADLINE):
-                response = await stack.enter_async_context(query)
-            stack.callback(response.close)
-            while True:
-                async with in_our_words(verb, subject, max(0, int(ends - anyio.current_time()))):
-                    event = await response.content.readline()
-                    lines = answers.progress_lines(verb, subject, json.loads(event)) if event else []
-                if not event:
-                    return
-                for line in lines:
-                    yield line
-
-    async def remove_image(self, reference: str) -> None:
-        """Remove an image; see the port."""
-        try:
-            async with engine_call("image", reference, CALL_DEADLINE):
-                # Not by force: Podman would remove the containers with it, Docker leave it without a name.
-                await self._client.images.delete(reference, force=False)
-        except ImageNotFoundError:
-            pass
 
     async def aclose(self) -> None:
         """Close all connections, then what was started to reach the engine."""

@@ -14,6 +14,7 @@ from pocket_dock_mcp.errors import (
     EngineError,
     EngineResponseError,
     EngineUnavailableError,
+    ImageArchiveError,
     ImageBuildError,
     ImageError,
     ImageNotFoundError,
@@ -21,7 +22,19 @@ from pocket_dock_mcp.errors import (
 )
 
 Verb = Literal[
-    "ping", "create", "container", "attach", "start", "exec", "image", "pull", "build", "import", "list"
+    "ping",
+    "create",
+    "container",
+    "attach",
+    "start",
+    "exec",
+    "image",
+    "pull",
+    "build",
+    "import",
+    "save",
+    "load",
+    "list",
 ]
 
 CANNOT_CONNECT = 900
@@ -53,9 +66,9 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
     # Podman 4.3 prepares the program when it is attached to, and says 409 then.
     if verb in ("start", "attach") and status in (400, 404, 409, 500) and _has(text, _MISSING_PROGRAM):
         return ProgramNotFoundError(f"The image cannot start its first program: {message}")
-    if verb in ("pull", "build", "import"):
+    if verb in ("pull", "build", "import", "load"):
         return _image_failure(verb, message, subject)
-    if status == 404 and (verb == "image" or (verb == "create" and "image" in text)):
+    if status == 404 and (verb in ("image", "save") or (verb == "create" and "image" in text)):
         return image_not_found(subject)
     if verb == "create" and "no such image" in text:
         return image_not_found(subject)
@@ -83,5 +96,10 @@ def _image_failure(verb: Verb, message: str, subject: str) -> ImageError:
         return ImageNotFoundError(
             f"The image {subject!r} could not be pulled: {message}",
             hint="Check its name and that its registry can be reached.",
+        )
+    if verb == "load":
+        return ImageArchiveError(
+            f"The engine could not load the images: {message}",
+            hint="Make the archive anew, with 'pocket-dock export', 'docker save' or 'podman save'.",
         )
     return ImageBuildError(f"The image {subject!r} could not be made: {message}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from pocket_dock_mcp.errors import InvalidArgumentError
+
 _COMPONENT = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = rf"(?:{_COMPONENT}(?:\.{_COMPONENT})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -37,3 +39,18 @@ def is_id(text: str) -> bool:
 def is_local(text: str) -> bool:
     """Whether an image of this name can only have been made here: an id, or one of ``localhost``."""
     return is_id(text) or text.startswith("localhost/")
+
+
+def full(text: str) -> str:
+    """Return a reference with a tag: without one an engine may mean all that a repository has.
+
+    Raises:
+        InvalidArgumentError: it is no reference.
+    """
+    if not is_reference(text):
+        raise InvalidArgumentError(
+            f"{text!r} is no image.", hint="A reference looks like 'python:3.12-slim'."
+        )
+    if is_id(text) or any(mark in text.rpartition("/")[2] for mark in ":@"):
+        return text
+    return f"{text}:latest"

@@ -61,6 +61,7 @@ class Observer:
     def __init__(self, settings: Settings) -> None:
         self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
         self._recorder = Recorder(settings.state_dir)
+        self._held: set[str] = set()
         self._ending: dict[str, _Doom | None] = {}
         """Sandboxes that are just being ended, and what their runs end with; None: they go on."""
 
@@ -92,6 +93,7 @@ class Observer:
             if not run.run.was_heard_of:
                 self._follow(sandbox, run.run, None if recording is None else recording.found(run.run))
         sandbox.container.on_start = functools.partial(self._run_started, sandbox, recording)
+        self._held.add(sandbox.id)
         telemetry.instruments().live.add(1)
 
     def forked(self, source: Sandbox, forks: Sequence[Sandbox]) -> None:
@@ -115,6 +117,7 @@ class Observer:
     def ended(self, sandbox: Sandbox, why: str, how: Ending) -> None:
         """A sandbox was ended or let go of."""
         self._ending.pop(sandbox.id, None)
+        self._held.discard(sandbox.id)
         sandbox.log.write("end" if how == "remove" else how, why=why, removed=sandbox.container.removed)
         sandbox.log.close()
         telemetry.instruments().live.add(-1)
@@ -190,8 +193,13 @@ class Observer:
             run.cut_off(doom.status, doom.why)
 
     def _find_out(self, watched: _Watched) -> None:
-        if not watched.is_told:
+        if watched.is_told:
+            return
+        if watched.sandbox.id in self._held:
             self._start(watched.run)
+        else:
+            # It was let go of meanwhile.
+            self._goes_on(watched)
 
     def _start(self, run: AsyncRun) -> None:
         if self.tasks is not None:

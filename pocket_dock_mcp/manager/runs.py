@@ -22,6 +22,8 @@ REMEMBERED = 256
 """Ended runs of a sandbox whose output can still be read."""
 WITH_IMAGES = 16
 """The latest of them whose images are still there for a repeated call."""
+REMEMBERED_CODE = 200
+"""Characters of its code that a kept container tells of a run later."""
 MAX_KEYS = 10_000
 MAX_KEY = 200
 
@@ -165,7 +167,7 @@ class RunBook:
         self._forget()
         if checkpoint is not None:
             checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
-        meta = {"key": key, "background": background}
+        meta = {"key": key, "background": background, "code": code[:REMEMBERED_CODE]}
         started = await self._container.start(code, meta=meta, **options)
         run = SandboxRun(started, background=background, checkpoint=checkpoint)
         self._runs[run.id] = run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import anyio.lowlevel
 
 from pocket_dock_mcp.agent.bridge import bridge_argv
 from pocket_dock_mcp.agent.bundle import agent_argv, quick_argv
-from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, ImageState, Stream
+from pocket_dock_mcp.engine.base import STDERR, ContainerState, EngineInfo, ExecStream, Stream
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -26,6 +26,7 @@ from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.agent import AgentFaults, FakeAgent
 from pocket_dock_mcp.testing.container import FakeContainer
 from pocket_dock_mcp.testing.details import Described
+from pocket_dock_mcp.testing.image_verbs import ImageVerbs
 from pocket_dock_mcp.testing.images import PROGRAMS, FakeImage, Images, has_label
 from pocket_dock_mcp.testing.keeping import join
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Piece, Process, Program, Programs, Script
@@ -34,7 +35,7 @@ from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 KILLED = 137
 
 
-class FakeEngine(Described):
+class FakeEngine(Described, ImageVerbs):
     """An `Engine` in memory; see `pocket_dock_mcp.testing` for how to use it."""
 
     IMAGE = "localhost/pocket-dock-fake:latest"
@@ -304,53 +305,6 @@ class FakeEngine(Described):
         image = FakeImage({tag}, dict(labels), container.files.copy(), frozenset(container.programs))
         return self._images.add(image).id
 
-    # -- the port: images -------------------------------------------------------------------------
-
-    async def image(self, reference: str) -> ImageState:
-        """Look up an image; see the port."""
-        await self._called("image")
-        return self._images.find(reference).state()
-
-    async def images(self, label: str) -> list[ImageState]:
-        """List images by label; see the port."""
-        await self._called("images")
-        return [image.state() for image in self._images.labelled(label)]
-
-    async def pull(self, reference: str) -> AsyncIterator[str]:
-        """Fetch an image; see the port."""
-        await self._called("pull")
-        yield f"Pulling {reference}"
-        self._images.pull(reference)
-
-    async def build(
-        self,
-        context: bytes,
-        tag: str,
-        *,
-        build_args: Mapping[str, str],  # noqa: ARG002  # no step here can use one
-        labels: Mapping[str, str],
-        no_cache: bool = False,  # noqa: ARG002  # nothing is cached here
-    ) -> AsyncIterator[str]:
-        """Build an image; see the port, and `Images.build` for how much of it is done."""
-        await self._called("build")
-        async for line in self._images.build(context, tag, labels, self.programs):
-            yield line
-
-    async def import_rootfs(
-        self, tar: AsyncIterable[bytes], tag: str, *, labels: Mapping[str, str] | None = None
-    ) -> str:
-        """Make an image of a root filesystem's tar; see the port."""
-        await self._called("import_rootfs")
-        return self._images.unpack(b"".join([piece async for piece in tar]), tag, labels or {}).id
-
-    async def remove_image(self, reference: str) -> None:
-        """Remove an image; see the port."""
-        await self._called("remove_image")
-        used = {self._images.find(c.spec.image).id for c in self._containers.values()}
-        if self._images.has(reference) and self._images.find(reference).id in used:
-            raise EngineConflictError(f"The image {reference!r} is in use by a container.")
-        self._images.remove(reference)
-
     async def aclose(self) -> None:
         """End everything that runs. Raises what a test's own program raised, if any did."""
         tasks = list(self._tasks)
@@ -361,6 +315,9 @@ class FakeEngine(Described):
             raise self._crashes.pop(0)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _in_use(self) -> list[str]:
+        return [container.spec.image for container in self._containers.values()]
 
     async def _called(self, verb: str) -> None:
         self.calls.append(verb)

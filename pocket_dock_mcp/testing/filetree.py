@@ -185,6 +185,18 @@ class FileTree:
         if _path(trail) == "/proc":
             raise ProcfsError
 
+    def pack(self) -> bytes:
+        """Return files, directories and links as a tar archive; nothing else survives."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            todo = [("", self.root)]
+            while todo:
+                path, node = todo.pop()
+                todo += [(f"{path}/{name}".lstrip("/"), child) for name, child in node.entries.items()]
+                if path and node.type in _TAR_TYPES:
+                    _pack(archive, path, node)
+        return buffer.getvalue()
+
     def unpack(self, tar: bytes) -> None:
         """Add the members of a tar archive. Raises `tarfile.TarError`."""
         with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
@@ -200,6 +212,19 @@ class FileTree:
             self.make(member.name, "symlink", data=os.fsencode(member.linkname), mode=0o777)
         elif (file := archive.extractfile(member)) is not None:
             self.write(member.name, file.read(), mode=member.mode)
+
+
+_TAR_TYPES = {"file": tarfile.REGTYPE, "directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE}
+
+
+def _pack(archive: tarfile.TarFile, path: str, node: Node) -> None:
+    member = tarfile.TarInfo(path)
+    member.type, member.mode, member.mtime = _TAR_TYPES[node.type], node.mode, int(node.mtime)
+    if node.type == "symlink":
+        member.linkname = os.fsdecode(node.data)
+    if node.type == "file":
+        member.size = len(node.data)
+    archive.addfile(member, io.BytesIO(node.data))
 
 
 def replace(place: Place, data: bytes, mode: int | None, uid: int) -> None:

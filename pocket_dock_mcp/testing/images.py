@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import secrets
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pocket_dock_mcp.engine.base import ImageState
 from pocket_dock_mcp.engine.translate import image_not_found
-from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
+from pocket_dock_mcp.errors import ImageArchiveError, ImageBuildError, ImageNotFoundError
 from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.testing.container import FakeContainer
 from pocket_dock_mcp.testing.filetree import FileTree
@@ -91,6 +93,50 @@ class Images:
             raise ImageBuildError(f"The image {tag!r} could not be made: {error}.") from error
         return self.add(image)
 
+    def save(self, references: Iterable[str]) -> bytes:
+        """Return an archive of images as engines write them. Raises `ImageNotFoundError`."""
+        entries: dict[str, bytes] = {}
+        manifest: list[dict[str, object]] = []
+        for reference in dict.fromkeys(references):
+            image = self.find(reference)
+            layer, config = _packed(image)
+            layer_name = f"{hashlib.sha256(layer).hexdigest()}.tar"
+            config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+            entries |= {layer_name: layer, config_name: config}
+            tags = [reference] if reference in image.tags else None
+            manifest.append({"Config": config_name, "RepoTags": tags, "Layers": [layer_name]})
+        return pack({**entries, "manifest.json": json.dumps(manifest).encode()})
+
+    def load(self, archive: bytes) -> list[str]:
+        """Take in the images of an archive of ours. Raises `ImageArchiveError`."""
+        loaded: list[str] = []
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                entries = {member.name: _content(tar, member) for member in tar.getmembers()}
+            for item in json.loads(entries["manifest.json"]):
+                config = json.loads(entries[item["Config"]])
+                tags = set(item["RepoTags"] or ())
+                described = config["fake"]
+                image = FakeImage(
+                    tags, described["labels"], FileTree(), frozenset(described["programs"]), described["id"]
+                )
+                image.files.unpack(entries[item["Layers"][0]])
+                loaded += self._take_back(image)
+        except (tarfile.TarError, LookupError, ValueError, TypeError) as error:
+            raise ImageArchiveError(f"The engine could not load the images: {error}.") from error
+        return loaded
+
+    def _take_back(self, image: FakeImage) -> list[str]:
+        """Take in an image which may be here already; return what it is called."""
+        if self.has(image.id):
+            known = self.find(image.id)
+            for other in self._local:
+                other.tags -= image.tags
+            known.tags |= image.tags
+        else:
+            self.add(image)
+        return sorted(image.tags) or [image.id]
+
     async def build(
         self, context: bytes, tag: str, labels: Mapping[str, str], programs: Programs
     ) -> AsyncIterator[str]:
@@ -128,6 +174,31 @@ async def _run_step(line: str, tag: str, programs: Programs) -> str:
     if code != 0:
         raise ImageBuildError(f"The image {tag!r} could not be made: {line!r} returned {code}. {text}")
     return text
+
+
+def _packed(image: FakeImage) -> tuple[bytes, bytes]:
+    """Return an image's one layer and its configuration."""
+    layer = image.files.pack()
+    described = {"id": image.id, "labels": dict(image.labels), "programs": sorted(image.programs)}
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    config = {"fake": described, "rootfs": {"type": "layers", "diff_ids": [digest]}}
+    return layer, json.dumps(config).encode()
+
+
+def pack(entries: Mapping[str, bytes]) -> bytes:
+    """Return a tar of some files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in entries.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return b"" if file is None else file.read()
 
 
 def has_label(labels: Mapping[str, str], wanted: str) -> bool:

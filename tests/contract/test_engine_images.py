@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from pocket_dock_mcp.errors import EngineConflictError, ImageBuildError, ImageNotFoundError
+from pocket_dock_mcp.errors import EngineConflictError, ImageArchiveError, ImageBuildError, ImageNotFoundError
 from tests import behaviours
 from tests.engines import LABELS, unique
 from tests.lab import NOBODY_IS_THERE, Lab, in_pieces, tar_of
@@ -139,6 +139,53 @@ async def test_what_is_no_tar_becomes_no_image(lab: Lab) -> None:
         await lab.engine.import_rootfs(in_pieces(b"this is no tar archive" * 1000), tag, labels=LABELS)
 
     assert (await lab.engine.image(tag)).id == before
+
+
+async def test_images_leave_in_one_archive_and_come_back_from_it(lab: Lab) -> None:
+    """Two at once; with their names and labels, and what is in them."""
+    tags = [lab.tag("moved"), lab.tag("moved")]
+    for tag in tags:
+        await lab.engine.import_rootfs(in_pieces(tar_of({"etc/name": tag.encode()})), tag, labels=LABELS)
+
+    archive = b"".join([piece async for piece in lab.engine.save_images(tags)])
+    for tag in tags:
+        await lab.engine.remove_image(tag)
+    loaded = await lab.engine.load_images(in_pieces(archive))
+
+    assert set(loaded) == set(tags)
+    for tag in tags:
+        assert (await lab.engine.image(tag)).labels.items() >= LABELS.items()
+        assert tag.encode() in archive
+    assert await lab.engine.load_images(in_pieces(archive)), "what is there already is no obstacle"
+
+
+async def test_of_what_is_missing_no_archive_is_begun(lab: Lab) -> None:
+    """Nor of what is there."""
+    tag = lab.tag("moved")
+    await lab.engine.import_rootfs(in_pieces(tar_of({"etc/hello": b"hello"})), tag, labels=LABELS)
+
+    with pytest.raises(ImageNotFoundError):
+        await anext(aiter(lab.engine.save_images([tag, NOBODY_IS_THERE])))
+
+
+@pytest.mark.parametrize("kind", ["noise", "empty", "no images", "cut"])
+async def test_what_is_no_archive_of_images_is_refused(lab: Lab, kind: str) -> None:
+    tag = lab.tag("moved")
+    await lab.engine.import_rootfs(in_pieces(tar_of({"etc/hello": b"hello" * 5000})), tag, labels=LABELS)
+    archive = b"".join([piece async for piece in lab.engine.save_images([tag])])
+    await lab.engine.remove_image(tag)
+    broken = {
+        "noise": b"this is no tar archive" * 1000,
+        "empty": b"",
+        "no images": tar_of({"etc/hello": b"hello"}),
+        "cut": archive[: len(archive) // 2 // 512 * 512 + 100],
+    }[kind]
+
+    with pytest.raises(ImageArchiveError):
+        await lab.engine.load_images(in_pieces(broken))
+
+    with pytest.raises(ImageNotFoundError):
+        await lab.engine.image(tag)
 
 
 async def test_a_build_shows_its_steps_and_labels_its_image(lab: Lab) -> None:

@@ -26,7 +26,7 @@ from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.observing import PATIENCE
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
 from pocket_dock_mcp.models import MIB
-from pocket_dock_mcp.projects import init_project
+from pocket_dock_mcp.projects import get_project_name, init_project
 from pocket_dock_mcp.projects.instances import (
     InstanceMetadata,
     ensure_instance_dir,
@@ -300,7 +300,9 @@ def command(*argv: str) -> list[str]:
 async def left_running(root: Path, target: Target, image: str, code: str) -> tuple[str, str, str]:
     """Have a kept container of the project with a run that goes on, which nobody holds."""
     name = unique("followed")
-    request = SandboxRequest(image=image, persist=True, project_root=str(root), container_name=name)
+    request = SandboxRequest(
+        image=image, persist=True, project=get_project_name(root), project_root=str(root), container_name=name
+    )
     async with Manager(settings_for(), lambda: connect(target)) as manager:
         sandbox = await manager.create(OWNER, request, lambda _line: None)
         started = await sandbox.runs.start(code, key=None, background=True)
@@ -348,7 +350,9 @@ async def test_a_run_that_goes_on_is_followed_and_ctrl_c_does_not_end_it(
 async def test_the_doctor_finds_what_is_out_of_order_in_a_project(
     root: Path, target: Target, image: str, tmp_path: Path
 ) -> None:
+    configure(root, f"project_name: {unique('project')}\n")
     sandbox_id, name, _ = await left_running(root, target, image, "true")
+    record = tmp_path / "state" / "sandboxes" / f"{sandbox_id}.json"
     directories = root / ".pocket-dock" / "instances"
     try:
         for stale in ("empty", "full"):
@@ -369,8 +373,14 @@ async def test_the_doctor_finds_what_is_out_of_order_in_a_project(
             assert mend(state, root) == [f"removed {directories / 'empty'}"]
             assert (directories / "full" / "data" / "result").exists()
             assert (await survey(engine, root, tmp_path / "state")).stale == ("full",)
+            record.rename(tmp_path / "lost")
+            state = await survey(engine, root, tmp_path / "state")
+            assert state.orphaned == (name,)
+            assert f"rm --force {name}" in list(told(state, root, engine))[-1].remedy
         finally:
             await engine.aclose()
     finally:
+        if (tmp_path / "lost").exists():
+            (tmp_path / "lost").rename(record)
         await destroyed(target, sandbox_id)
     assert name not in [path.name for path in list_instance_dirs(root)]
