@@ -262,7 +262,14 @@ class ExecTransport:
         done = await self._script(METER)
         return self._meter.read(parse_meter(done.stdout))
 
-    async def halt(self) -> None:
+    async def is_shared(self) -> bool:
+        """Nobody can be there but us."""
+        return False
+
+    async def farewell(self, _why: str) -> None:
+        """Nobody is there to be told."""
+
+    async def halt(self, _why: str = "stopped") -> None:
         """End the lease: the first program ends with its input."""
         self._halted = True
         await self._lease.aclose()
