@@ -8,7 +8,6 @@ the command line only does not wait for them.
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Package(ModuleType):
-    """This package. Its `doctor` is the SDK's function, also when the subpackage of it was imported."""
+    """This package. Its `doctor` is the function of the SDK, also when the subpackage was imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "doctor" or not isinstance(value, ModuleType):
@@ -32,22 +31,63 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 _OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
+_NAMES = (
+    "BufferSnapshot",
+    "ConfigError",
+    "Container",
+    "ContainerError",
+    "ContainerGone",
+    "ContainerInfo",
+    "ContainerListItem",
+    "ContainerNameTaken",
+    "ContainerNotFound",
+    "ContainerNotRunning",
+    "ContainerPool",
+    "DoctorReport",
+    "ExecResult",
+    "ExecStream",
+    "FileEntry",
+    "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
+    "PocketDockError",
+    "PodmanNotRunning",
+    "PortMapping",
+    "Process",
+    "ProcessInfo",
+    "ProfileInfo",
+    "ProjectNotInitialized",
+    "Session",
+    "SessionClosed",
+    "SocketCommunicationError",
+    "SocketConnectionError",
+    "SocketError",
+    "StreamChunk",
+    "StreamNotEnded",
+    "Transferred",
+    "create_new_container",
+    "destroy_container",
+    "doctor",
+    "find_project_root",
+    "init_project",
+    "list_containers",
+    "list_profiles",
+    "prune",
+    "resolve_profile",
+    "resume_container",
+    "stop_container",
+)
+"""What `pocket_dock_mcp.sync` has: known without importing it, as submodules are looked for here, too."""
 
 
 def __getattr__(name: str) -> object:
-    # `from pocket_dock_mcp import policy` asks for an attribute first, be it while the SDK is being imported.
-    is_module = name != "doctor" and find_spec(f"{__name__}.{name}") is not None
-    if is_module or (name.startswith("__") and name != "__all__"):
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
     from importlib import import_module
 
-    sync = import_module("pocket_dock_mcp.sync")
     if name == "__all__":
-        return sorted([*sync.__all__, *_OF_THE_OTHER_COLOUR])
+        return sorted([*_NAMES, *_OF_THE_OTHER_COLOUR, "__version__", "get_version"])
     if name in _OF_THE_OTHER_COLOUR:
         return getattr(import_module("pocket_dock_mcp.async_"), name)
-    if name in sync.__all__:
-        return getattr(sync, name)
+    if name in _NAMES:
+        return getattr(import_module("pocket_dock_mcp.sync"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -6,12 +6,15 @@ from pocket_dock_mcp.async_.container import AsyncContainer
 from pocket_dock_mcp.async_.create import create_new_container
 from pocket_dock_mcp.async_.doctor import doctor
 from pocket_dock_mcp.async_.errors import (
+    ConfigError,
     ContainerError,
     ContainerGone,
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
+    InvalidArgumentError,
+    LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
     ProjectNotInitialized,
@@ -48,6 +51,7 @@ __all__ = [
     "AsyncProcess",
     "AsyncSession",
     "BufferSnapshot",
+    "ConfigError",
     "ContainerError",
     "ContainerGone",
     "ContainerInfo",
@@ -59,6 +63,8 @@ __all__ = [
     "ExecResult",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
     "PortMapping",

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from pocket_dock_mcp.async_.errors import (
+    ConfigError,
     ContainerError,
     ContainerGone,
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
+    InvalidArgumentError,
+    LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
     ProjectNotInitialized,
@@ -46,6 +49,7 @@ from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
     "BufferSnapshot",
+    "ConfigError",
     "Container",
     "ContainerError",
     "ContainerGone",
@@ -60,6 +64,8 @@ __all__ = [
     "ExecStream",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
     "PortMapping",
