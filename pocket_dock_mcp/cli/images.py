@@ -63,13 +63,15 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 async def build(arguments: argparse.Namespace, console: Console) -> int:
     """Build each, whatever becomes of the others."""
     from pocket_dock_mcp.images import ImageStore, list_profiles, resolve_profile
+    from pocket_dock_mcp.images.base import DEFAULT_BASE
 
     names = dict.fromkeys(resolve_profile(name).name for name in arguments.profiles)
     if arguments.all or not names:
         names = dict.fromkeys(profile.name for profile in list_profiles())
     async with engine() as connected:
-        store = ImageStore(connected, base_image=arguments.base)
-        anew = arguments.anew or arguments.base is not None
+        insists = arguments.base is not None
+        store = ImageStore(connected, base_image=arguments.base or DEFAULT_BASE, insists=insists)
+        anew = arguments.anew or insists
         results = [await _build(store, name, console, anew=anew) for name in names]
     if console.as_json:
         console.give(results)
