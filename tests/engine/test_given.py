@@ -105,6 +105,23 @@ async def test_a_kept_sandboxs_ports_are_there_whoever_holds_it(new_manager: New
         assert await echo(mapping) == b"here"
 
 
+async def test_a_visitor_serves_ports_of_its_own(new_manager: NewManager, image: str) -> None:
+    async with new_manager() as manager, new_manager() as other:
+        request = SandboxRequest(image=image, persist=True, ports=(MINE,))
+        sandbox = await manager.create(ALICE, request, silent)
+        (mapping,) = sandbox.container.ports()
+        await serve(sandbox.container)
+        visited = await other.open(ALICE, sandbox.id)
+        (another,) = visited.container.ports()
+        assert another.host_port != mapping.host_port
+        for one in (mapping, another):
+            assert await echo(one) == b"here"
+        await other.aclose()
+        assert await echo(mapping) == b"here"
+        with pytest.raises(ConnectionRefusedError):
+            await echo(another)
+
+
 async def test_without_its_port_a_new_sandbox_is_not_made_and_an_old_one_is_used(
     new_manager: NewManager, image: str
 ) -> None:
