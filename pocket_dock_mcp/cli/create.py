@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
-from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli.console import Console, plain
 from pocket_dock_mcp.cli.reaching import Reached
+from pocket_dock_mcp.cli.steps import Steps
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.async_.host import Host
@@ -135,9 +136,8 @@ async def made(
     host = host_for()
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
-        container = await create_new_container(
-            name=name, persist=stays, on_progress=console.progress, **wanted
-        )
+        steps = Steps(console, plain(wanted["profile"] or wanted["image"] or "image"))
+        container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
