@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_inside(parser.add_argument_group("what its programs have"))
     life = parser.add_argument_group("how long it lives")
     life.add_argument(
-        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it while it runs"
+        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it, stopped or not"
     )
     life.add_argument(
         "--timeout", type=options.seconds, metavar="S", help="seconds that a run may take, unless it says so"
