@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
 from pocket_dock_mcp.settings import Settings
@@ -109,20 +110,19 @@ async def test_what_cannot_be_done_is_said_in_one_line_and_the_rest_is_done(
     assert "\x1b" not in done.stderr
 
 
-async def test_one_in_use_is_refused_and_stays(
+async def test_one_in_use_can_be_used_and_ended_from_here(
     target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
 ) -> None:
     async with Manager(Settings(state_dir=tmp_path / "state"), lambda: connect(target)) as manager:
         request = SandboxRequest(image=image, persist=True, name="busy")
         sandbox = await manager.create(OWNER, request, lambda _line: None)
 
-        refused = await anyio.to_thread.run_sync(dock, "destroy", "busy")
-
-        assert refused.returncode == 1
-        assert "Another process" in refused.stderr
-        with sandbox.use() as box:
-            assert (await box.run("echo hi")).ok
-        await manager.kill(OWNER, sandbox.id)
+        used = await anyio.to_thread.run_sync(dock, "run", "busy", "echo hi")
+        assert (used.returncode, used.stdout) == (0, "hi\n")
+        done = await anyio.to_thread.run_sync(dock, "destroy", "busy")
+        assert (done.returncode, done.stdout) == (0, "destroyed busy\n")
+        with sandbox.use() as box, pytest.raises(PocketDockError):
+            await box.run("echo hi")
 
 
 def test_an_engine_that_is_down_has_an_exit_status_of_its_own(tmp_path: Path) -> None:
