@@ -136,7 +136,7 @@ async def made(
     host = host_for()
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
-        steps = Steps(console, plain(wanted["profile"] or wanted["image"] or "image"))
+        steps = Steps(console, plain(wanted["profile"] or wanted["image"] or host.settings.profile))
         container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:

@@ -196,7 +196,7 @@ def test_pipes_end_as_they_should(dock: Commands, box: str) -> None:
 def test_output_that_cannot_be_written_ends_the_run(dock: Commands, box: str, output: str) -> None:
     done = dock.shell(f'pd run "$BOX" yes full-marker {output}')
 
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert len(done.stderr.splitlines()) == 1
     assert "full-marker" not in json.dumps(dock.document("ps", box)["processes"])
 
