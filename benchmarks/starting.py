@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from measuring import ms, timed
 
 from pocket_dock_mcp.container.core import LiveContainer
-from pocket_dock_mcp.container.pool import AsyncContainerPool
+from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.manager.core import Manager
@@ -70,7 +70,7 @@ async def _raw_start(bench: Bench, engine: Engine) -> float:
 
 
 async def _warm(bench: Bench, engine: Engine, image: str) -> None:
-    async with AsyncContainerPool(image, size=1, engine=engine) as pool:
+    async with LivePool(image, size=1, engine=engine) as pool:
         taken = []
         for _ in range(TIMES):
             await pool.wait_ready()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from pocket_dock_mcp.async_.container import AsyncContainer
 from pocket_dock_mcp.async_.create import create_new_container
+from pocket_dock_mcp.async_.doctor import doctor
 from pocket_dock_mcp.async_.errors import (
+    ConfigError,
     ContainerError,
     ContainerGone,
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
+    InvalidArgumentError,
+    LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
     ProjectNotInitialized,
+    SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
+    StreamNotEnded,
 )
 from pocket_dock_mcp.async_.info import ContainerInfo, ContainerListItem, DoctorReport
 from pocket_dock_mcp.async_.kept import (
@@ -26,15 +32,26 @@ from pocket_dock_mcp.async_.kept import (
     resume_container,
     stop_container,
 )
-from pocket_dock_mcp.container.pool import AsyncContainerPool
-from pocket_dock_mcp.models import FileEntry
+from pocket_dock_mcp.async_.pool import AsyncContainerPool
+from pocket_dock_mcp.async_.process import AsyncProcess, BufferSnapshot
+from pocket_dock_mcp.async_.processes import ProcessInfo
+from pocket_dock_mcp.async_.session import AsyncSession
+from pocket_dock_mcp.async_.stream import AsyncExecStream, StreamChunk
+from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
+from pocket_dock_mcp.models import FileEntry, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.projects import find_project_root, init_project
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
     "AsyncContainer",
     "AsyncContainerPool",
+    "AsyncExecStream",
+    "AsyncProcess",
+    "AsyncSession",
+    "BufferSnapshot",
+    "ConfigError",
     "ContainerError",
     "ContainerGone",
     "ContainerInfo",
@@ -46,20 +63,32 @@ __all__ = [
     "ExecResult",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortMapping",
+    "ProcessInfo",
+    "ProfileInfo",
     "ProjectNotInitialized",
+    "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
+    "StreamChunk",
+    "StreamNotEnded",
+    "Transferred",
     "__version__",
     "create_new_container",
     "destroy_container",
+    "doctor",
     "find_project_root",
     "get_version",
     "init_project",
     "list_containers",
+    "list_profiles",
     "prune",
+    "resolve_profile",
     "resume_container",
     "stop_container",
 ]

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 
 from pocket_dock_mcp.async_ import commands
-from pocket_dock_mcp.async_.errors import in_result
 from pocket_dock_mcp.async_.holds import Hold
 from pocket_dock_mcp.async_.info import ContainerInfo, described
 from pocket_dock_mcp.async_.names import checked_image_name
 from pocket_dock_mcp.async_.processes import ProcessInfo, list_processes
+from pocket_dock_mcp.async_.programs import Programs
+from pocket_dock_mcp.async_.terminal import SHELL, shell
 from pocket_dock_mcp.container.core import LiveContainer
-from pocket_dock_mcp.container.options import RunOptions
+from pocket_dock_mcp.container.transfer import OnProgress
 from pocket_dock_mcp.errors import FileError, FileTooLargeError, SandboxError
-from pocket_dock_mcp.models import FileEntry, FileWritten
-from pocket_dock_mcp.models import RunResult as ExecResult
+from pocket_dock_mcp.models import FileEntry, FileWritten, Transferred
 from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 30.0
-MAX_OUTPUT = 10 * 1024 * 1024
-"""Bytes of each output stream that a result has unless told otherwise."""
 
 
-class AsyncContainer:
+class AsyncContainer(Programs):
     """One container: a place where programs run with a home directory, limits and nothing of the host.
 
     Made by `create_new_container`, `resume_container` and `AsyncContainerPool.claim`. Use it as an async
@@ -41,8 +40,7 @@ class AsyncContainer:
             hold: the container, and how it is ended.
             timeout: seconds that a `run` may take unless it says otherwise.
         """
-        self._hold = hold
-        self._timeout = timeout
+        super().__init__(hold, timeout)
 
     async def __aenter__(self) -> AsyncContainer:
         return self
@@ -100,70 +98,6 @@ class AsyncContainer:
     def socket_path(self) -> str:
         """Where its engine listens: the path of a socket, or the address of one that is elsewhere."""
         return self._live.engine_info.url.removeprefix("unix://")
-
-    # -- programs ---------------------------------------------------------------------------------
-
-    async def run(
-        self,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        max_output: int = MAX_OUTPUT,
-        lang: str | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-        tty: tuple[int, int] | None = None,
-    ) -> ExecResult:
-        """Run a program to its end and return what came of it. One that fails is a result, not an error.
-
-        When its time is over, everything that it has started is killed, and the result has the output up to
-        then. The same happens when the caller is cancelled.
-
-        Args:
-            command: a shell command or source, or a sequence: a program and its arguments, each as it is.
-            timeout: seconds that it may take; None for the container's default, ``math.inf`` for any.
-            max_output: bytes of each of stdout and stderr that are returned, head and tail of what is longer;
-                the result is ``truncated`` then. The program is not disturbed by it.
-            lang: ``shell`` (the default; ``sh`` and ``bash`` are the same), ``python`` or ``javascript``
-                (``node``).
-            cwd: where; relative to the container's working directory. None is that itself.
-            env: variables on top of the container's.
-            stdin: what it reads; None is nothing.
-            tty: rows and columns of a terminal for it, on which stdout and stderr are one.
-
-        Raises:
-            InvalidArgumentError: an argument that can never work.
-            FileError: `cwd` cannot be entered.
-            ProcessLimitError: no process can be started.
-            ContainerGone: the container died.
-        """
-        code, options = self._program(command, lang=lang, cwd=cwd, env=env, stdin=stdin, tty=tty)
-        options["timeout_s"] = commands.checked_timeout(self._timeout if timeout is None else timeout)
-        commands.check_max_output(max_output)
-        with self._hold.use() as live:
-            return in_result(await live.run(code, output_bytes=max_output, meta={}, **options))
-
-    def _program(
-        self,
-        command: str | Sequence[str],
-        *,
-        lang: str | None,
-        cwd: str | None,
-        env: Mapping[str, str] | None,
-        stdin: str | bytes | None,
-        tty: tuple[int, int] | None,
-    ) -> tuple[str, RunOptions]:
-        """Return what the core runs for a command of ours; without a time limit."""
-        code, language = commands.code_of(command, lang)
-        options: RunOptions = {
-            "language": language,
-            "cwd": commands.directory(self._hold.workdir, cwd),
-            "env": env,
-            "stdin": stdin,
-            "tty": tty,
-        }
-        return code, options
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -223,6 +157,76 @@ class AsyncContainer:
         return entries
 
     # -- ports ------------------------------------------------------------------------------------
+
+    async def push(
+        self, src: str | PathLike[str], dest: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `dest` takes a file, or a directory, under its name; it takes the content of one whose
+        path ends in ``/``. Where nothing is, it becomes what is copied. Missing parents are made. Until all
+        has come nothing is replaced, and then each file at once. Modes and times are kept, and links that
+        cannot lead out of the tree; what else there is is left out, and said in the result.
+
+        Args:
+            src: on this machine; a link is followed here, and nowhere below.
+            dest: in the container; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileError: about `src`; ``FileNotFoundError`` is one of them.
+            FileError: about `dest`.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.push(src, dest, on_progress=on_progress)
+
+    async def pull(
+        self,
+        src: str,
+        dest: str | PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `dest`, whatever the container sends.
+
+        Args:
+            src: in the container; relative to the home directory. A link is followed here, and nowhere below.
+            dest: on this machine.
+            on_progress: as for `push`.
+            max_bytes: of all files together; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the container tampered with it.
+            FileError: about `src`; ``FileNotFoundError`` is one of them.
+            HostFileError: about `dest`.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.pull(
+                src, dest, on_progress=on_progress, max_bytes=max_bytes, max_files=max_files
+            )
+
+    async def shell(self, command: str | Sequence[str] | None = None) -> int:
+        """Use a shell in it on our terminal until it ends, and return its exit status as a shell counts it.
+
+        Args:
+            command: what to run there instead of a shell.
+
+        Raises:
+            InvalidArgumentError: our standard input and output are no terminal, or the image has no python3.
+            ContainerGone: the container died.
+        """
+        code = SHELL if command is None else commands.code_of(command, None)[0]
+        with self._hold.use() as live:
+            return await shell(live, code, cwd=self._hold.workdir or None)
 
     async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
         """Have a TCP port of the host lead to one in it, also where it has no network.
@@ -301,6 +305,7 @@ class AsyncContainer:
             EngineError: the engine failed.
         """
         with self._hold.use() as live:
+            self._end_sessions("The container was rebooted.")
             await live.reboot(fresh=fresh)
 
     async def snapshot(self, image_name: str) -> str:

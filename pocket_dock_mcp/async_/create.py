@@ -117,7 +117,7 @@ async def create_new_container(
     request = SandboxRequest(
         image=base,
         snapshot=snapshot,
-        limits=_limits(
+        limits=limits_of(
             host.settings,
             said.memory_bytes if mem_limit is None else mem_limit,
             said.cpu_percent if cpu_percent is None else cpu_percent,
@@ -125,7 +125,7 @@ async def create_new_container(
             disk_limit,
             shm_size,
         ),
-        network=_network(
+        network=network_of(
             said.network if network is None else network, base, is_snapshot=snapshot is not None
         ),
         env={**said.env, **(env or {})},
@@ -201,7 +201,7 @@ def _base(default: str, image: str | None, profile: str | None, snapshot: str | 
     return given[0] if given else default
 
 
-def _limits(
+def limits_of(
     settings: Settings,
     mem_limit: str | int | None,
     cpu_percent: float | None,
@@ -209,6 +209,7 @@ def _limits(
     disk_limit: str | int | None,
     shm_size: str | int | None,
 ) -> Limits:
+    """Return limits, the environment's where none is given. Raises `InvalidArgumentError`."""
     limits = Limits()
     memory = settings.memory_mb * MIB if mem_limit is None else size_of("mem_limit", mem_limit)
     _require_least("mem_limit", memory, MIN_MEMORY_BYTES, "32m")
@@ -249,7 +250,8 @@ def _pids(count: int) -> int:
     return count
 
 
-def _network(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
+def network_of(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
+    """Return whether there is to be a network. Raises `InvalidArgumentError`."""
     if wanted is None:
         return "none" if is_snapshot else default_network(base)
     if wanted is True or wanted == "open":

@@ -21,6 +21,8 @@ from pocket_dock_mcp.errors import (
     SandboxNameTakenError,
     SandboxNotFoundError,
     SandboxStateError,
+    SessionClosedError,
+    StreamNotEndedError,
 )
 from pocket_dock_mcp.models import RunResult
 
@@ -35,6 +37,8 @@ ContainerGone = SandboxLostError
 ContainerNameTaken = SandboxNameTakenError
 ImageNotFound = ImageNotFoundError
 ProjectNotInitialized = ProjectNotInitializedError
+SessionClosed = SessionClosedError
+StreamNotEnded = StreamNotEndedError
 
 __all__ = [
     "ConfigError",
@@ -49,9 +53,11 @@ __all__ = [
     "PocketDockError",
     "PodmanNotRunning",
     "ProjectNotInitialized",
+    "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
+    "StreamNotEnded",
 ]
 
 _IN_SDK_WORDS = (

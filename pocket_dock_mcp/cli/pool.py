@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import anyio
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from pocket_dock_mcp.container.pool import AsyncContainerPool
+    from pocket_dock_mcp.container.pool import LivePool
     from pocket_dock_mcp.models import RunResult
 
 _LANGUAGES = {".py": "python", ".js": "javascript", ".mjs": "javascript", ".sh": "shell", ".bash": "shell"}
@@ -106,14 +106,12 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 @asynccontextmanager
-async def _pool(
-    arguments: argparse.Namespace, console: Console, size: int
-) -> AsyncIterator[AsyncContainerPool]:
+async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> AsyncIterator[LivePool]:
     from dataclasses import replace
 
     from pocket_dock_mcp.async_.sizes import size_of
     from pocket_dock_mcp.cli.surroundings import environ
-    from pocket_dock_mcp.container.pool import AsyncContainerPool
+    from pocket_dock_mcp.container.pool import LivePool
     from pocket_dock_mcp.engine.connect import connect
     from pocket_dock_mcp.images import ImageStore
     from pocket_dock_mcp.models import Limits
@@ -130,7 +128,7 @@ async def _pool(
         # Here, where somebody sees how far it is.
         await ImageStore(engine).ensure(image, console.progress)
         console.clear()
-        async with AsyncContainerPool(
+        async with LivePool(
             image,
             size=size,
             engine=engine,
@@ -201,7 +199,7 @@ async def _lines() -> AsyncGenerator[bytes, None]:
         reader.close()
 
 
-async def _work(pool: AsyncContainerPool, jobs: MemoryObjectReceiveStream[_Job], timeout: float) -> None:
+async def _work(pool: LivePool, jobs: MemoryObjectReceiveStream[_Job], timeout: float) -> None:
     """Run one job after the other, each in a sandbox of its own."""
     limit = None if timeout == math.inf else timeout
     async with jobs:

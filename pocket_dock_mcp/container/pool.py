@@ -1,4 +1,4 @@
-"""`AsyncContainerPool`: containers that are ready before they are asked for, for users of the SDK."""
+"""`LivePool`: containers that are ready before they are asked for, the core of `AsyncContainerPool`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -34,13 +34,13 @@ CLOSE_DEADLINE = 10.0
 ends with its lease."""
 
 
-class AsyncContainerPool:
+class LivePool:
     """Containers of one kind, launched ahead and handed out in a few milliseconds, each to one claimer.
 
     Use it as an async context manager, once. A claimed container is never used again: close it, and another
     takes its place. Leaving the pool ends all of its containers, those that were claimed as well.
 
-        async with AsyncContainerPool("minimal", size=4) as pool:
+        async with LivePool("minimal", size=4) as pool:
             async with await pool.claim(env={"TOKEN": "..."}) as box:
                 print((await box.run("echo hi")).stdout)
     """
@@ -51,6 +51,7 @@ class AsyncContainerPool:
         *,
         size: int = 2,
         engine: Engine | None = None,
+        reach: Callable[[], Awaitable[Engine]] | None = None,
         limits: Limits | None = None,
         network: Network = "none",
         enforce: Literal["strict", "best-effort"] = "strict",
@@ -62,7 +63,8 @@ class AsyncContainerPool:
         Args:
             image: a profile's name, or an image reference; pulled or built where it is missing.
             size: how many containers are to be ready.
-            engine: where; None for the one that `connect` finds, which is closed with the pool.
+            engine: where; None for the one that `reach` connects to, which is closed with the pool.
+            reach: connects to an engine; None for the one that the environment names, or is found.
             limits: of each container.
             network: of each container.
             enforce: see `Launch.enforce`.
@@ -78,6 +80,7 @@ class AsyncContainerPool:
         self._image = image
         self._size = size
         self._engine = engine
+        self._reach = reach or (lambda: connect(os.environ))
         self._kind = Launch("", "", {}, limits or Limits(), network, enforce=enforce, warm_python=warm_python)
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
@@ -87,7 +90,7 @@ class AsyncContainerPool:
         self._sweeping: anyio.CancelScope | None = None
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> AsyncContainerPool:
+    async def __aenter__(self) -> LivePool:
         if self._closed:
             raise SandboxClosedError(
                 "A pool can be used once, and this one was left.", hint="Make a new one."
@@ -113,7 +116,7 @@ class AsyncContainerPool:
         async with AsyncExitStack() as stack:
             engine = self._engine
             if engine is None:
-                engine = await connect(os.environ)
+                engine = await self._reach()
                 stack.push_async_callback(_let_go, engine)
             image = await ImageStore(engine).ensure(self._image, logger.info)
             self._kind = replace(self._kind, image=image.id)
@@ -129,7 +132,7 @@ class AsyncContainerPool:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.ready} of {self._size} ready"
-        return f"<AsyncContainerPool {self._image} {state}>"
+        return f"<LivePool {self._image} {state}>"
 
     @property
     def ready(self) -> int:

@@ -86,8 +86,8 @@ class Observer:
         )
         recording = self._recorder.open(sandbox)
         for run in sandbox.runs:
-            # Begun, and put on the log, by an earlier process; and its end perhaps, too.
-            if not run.run.was_heard_of:
+            # Begun, and put on the log, by another process; and its end perhaps, too.
+            if run.run.is_ours_to_tell and not run.run.was_heard_of:
                 self._follow(sandbox, run.run, None if recording is None else recording.found(run.run))
         sandbox.container.on_start = functools.partial(self._run_started, sandbox, recording)
         self._held.add(sandbox.id)
@@ -214,7 +214,7 @@ class Observer:
             return
         sandbox, run, span = watched.sandbox, watched.run, watched.span
         is_unknown = isinstance(outcome, RunResult) and outcome.status == "indeterminate"
-        if is_unknown and sandbox.claim is not None and self._ending.get(sandbox.id) is None:
+        if is_unknown and sandbox.is_kept and self._ending.get(sandbox.id) is None:
             self._goes_on(watched)
             return
         watched.is_told = True

@@ -1,82 +1,275 @@
-"""`Container`: one running container, for programs without an event loop."""
+# Written by scripts/mirror.py from async_/container.py; change that, and run scripts/mirror.py again.
+"""`Container`: a container, and what its user can do with it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
+from typing import cast
 
-from anyio.from_thread import BlockingPortal
-from typing_extensions import Unpack
-
-from pocket_dock_mcp.container.core import DEFAULT_OUTPUT_BYTES, LiveContainer
-from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED
-from pocket_dock_mcp.container.options import RunOptions
-from pocket_dock_mcp.errors import SandboxClosedError
-from pocket_dock_mcp.models import ContainerInfo, FileContent, FileEntry, FileWritten, RunResult
-from pocket_dock_mcp.sync.portal import call
+from pocket_dock_mcp.async_.container import AsyncContainer
+from pocket_dock_mcp.async_.info import ContainerInfo
+from pocket_dock_mcp.async_.processes import ProcessInfo
+from pocket_dock_mcp.container.transfer import OnProgress
+from pocket_dock_mcp.models import FileEntry, FileWritten, Transferred
+from pocket_dock_mcp.outside import LOOPBACK, PortMapping
+from pocket_dock_mcp.sync.programs import Programs
 
 
-class Container:
-    """One running container, as `LiveContainer`, with methods that block. Any thread may call them.
+class Container(Programs, of=AsyncContainer):
+    """One container: a place where programs run with a home directory, limits and nothing of the host.
 
-    Made by `ContainerPool.claim`. Use it as a context manager: leaving it ends the container.
+    Made by `create_new_container`, `resume_container` and `ContainerPool.claim`. Use it as an async
+    context manager: leaving it is `shutdown`. All methods may be called concurrently.
+
+        with create_new_container() as c:
+            print((c.run("echo hello")).stdout)
     """
 
-    def __init__(self, portal: BlockingPortal, container: LiveContainer) -> None:
-        self._portal = portal
-        self._container = container
-
     def __enter__(self) -> Container:
+        self._call(self._async.__aenter__)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._call(self._async.__aexit__, kind, error, trace)
 
-    def __repr__(self) -> str:
-        return repr(self._container).replace("LiveContainer", "Container", 1)
+    @property
+    def container_id(self) -> str:
+        """The engine's id of it; another one after a fresh reboot."""
+        return cast("str", self._async.container_id)
+
+    @property
+    def sandbox_id(self) -> str:
+        """Our id of it, the same for its whole life; empty for a pool's."""
+        return cast("str", self._async.sandbox_id)
 
     @property
     def name(self) -> str:
-        """The container's name on the engine."""
-        return self._container.name
+        """Its name on the engine, which no other container has."""
+        return cast("str", self._async.name)
+
+    @property
+    def persist(self) -> bool:
+        """Whether it outlives this process, and ends only when it is destroyed."""
+        return cast("bool", self._async.persist)
+
+    @property
+    def project(self) -> str:
+        """The project that it belongs to; empty if it belongs to none."""
+        return cast("str", self._async.project)
+
+    @property
+    def data_path(self) -> Path | None:
+        """The directory of the host that its project has for its data; None for one that is of no project."""
+        return cast("Path | None", self._async.data_path)
 
     @property
     def home(self) -> str:
-        """The user's home directory: where relative paths start, and programs."""
-        return self._container.home
+        """The home directory in it: where relative paths begin."""
+        return cast("str", self._async.home)
 
-    def run(
-        self, code: str, *, output_bytes: int = DEFAULT_OUTPUT_BYTES, **options: Unpack[RunOptions]
-    ) -> RunResult:
-        """Run a shell command or source to its end and return what came of it; see `LiveContainer.run`.
-
-        Ctrl-C kills the run, and the container goes on.
-        """
-        return call(self._portal, self._container.run, code, output_bytes=output_bytes, **options)
+    @property
+    def socket_path(self) -> str:
+        """Where its engine listens: the path of a socket, or the address of one that is elsewhere."""
+        return cast("str", self._async.socket_path)
 
     def write_file(
         self, path: str, content: str | bytes, *, mode: int | None = None, append: bool = False
     ) -> FileWritten:
-        """Create or replace a file at once, or add to its end; see `LiveContainer.write_file`."""
-        return call(self._portal, self._container.write_file, path, content, mode=mode, append=append)
+        """Create or replace a file at once: who reads it sees the old content or the new, never a half.
 
-    def read_file(self, path: str, *, offset: int = 0, max_bytes: int = MAX_FILE_BYTES) -> FileContent:
-        """Read a regular file or a piece of it; see `LiveContainer.read_file`."""
-        return call(self._portal, self._container.read_file, path, offset=offset, max_bytes=max_bytes)
+        Missing parent directories are made. A symbolic link is followed.
 
-    def list_files(self, path: str = ".", *, limit: int = MAX_LISTED) -> tuple[list[FileEntry], bool]:
-        """Return a directory's entries, and whether there are more; see `LiveContainer.list_files`."""
-        return call(self._portal, self._container.list_files, path, limit=limit)
+        Args:
+            path: absolute, or relative to the home directory.
+            content: text is written as UTF-8.
+            mode: permission bits; None keeps those of the old file, or is 0o644.
+            append: add to the file's end instead.
+
+        Raises:
+            FileError: by what is in the way; the old content is intact.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast(
+            "FileWritten", self._call(self._async.write_file, path, content, mode=mode, append=append)
+        )
+
+    def read_file(self, path: str) -> bytes:
+        """Return the content of a regular file of at most 1 GiB. Symbolic links are followed.
+
+        Raises:
+            FileError: by what is wrong; ``FileNotFoundError`` is one of them.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast("bytes", self._call(self._async.read_file, path))
+
+    def list_files(self, path: str = ".") -> list[str]:
+        """Return the names in a directory, in order; `scan_files` says more of each.
+
+        Raises: what `scan_files` raises.
+        """
+        return cast("list[str]", self._call(self._async.list_files, path))
+
+    def scan_files(self, path: str = ".") -> list[FileEntry]:
+        """Return the entries of a directory by name, with type, size, mode and time. Links are not followed.
+
+        Raises:
+            FileError: it is no directory, is not there, or has more than 10,000 entries.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast("list[FileEntry]", self._call(self._async.scan_files, path))
+
+    def push(
+        self, src: str | PathLike[str], dest: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `dest` takes a file, or a directory, under its name; it takes the content of one whose
+        path ends in ``/``. Where nothing is, it becomes what is copied. Missing parents are made. Until all
+        has come nothing is replaced, and then each file at once. Modes and times are kept, and links that
+        cannot lead out of the tree; what else there is is left out, and said in the result.
+
+        Args:
+            src: on this machine; a link is followed here, and nowhere below.
+            dest: in the container; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileError: about `src`; ``FileNotFoundError`` is one of them.
+            FileError: about `dest`.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast("Transferred", self._call(self._async.push, src, dest, on_progress=on_progress))
+
+    def pull(
+        self,
+        src: str,
+        dest: str | PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `dest`, whatever the container sends.
+
+        Args:
+            src: in the container; relative to the home directory. A link is followed here, and nowhere below.
+            dest: on this machine.
+            on_progress: as for `push`.
+            max_bytes: of all files together; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the container tampered with it.
+            FileError: about `src`; ``FileNotFoundError`` is one of them.
+            HostFileError: about `dest`.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast(
+            "Transferred",
+            self._call(
+                self._async.pull, src, dest, on_progress=on_progress, max_bytes=max_bytes, max_files=max_files
+            ),
+        )
+
+    def shell(self, command: str | Sequence[str] | None = None) -> int:
+        """Use a shell in it on our terminal until it ends, and return its exit status as a shell counts it.
+
+        Args:
+            command: what to run there instead of a shell.
+
+        Raises:
+            InvalidArgumentError: our standard input and output are no terminal, or the image has no python3.
+            ContainerGone: the container died.
+        """
+        return cast("int", self._call(self._async.shell, command))
+
+    def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
+        """Have a TCP port of the host lead to one in it, also where it has no network.
+
+        This process serves it until `close_port`, or until the container is ended or let go of; a reboot does
+        not close it. Connections are reset as long as nobody listens in the container.
+
+        Args:
+            port: in the container, where a program listens on ``127.0.0.1``, ``::1`` or all addresses.
+            host_port: on the host; 0 for a free one.
+            address: of the host; the default can be reached from this machine only, ``0.0.0.0`` from others.
+
+        Raises:
+            PortInUseError: somebody else listens there.
+            PortError: the host does not allow it, or there are too many, or the image has no python3.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        return cast(
+            "PortMapping", self._call(self._async.open_port, port, host_port=host_port, address=address)
+        )
+
+    def close_port(self, port: int) -> bool:
+        """Close what leads to a port in it, with its connections; False if nothing does."""
+        return cast("bool", self._call(self._async.close_port, port))
+
+    def ports(self) -> list[PortMapping]:
+        """Return the ports of the host that lead into it, the oldest first."""
+        return cast("list[PortMapping]", self._here(self._async.ports))
 
     def info(self) -> ContainerInfo:
-        """Return what it is and what it uses now; see `LiveContainer.info`."""
-        return call(self._portal, self._container.info)
+        """Return what it is and what it uses now.
 
-    def close(self) -> None:
-        """End it and everything in it. Idempotent; quiet when it is gone already."""
-        try:
-            call(self._portal, self._container.aclose)
-        except SandboxClosedError:
-            # It went with its pool.
-            pass
+        Raises:
+            ContainerGone: it is not there any more.
+        """
+        return cast("ContainerInfo", self._call(self._async.info))
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return the processes of its user, in the order of their ids, as a program in it sees them.
+
+        Raises:
+            ContainerError: no program can be run that would look.
+            ContainerGone: it is not there any more.
+        """
+        return cast("list[ProcessInfo]", self._call(self._async.processes))
+
+    def reboot(self, *, fresh: bool = False) -> None:
+        """End all processes and sessions and begin again with the files that are there, at once.
+
+        Args:
+            fresh: begin with the files of the image instead. Name, limits and all options stay.
+
+        Raises:
+            ContainerGone: it could not be begun again.
+            EngineError: the engine failed.
+        """
+        self._call(self._async.reboot, fresh=fresh)
+
+    def snapshot(self, image_name: str) -> str:
+        """Make an image of its files and return the image's id. Processes are not part of it.
+
+        `create_new_container(image=...)` with that name begins with these files.
+
+        Args:
+            image_name: such as ``my-tools`` or ``my-tools:v2``; ``latest`` unless it has a tag.
+
+        Raises:
+            InvalidArgumentError: it is no name for an image.
+            ContainerGone: the container is not there any more.
+            EngineError: the engine failed; or its disk has too little room.
+        """
+        return cast("str", self._call(self._async.snapshot, image_name))
+
+    def shutdown(self, *, force: bool = False) -> None:
+        """End it and everything in it, at once; one that persists is stopped, and its files stay.
+
+        Idempotent, and quiet when it is gone already.
+
+        Args:
+            force: makes no difference: no end waits for what runs in the container.
+        """
+        self._call(self._async.shutdown, force=force)

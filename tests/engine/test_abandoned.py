@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pocket_dock_mcp import AsyncContainerPool, policy
+from pocket_dock_mcp import policy
 from pocket_dock_mcp.container import abandoned
 from pocket_dock_mcp.container.abandoned import (
     POOL_LABEL,
@@ -26,6 +26,7 @@ from pocket_dock_mcp.container.abandoned import (
     remove_abandoned,
     this_process,
 )
+from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.doctor import leftovers
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
@@ -39,8 +40,8 @@ pytestmark = [pytest.mark.anyio]
 
 DRIVER = """
 import asyncio, json, os, sys
-from pocket_dock_mcp import AsyncContainerPool
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.container.pool import LivePool
 
 class Stuck:
     def __init__(self, engine):
@@ -53,7 +54,7 @@ class Stuck:
 
 async def main():
     url, image = json.loads(sys.argv[1])
-    async with AsyncContainerPool(image, size=1, engine=Stuck(await DockerApiEngine.connect(url))):
+    async with LivePool(image, size=1, engine=Stuck(await DockerApiEngine.connect(url))):
         await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -63,7 +64,7 @@ Remover = Callable[[Engine, str, Path, str], Awaitable[None]]
 
 
 async def by_a_pool(engine: Engine, image: str, _state: Path, _name: str) -> None:
-    async with AsyncContainerPool(image, size=0, engine=engine):
+    async with LivePool(image, size=0, engine=engine):
         await eventually(lambda: _none(engine), within=20)
 
 
@@ -235,12 +236,12 @@ async def test_an_engine_that_refuses_fails_no_pool_and_is_told() -> None:
     assert (await remove_abandoned(fake)).left == [name]
 
     fake.fail("containers", EngineUnavailableError("Nobody answers."))
-    async with AsyncContainerPool(FakeEngine.IMAGE, size=1, engine=fake) as pool:
+    async with LivePool(FakeEngine.IMAGE, size=1, engine=fake) as pool:
         await pool.wait_ready()
         assert (await (await pool.claim()).run("echo hi")).stdout == "hi\n"
     assert [state.name for state in await find_abandoned(fake)] == [name]
 
-    async with AsyncContainerPool(FakeEngine.IMAGE, size=0, engine=fake):
+    async with LivePool(FakeEngine.IMAGE, size=0, engine=fake):
         await eventually(lambda: _none(fake), within=5)
     await fake.aclose()
 
@@ -250,7 +251,7 @@ async def test_leaving_a_pool_does_not_wait_for_what_is_swept() -> None:
     never = anyio.Event()
     fake.delay("containers", never)
     with anyio.fail_after(5):
-        async with AsyncContainerPool(FakeEngine.IMAGE, size=1, engine=fake) as pool:
+        async with LivePool(FakeEngine.IMAGE, size=1, engine=fake) as pool:
             await pool.wait_ready()
     await fake.aclose()
 
