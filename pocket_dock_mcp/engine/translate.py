@@ -94,7 +94,7 @@ def image_not_found(reference: str) -> ImageNotFoundError:
 def _image_failure(verb: Verb, message: str, subject: str) -> ImageError:
     if verb == "pull":
         return ImageNotFoundError(
-            f"The image {subject!r} could not be pulled: {message}",
+            f"The image {subject!r} could not be pulled: {message.rstrip('.')}.",
             hint="Check its name and that its registry can be reached.",
         )
     if verb == "load":
