@@ -196,6 +196,29 @@ async def test_files_that_are_written_belong_to_the_user_of_the_container() -> N
         assert (await c.run("echo '# more' >>script && ./script")).stdout == "ran\n"
 
 
+async def test_trees_go_in_and_out_with_their_modes(tmp_path: Path) -> None:
+    tree = tmp_path / "src"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep/script.sh").write_text("#!/bin/sh\necho pushed\n")
+    (tree / "deep/script.sh").chmod(0o755)
+    async with await create_new_container() as c:
+        seen: list[object] = []
+        pushed = await c.push(f"{tree}/", "there/", on_progress=seen.append)
+        assert (pushed.files, pushed.skipped_count) == (1, 0)
+        assert seen
+        (listed,) = (await c.run("find . -name script.sh")).stdout.splitlines()
+        assert (await c.run([listed])).stdout == "pushed\n"
+        pulled = await c.pull(listed, tmp_path / "back")
+        assert pulled.files == 1
+        assert (tmp_path / "back").read_text() == "#!/bin/sh\necho pushed\n"
+        with pytest.raises(FileNotFoundError):
+            await c.push(tmp_path / "nothing", "x")
+        with pytest.raises(FileNotFoundError):
+            await c.pull("nothing", tmp_path / "x")
+        with pytest.raises(InvalidArgumentError, match="terminal"):
+            await c.shell()
+
+
 async def test_nothing_has_a_network_unless_it_asks_and_info_needs_no_ps() -> None:
     async with await create_new_container() as c:
         running = await c._live.start("exec sleep 60")
