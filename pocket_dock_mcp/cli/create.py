@@ -74,11 +74,12 @@ def _add_outside(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "-p", "--port", action="append", default=[], type=options.port, metavar="[HOST:]CONTAINER",
-        help="a port of this machine that leads to one in the sandbox; without HOST or with 0, a free one",
+        help="a port of this machine that leads to one in the sandbox, while pocket-dock forward runs; "
+        "without HOST or with 0, a free one",
     )  # fmt: skip
     group.add_argument(
         "-v", "--volume", action="append", default=[], type=options.volume, metavar="HOST:CONTAINER[:ro]",
-        help="a directory of this machine, below one of POCKET_DOCK_HOST_ROOTS",
+        help="a directory of this machine, below the project, the current directory or POCKET_DOCK_HOST_ROOTS",
     )  # fmt: skip
     group.add_argument(
         "-d", "--device", action="append", default=[], type=options.device, metavar="DEVICE",
@@ -105,6 +106,8 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         console.say(name)
         console.note(f"To use it: pocket-dock run {name} COMMAND, or pocket-dock shell {name}")
+        if arguments.port:
+            console.note(f"Its ports are open while this runs: pocket-dock forward {name}")
     return exits.OK
 
 
@@ -125,6 +128,8 @@ async def made(
     """
     from pocket_dock_mcp.async_ import create_new_container
     from pocket_dock_mcp.async_.host import host_for
+    from pocket_dock_mcp.container.asked import ports_of
+    from pocket_dock_mcp.outside import PortMapping
     from pocket_dock_mcp.projects import project_defaults
 
     host = host_for()
@@ -137,11 +142,21 @@ async def made(
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
             is_meant_to_stay = arguments.persist or project_defaults().persist
-            sandbox.request = replace(sandbox.request, disposable=not is_meant_to_stay, run_timeout_s=limit)
+            sandbox.request = replace(
+                sandbox.request,
+                disposable=not is_meant_to_stay,
+                run_timeout_s=limit,
+                ports=ports_of([PortMapping(inside, host) for host, inside in arguments.port]),
+            )
             sandbox.claim.update(request=sandbox.request)
         console.clear()
         with sandbox.use() as live:
             yield Reached(manager, host.owner, sandbox, live)
+
+
+def _distinct(ports: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    free = [pair for pair in ports if pair[0] == 0][:1]
+    return [*(pair for pair in ports if pair[0]), *free]
 
 
 @asynccontextmanager
@@ -168,7 +183,8 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, Any]:
         "disk_limit": arguments.disk_limit,
         "shm_size": arguments.shm_size,
         "network": arguments.network,
-        "ports": options.once("port of this machine", arguments.port),
+        # A mapping has place for one free port; `made` puts all of them on record.
+        "ports": options.once("port of this machine", _distinct(arguments.port)),
         "volumes": options.once("directory", arguments.volume),
         "devices": arguments.device,
         "env": options.once("variable", arguments.env),

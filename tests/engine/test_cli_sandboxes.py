@@ -30,7 +30,8 @@ def test_the_life_of_a_sandbox(dock: Commands, prefix: str, image: str) -> None:
     name = f"{prefix}-life"
     made = dock(
         "create", "--name", name, "--mem-limit", "200m", "--cpu-percent", "50", "--pids-limit", "64",
-        "-e", "A=1", "--workdir", "work", "--label", "who=me", "--project", "p", "--timeout", "7", "--network", "none",
+        "-e", "A=1", "--workdir", "work", "--label", "who=me", "--project", "p", "--timeout", "7",
+        "--network", "none",
     )  # fmt: skip
     assert made.stdout.decode() == f"{name}\n"
     assert b"pocket-dock shell" in made.stderr
