@@ -79,7 +79,7 @@ def _add_outside(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "-v", "--volume", action="append", default=[], type=options.volume, metavar="HOST:CONTAINER[:ro]",
-        help="a directory of this machine, below the project, the current directory or POCKET_DOCK_HOST_ROOTS",
+        help="a directory of this machine, below the project, this directory or POCKET_DOCK_HOST_ROOTS",
     )  # fmt: skip
     group.add_argument(
         "-d", "--device", action="append", default=[], type=options.device, metavar="DEVICE",
