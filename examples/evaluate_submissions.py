@@ -154,15 +154,18 @@ def main() -> None:
     submissions = [json.loads(line) for line in arguments.file.read_text().splitlines()][: arguments.first]
 
     began = time.monotonic()
-    verdicts = anyio.run(
-        lambda: evaluate(submissions, parallel=arguments.parallel, show=not arguments.json)
-    )
+    verdicts = anyio.run(lambda: evaluate(submissions, parallel=arguments.parallel, show=not arguments.json))
     if arguments.json:
         for one in verdicts:
-            print(json.dumps({"id": one.id, "verdict": one.verdict, "right": one.is_right, "detail": one.detail}))
+            print(
+                json.dumps(
+                    {"id": one.id, "verdict": one.verdict, "right": one.is_right, "detail": one.detail}
+                )
+            )
     wrong = [one for one in verdicts if not one.is_right]
     counts = ", ".join(
-        f"{count} {name}" for name, count in collections.Counter(one.verdict for one in verdicts).most_common()
+        f"{count} {name}"
+        for name, count in collections.Counter(one.verdict for one in verdicts).most_common()
     )
     print(f"{len(verdicts)} submissions in {time.monotonic() - began:.0f} s: {counts}", file=sys.stderr)
     for one in wrong:

@@ -3,8 +3,8 @@
     python examples/llm_code_execution.py [--model COMMAND] [--question TEXT] [--file PATH]
 
 This is the loop of a data analyst agent. Each message of the model is looked through for code blocks; Python
-runs in an interpreter that stays, so that variables live on, and shell commands beside it; what came of them is the next
-message to the model, until it writes no code any more.
+runs in an interpreter that stays, so that variables live on, and shell commands beside it; what came of them
+is the next message to the model, until it writes no code any more.
 
 Without --model a recorded conversation is replayed, a mistake of the model included. With it, COMMAND is
 started for each turn: it gets the conversation as JSON (a list of {"role", "content"}) on standard input and
@@ -33,10 +33,14 @@ Message = dict[str, str]
 Model = Callable[[list[Message]], str]
 
 
+def recorded() -> list[Message]:
+    """Return the recorded conversation."""
+    return [json.loads(line) for line in (DATA / "analyst.jsonl").read_text().splitlines()]
+
+
 def replayed() -> Model:
     """Return a model that says what was recorded."""
-    lines = (DATA / "analyst.jsonl").read_text().splitlines()
-    said = iter([message["content"] for message in map(json.loads, lines) if message["role"] == "assistant"])
+    said = iter([message["content"] for message in recorded() if message["role"] == "assistant"])
     return lambda _conversation: next(said)
 
 
@@ -74,7 +78,10 @@ def run_blocks(box: Container, python: Session, message: str) -> list[str]:
 def analyse(model: Model, question: str, file: Path) -> str:
     """Have the model answer a question about a file."""
     conversation: list[Message] = [{"role": "user", "content": question}]
-    with create_new_container(mem_limit="256m", on_progress=print) as box, box.session(lang="python") as python:
+    with (
+        create_new_container(mem_limit="256m", on_progress=print) as box,
+        box.session(lang="python") as python,
+    ):
         box.push(str(file), file.name)
         for _ in range(MAX_TURNS):
             message = model(conversation)
@@ -92,7 +99,9 @@ def analyse(model: Model, question: str, file: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", metavar="COMMAND", help="prints the next message of a conversation")
-    parser.add_argument("--question", default=json.loads((DATA / "analyst.jsonl").read_text().splitlines()[0])["content"])
+    parser.add_argument(
+        "--question", default=json.loads((DATA / "analyst.jsonl").read_text().splitlines()[0])["content"]
+    )
     parser.add_argument("--file", type=Path, default=DATA / "tzdata.zi", help="what it is about")
     arguments = parser.parse_args()
     model = commanded(arguments.model) if arguments.model else replayed()
