@@ -21,7 +21,7 @@ from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import keep
 from pocket_dock_mcp.images.profiles import make_profile
 from pocket_dock_mcp.images.recipe import read_recipe
-from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, unique
+from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, remove_image, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +112,7 @@ async def make(engine: Engine, tmp_path: Path) -> AsyncIterator[Make]:
     yield make
     for profile in made:
         for image in await engine.images(f"pocket-dock.profile={profile.name}"):
-            await engine.remove_image(image.id)
+            await remove_image(engine, image.id)
 
 
 def store_of(engine: Engine, profile: ProfileInfo, base: str) -> ImageStore:
