@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
-from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli.console import Console, plain
 from pocket_dock_mcp.cli.reaching import Reached
+from pocket_dock_mcp.cli.steps import Steps
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.async_.host import Host
@@ -41,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_inside(parser.add_argument_group("what its programs have"))
     life = parser.add_argument_group("how long it lives")
     life.add_argument(
-        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it while it runs"
+        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it, stopped or not"
     )
     life.add_argument(
         "--timeout", type=options.seconds, metavar="S", help="seconds that a run may take, unless it says so"
@@ -79,7 +80,7 @@ def _add_outside(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "-v", "--volume", action="append", default=[], type=options.volume, metavar="HOST:CONTAINER[:ro]",
-        help="a directory of this machine, below the project, the current directory or POCKET_DOCK_HOST_ROOTS",
+        help="a directory of this machine, below the project, this directory or POCKET_DOCK_HOST_ROOTS",
     )  # fmt: skip
     group.add_argument(
         "-d", "--device", action="append", default=[], type=options.device, metavar="DEVICE",
@@ -135,9 +136,8 @@ async def made(
     host = host_for()
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
-        container = await create_new_container(
-            name=name, persist=stays, on_progress=console.progress, **wanted
-        )
+        steps = Steps(console, plain(wanted["profile"] or wanted["image"] or host.settings.profile))
+        container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout

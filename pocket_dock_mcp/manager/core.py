@@ -250,8 +250,7 @@ class Manager:
             await self._ender.wait_until(lambda: not self._places.taken)
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
-            if self._mender.owes:
-                await self._mender.settle()
+            await self._mender.settle_all()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._access.aclose()
         self._access.close_journal()

@@ -75,8 +75,10 @@ def name() -> str:
 
 
 async def test_every_option_holds_and_a_fresh_reboot_keeps_them_all(
-    engine: Engine, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: Target, engine: Engine, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Those have a root directory of their own, without ours.
+    has_our_files = not target.name.endswith("-next")
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "given").write_text("from the host")
@@ -94,7 +96,7 @@ async def test_every_option_holds_and_a_fresh_reboot_keeps_them_all(
         labels={"team": "blue", "org.example/note": "a b"},
         project="tests",
         timeout=math.inf,
-        volumes={"shared": "/mnt/shared:ro"},
+        volumes={"shared": "/mnt/shared:ro"} if has_our_files else None,
         ports={0: 8000},
     )
     async with c:
@@ -106,7 +108,7 @@ async def test_every_option_holds_and_a_fresh_reboot_keeps_them_all(
             "pwd": f"{c.home}/work/here",
             "greeting": "hello",
             "shm": "2048",
-            "shared": "from the host",
+            "shared": "from the host" if has_our_files else "",
         }
         info = await c.info()
         assert (info.limits.cpus, info.limits.pids) == (0.5, 40)
@@ -138,7 +140,7 @@ async def seen(c: AsyncContainer) -> dict[str, str]:
     """Return what programs in a container see of its options."""
     result = await c.run(
         'id -u; pwd; echo "$GREETING"; df -k /dev/shm | tail -n 1 | tr -s " " | cut -d " " -f 2; '
-        "cat /mnt/shared/given"
+        "cat /mnt/shared/given || echo"
     )
     assert result.ok, result.stderr
     names = ("uid", "pwd", "greeting", "shm", "shared")

@@ -282,6 +282,22 @@ async def test_one_that_is_cancelled_leaves_nothing_on_either_side(
     assert (await container.info()).processes == 0
 
 
+async def test_an_error_of_whoever_is_told_of_progress_is_raised_as_it_is(
+    container: LiveContainer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("1")
+    await sh(container, f"{CLEAR}; echo 1 > file")
+
+    def fail(_progress: TransferProgress) -> None:
+        raise BrokenPipeError(tmp_path)
+
+    with pytest.raises(BrokenPipeError, match="pytest"):
+        await container.push(tmp_path / "file", "new", on_progress=fail)
+    with pytest.raises(BrokenPipeError, match="pytest"):
+        await container.pull("file", tmp_path / "back", on_progress=fail)
+    assert await stages(container) == ""
+
+
 async def test_a_sandbox_that_dies_meanwhile_is_said_and_leaves_nothing_here(
     engine: Engine, image: str, tmp_path: Path
 ) -> None:
