@@ -349,7 +349,7 @@ class Manager:
             with self._reserved_for(owner, 1):
                 reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
             sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
-            sandbox.claim = reached.claim
+            sandbox.claim, sandbox.created = reached.claim, reached.kept.created
             sandbox.runs.adopt(reached.container.found_runs)
             return await opened(self._hold(sandbox, "open"))
 
