@@ -3,9 +3,9 @@
     python examples/ci_pipeline.py [--project DIRECTORY] [--artifacts DIRECTORY] [PIPELINE]
 
 PIPELINE is a JSON file: `matrix` (profiles or images), `steps` (each with `name` and `run`), `artifacts`
-(files to fetch). Each environment is a sandbox without network that gets a copy of the project; the first step
-that fails ends it. The exit code is 0 when all steps of all environments are ok. By default the project is this
-one.
+(files to fetch). Each environment is a sandbox without network that gets a copy of the project; the first
+step that fails ends it. The exit code is 0 when all steps of all environments are ok. By default the project
+is this one.
 """
 
 from __future__ import annotations
