@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Package(ModuleType):
-    """This package. Its `doctor` is the SDK's function, also when the subpackage of that name was imported."""
+    """This package. Its `doctor` is the SDK's function, whoever has imported the subpackage of that name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "doctor" or not isinstance(value, ModuleType):
@@ -30,21 +30,60 @@ class _Package(ModuleType):
 
 sys.modules[__name__].__class__ = _Package
 
-_OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
+_OF_BOTH_COLOURS = [
+    "BufferSnapshot",
+    "Container",
+    "ContainerError",
+    "ContainerGone",
+    "ContainerInfo",
+    "ContainerListItem",
+    "ContainerNameTaken",
+    "ContainerNotFound",
+    "ContainerNotRunning",
+    "ContainerPool",
+    "DoctorReport",
+    "ExecResult",
+    "ExecStream",
+    "FileEntry",
+    "ImageNotFound",
+    "PocketDockError",
+    "PodmanNotRunning",
+    "PortMapping",
+    "Process",
+    "ProcessInfo",
+    "ProfileInfo",
+    "Session",
+    "SessionClosed",
+    "SocketCommunicationError",
+    "SocketConnectionError",
+    "SocketError",
+    "StreamChunk",
+    "StreamNotEnded",
+    "Transferred",
+    "create_new_container",
+    "destroy_container",
+    "doctor",
+    "list_containers",
+    "list_profiles",
+    "prune",
+    "resolve_profile",
+    "resume_container",
+    "stop_container",
+]
+_OF_THE_OTHER = ["AsyncContainer", "AsyncContainerPool"]
+
+__all__ = sorted([*_OF_BOTH_COLOURS, *_OF_THE_OTHER, "__version__", "get_version"])
 
 
 def __getattr__(name: str) -> object:
-    if name.startswith("__") and name != "__all__":
+    # Not by trial: what is no name of the SDK may be a module that the SDK itself is just importing.
+    if name in _OF_BOTH_COLOURS:
+        home = "pocket_dock_mcp.sync"
+    elif name in _OF_THE_OTHER:
+        home = "pocket_dock_mcp.async_"
+    else:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
     from importlib import import_module
 
-    sync = import_module("pocket_dock_mcp.sync")
-    if name == "__all__":
-        return sorted([*sync.__all__, *_OF_THE_OTHER_COLOUR])
-    if name in _OF_THE_OTHER_COLOUR:
-        return getattr(import_module("pocket_dock_mcp.async_"), name)
-    if name in sync.__all__:
-        return getattr(sync, name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    return getattr(import_module(home), name)
