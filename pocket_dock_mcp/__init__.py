@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Package(ModuleType):
-    """This package. Its `doctor` is the SDK's function, whoever has imported the subpackage of that name."""
+    """This package. Its `doctor` is the function of the SDK, also when the subpackage was imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "doctor" or not isinstance(value, ModuleType):
@@ -30,8 +30,10 @@ class _Package(ModuleType):
 
 sys.modules[__name__].__class__ = _Package
 
-_OF_BOTH_COLOURS = [
+_OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
+_NAMES = (
     "BufferSnapshot",
+    "ConfigError",
     "Container",
     "ContainerError",
     "ContainerGone",
@@ -46,12 +48,15 @@ _OF_BOTH_COLOURS = [
     "ExecStream",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
     "PortMapping",
     "Process",
     "ProcessInfo",
     "ProfileInfo",
+    "ProjectNotInitialized",
     "Session",
     "SessionClosed",
     "SocketCommunicationError",
@@ -63,27 +68,26 @@ _OF_BOTH_COLOURS = [
     "create_new_container",
     "destroy_container",
     "doctor",
+    "find_project_root",
+    "init_project",
     "list_containers",
     "list_profiles",
     "prune",
     "resolve_profile",
     "resume_container",
     "stop_container",
-]
-_OF_THE_OTHER = ["AsyncContainer", "AsyncContainerPool"]
-
-__all__ = sorted([*_OF_BOTH_COLOURS, *_OF_THE_OTHER, "__version__", "get_version"])
+)
+"""What `pocket_dock_mcp.sync` has: known without importing it, as submodules are looked for here, too."""
 
 
 def __getattr__(name: str) -> object:
-    # Not by trial: what is no name of the SDK may be a module that the SDK itself is just importing.
-    if name in _OF_BOTH_COLOURS:
-        home = "pocket_dock_mcp.sync"
-    elif name in _OF_THE_OTHER:
-        home = "pocket_dock_mcp.async_"
-    else:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
     from importlib import import_module
 
-    return getattr(import_module(home), name)
+    if name == "__all__":
+        return sorted([*_NAMES, *_OF_THE_OTHER_COLOUR, "__version__", "get_version"])
+    if name in _OF_THE_OTHER_COLOUR:
+        return getattr(import_module("pocket_dock_mcp.async_"), name)
+    if name in _NAMES:
+        return getattr(import_module("pocket_dock_mcp.sync"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -22,7 +22,7 @@
     |  +- ImageArchiveError            a file is no archive of images, or a damaged one
     +- SandboxError
     |  +- SandboxNotFoundError         LookupError: no such id, or somebody else's: one answer
-    |  +- SandboxBusyError             it is kept, and another process of yours uses it
+    |  +- SandboxBusyError             another process of yours uses it, and it cannot be shared
     |  +- SandboxLostError             it died, and not by our hand
     |  |  +- SandboxDetachedError      it is kept, and cannot be reached this way any more
     |  +- SandboxStateError            it is not in the state that this needs
@@ -53,6 +53,7 @@
     |  +- AgentProtocolError           the peer in the container broke the protocol
     |  +- AgentTimeoutError            TimeoutError: the peer did not answer in time
     |  +- StreamLostError              ConnectionError: the stream ended in the middle
+    |     +- SandboxHaltedError        another client has ended what was at its other end
     +- FileError                       OSError-like: about one path in a sandbox
     |  +- SandboxFileNotFoundError     FileNotFoundError
     |  +- FileDeniedError              PermissionError
@@ -248,13 +249,18 @@ class SandboxNotFoundError(SandboxError, LookupError):
 
 
 class SandboxBusyError(SandboxError):
-    """The sandbox is kept, is yours, and another process of yours is using it."""
+    """The sandbox is kept, is yours, and another process of yours is using it alone."""
 
     code = "sandbox_busy"
-    default_hint = "Only one process at a time can use a kept sandbox. End that one, or use another sandbox."
+    default_hint = (
+        "It cannot be shared now: that takes an image with python3, and a sandbox begun with this release. "
+        "End the other process, stop the sandbox, or use another one."
+    )
 
-    def __init__(self) -> None:
-        super().__init__("Another process is using this sandbox.")
+    def __init__(
+        self, message: str = "Another process is using this sandbox.", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class SandboxLostError(SandboxError):
@@ -457,6 +463,24 @@ class StreamLostError(AgentError, ConnectionError):
     """The stream to the container ended while a request was under way."""
 
     code = "stream_lost"
+
+
+class SandboxHaltedError(StreamLostError):
+    """Another client has stopped, rebooted or destroyed the sandbox, and its agent has said so."""
+
+    code = "sandbox_halted"
+    WORDS = ("stopped", "rebooted", "destroyed")
+
+    @classmethod
+    def because(cls, said: object) -> SandboxHaltedError:
+        """Return what is raised for what an agent says, which may be anything."""
+        word = said if said in cls.WORDS else cls.WORDS[0]
+        return cls(f"Another client has {word} the sandbox.")
+
+    @property
+    def word(self) -> str:
+        """What the other client has done with it: one of `WORDS`."""
+        return next((word for word in self.WORDS if word in self.message), self.WORDS[0])
 
 
 class FileError(PocketDockError):

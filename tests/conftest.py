@@ -6,7 +6,7 @@ A test that asks for `engine` runs over every real engine; marked ``contract``, 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import anyio
 import pytest
@@ -17,6 +17,7 @@ from pocket_dock_mcp.testing import FakeEngine
 from tests.agents import Agent, Keeper
 from tests.engines import (
     FAKE,
+    WITH_PROFILES,
     Deadline,
     Target,
     chosen,
@@ -42,6 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME[=URL]",
         help="an engine to run on (repeatable); 'fake' for the one in memory alone",
     )
+    parser.addoption(
+        "--profiles-on",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"an engine with the images of all profiles (repeatable); default: {', '.join(WITH_PROFILES)}",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "fake_too: runs over the fake engine as well, but is no contract test",
         "direct: is about an engine's own socket, not one that ssh forwards: ssh keeps a full channel open",
         "lease: runs on slow engines too, whatever else they are spared",
+        "profiles: needs the large images of dev, embedded and node: runs on the engines of --profiles-on",
         "slow: takes more than a second on an ordinary engine",
     ):
         config.addinivalue_line("markers", line)
@@ -67,11 +76,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not for an engine, and give slow engines their time."""
+    with_profiles = config.getoption("profiles_on") or WITH_PROFILES
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
         target = _target_of(item)
-        (kept if target is None or _is_for(item, target) else left_out).append(item)
+        (kept if target is None or _is_for(item, target, with_profiles) else left_out).append(item)
         if target is not None and target.slowness > 1:
             item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT * target.slowness))
     items[:] = kept
@@ -84,7 +94,9 @@ def _target_of(item: pytest.Item) -> Target | None:
     return found if isinstance(found, Target) else None
 
 
-def _is_for(item: pytest.Item, target: Target) -> bool:
+def _is_for(item: pytest.Item, target: Target, with_profiles: Sequence[str]) -> bool:
+    if item.get_closest_marker("profiles") is not None and target.name not in with_profiles:
+        return False
     is_contract = item.get_closest_marker("contract") is not None
     if target.is_fake:
         return is_contract or item.get_closest_marker("fake_too") is not None

@@ -55,6 +55,8 @@ class Target:
 
 
 FAKE = Target("fake", "")
+WITH_PROFILES = ("podman", "docker")
+"""Engines that have the images of all profiles, unless an option says which; 1.3 GB that others spare."""
 _SLOWNESS = {"podman-rootless": 20.0}
 """It runs in an emulated machine."""
 

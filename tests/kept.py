@@ -36,6 +36,10 @@ class Kept:
         """Start it again."""
         return self._held(await LiveContainer.resume(self.engine, self.wanted))
 
+    async def visit(self) -> LiveContainer:
+        """Use it beside whoever holds it."""
+        return self._held(await LiveContainer.visit(self.engine, self.wanted))
+
     def _held(self, container: LiveContainer) -> LiveContainer:
         self._holders.append(container)
         return container

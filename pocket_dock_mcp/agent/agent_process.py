@@ -46,6 +46,8 @@ class KeptRun:
     """Whether an earlier client has said that it knows how it ended."""
     missing: tuple[int, int, int]
     """Bytes at the beginning of stdout, stderr and report that were not kept."""
+    attended: bool = False
+    """Whether the client that has begun it is connected."""
 
 
 class AgentProcess:
@@ -64,6 +66,9 @@ class AgentProcess:
         self._feeding = anyio.Lock()
         self._feeder: asyncio.Task[None] | None = None
         self._has_report = known is None or not known.missing[2]
+        self._looked_at: KeptRun | None = None
+        self.is_followed = True
+        """Whether it is told of."""
         if known is None:
             self._id, self._request = link.open(self._on_data)
         else:
@@ -77,6 +82,19 @@ class AgentProcess:
         process = cls(link, program, on_output, known)
         await link.send(known.id, {"op": "replay"})
         return process
+
+    @classmethod
+    def look_at(cls, link: AgentLink, program: Program, on_output: OnOutput, known: KeptRun) -> AgentProcess:
+        """Have nothing told of a run of another client, before it is followed."""
+        process = cls(link, program, on_output, known)
+        process._looked_at, process.is_followed = known, False
+        return process
+
+    def follow(self) -> None:
+        """Have it told from the beginning, if it is not yet. Quiet when the link is dead."""
+        if not self.is_followed:
+            self.is_followed = True
+            self._link.send_nowait(self._id, "replay")
 
     @classmethod
     async def start(cls, link: AgentLink, program: Program, on_output: OnOutput) -> AgentProcess:
@@ -107,6 +125,7 @@ class AgentProcess:
             "session": program.session,
             "kind": program.language,
             "meta": program.meta,
+            "stay": program.stays or None,
             "limits": {
                 "cpu": limits.cpu_s,
                 "memory": limits.memory_bytes,
@@ -185,7 +204,8 @@ class AgentProcess:
     @property
     def is_over(self) -> bool:
         """Whether it has ended, or will never be heard of again."""
-        return self._request.answer.done()
+        is_known = not self.is_followed and self._looked_at is not None and self._looked_at.ended
+        return is_known or self._request.answer.done()
 
     @property
     def is_cut_off(self) -> bool:
@@ -225,11 +245,13 @@ class AgentProcess:
 
     def forget(self) -> None:
         """Let the agent forget it when it has ended. Where nothing is kept it has forgotten it already."""
-        if not self._forgotten:
+        if not self._forgotten and self.is_followed:
             self._forgotten = True
+            # What another client has begun is for that one to forget.
+            op = "forget" if self._looked_at is None else "unfollow"
             try:
                 # Handles that nobody holds are collected in any thread.
-                self._loop.call_soon_threadsafe(self._link.send_nowait, self._id, "forget")
+                self._loop.call_soon_threadsafe(self._link.send_nowait, self._id, op)
             except RuntimeError:
                 # The loop is closed, and the link with it.
                 pass
@@ -271,6 +293,7 @@ def _run_end(header: Header, report: Report) -> RunEnd:
         left_behind=optional_int(header, "left_behind") or 0,
         files_changed=_files_changed(header.get("files")),
         session=_session_state(header.get("session")),
+        missed=_missed(header.get("missed")),
         report=report,
         usage=RunUsage(
             wall_s=number_of(header, "wall"),
@@ -297,6 +320,12 @@ def _files_changed(said: object) -> FilesChanged | None:
     except (KeyError, TypeError, ValueError, IndexError):
         message = "The program in the container sent a list of changed files that is none."
         raise AgentProtocolError(message) from None
+
+
+def _missed(said: object) -> tuple[int, int]:
+    if not isinstance(said, list) or not all(type(count) is int and count >= 0 for count in said):
+        return 0, 0
+    return (said[0], said[1]) if len(said) >= 2 else (0, 0)  # the two streams
 
 
 def _session_state(said: object) -> SessionState | None:

@@ -103,6 +103,16 @@ class AgentTransport:
         reply = await link.call("rejoin", deadline=CALL_DEADLINE)
         return cls(link, _facts(reply)), await _kept_runs(link)
 
+    async def others_runs(self) -> list[KeptRun]:
+        """Return the runs that the agent knows of and other links have begun."""
+        first = self._link.first_id
+        known = await _kept_runs(self._link)
+        return [run for run in known if not first <= run.id < first + wire.IDS]
+
+    def look_at(self, run: KeptRun, program: Program, on_output: OnOutput) -> AgentProcess:
+        """Take up a run of another link without being told of it before it is followed."""
+        return AgentProcess.look_at(self._link, program, on_output, run)
+
     async def take_up(self, run: KeptRun, program: Program, on_output: OnOutput) -> AgentProcess:
         """Follow a run of an earlier link, from the beginning of its output on."""
         return await AgentProcess.take_up(self._link, program, on_output, run)
@@ -233,9 +243,22 @@ class AgentTransport:
         """Return what is used now."""
         return self._meter.read(await self._link.call("stats", deadline=CALL_DEADLINE))
 
-    async def halt(self) -> None:
+    async def halt(self, why: str = "stopped") -> None:
         """Have the agent exit, and everything with it."""
-        await self._link.call("halt", deadline=HALT_DEADLINE)
+        await self._link.call("halt", deadline=HALT_DEADLINE, why=why)
+
+    async def farewell(self, why: str) -> None:
+        """Tell the other clients."""
+        try:
+            await self._link.call("farewell", deadline=HALT_DEADLINE, why=why)
+        except (AgentError, RemoteError):
+            # There may be nobody to tell it, as in an agent of an earlier release.
+            pass
+
+    async def is_shared(self) -> bool:
+        """Whether another client is there, or anything runs."""
+        found = await self._link.call("stats", deadline=CALL_DEADLINE)
+        return (optional_int(found, "clients") or 1) > 1 or bool(optional_int(found, "runs"))
 
     async def disk_free(self) -> int | None:
         """Return how many bytes the engine's disk has free."""
@@ -285,7 +308,8 @@ def _kept_run(said: object, after: int) -> KeptRun:
         if number > after and len(counts) == len(missing) == STREAMS:
             lost = (counts[0], counts[1], counts[2])
             ended, heard_of = said.get("ended") is True, said.get("heard") is True
-            return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost)
+            attended = said.get("attended") is True
+            return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost, attended)
     message = "The program in the container sent a run that is none."
     raise AgentProtocolError(message)
 

@@ -37,6 +37,11 @@ class ExecProcess:
         """Whether it has ended, or will never be heard of again."""
         return self._task.done()
 
+    is_followed = True
+
+    def follow(self) -> None:
+        """Do nothing: it is ours."""
+
     @property
     def is_cut_off(self) -> bool:
         """Whether it is over because nothing will ever be heard of it again."""

@@ -7,7 +7,7 @@ time limit kills everything of the user, and an exit code of 137 is all that is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import anyio
 from pocket_dock_mcp.agent.exec_answers import parse_entry
 from pocket_dock_mcp.agent.exec_facts import FACTS, MOUNTS, parse_facts, parse_mounts
 from pocket_dock_mcp.agent.exec_mark import RELEASE, Marked
+from pocket_dock_mcp.agent.exec_pipe import Take, piped
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
@@ -36,7 +37,7 @@ CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
 
 _SHELL = "/bin/sh"
-_CODES = {
+CODES = {
     100: "ENOENT",
     101: "EISDIR",
     102: "not_regular",
@@ -261,7 +262,14 @@ class ExecTransport:
         done = await self._script(METER)
         return self._meter.read(parse_meter(done.stdout))
 
-    async def halt(self) -> None:
+    async def is_shared(self) -> bool:
+        """Nobody can be there but us."""
+        return False
+
+    async def farewell(self, _why: str) -> None:
+        """Nobody is there to be told."""
+
+    async def halt(self, _why: str = "stopped") -> None:
         """End the lease: the first program ends with its input."""
         self._halted = True
         await self._lease.aclose()
@@ -279,6 +287,14 @@ class ExecTransport:
         """End the lease."""
         await self._lease.aclose()
 
+    async def pipe(self, script: str, *args: str, source: AsyncIterator[bytes] | None, take: Take) -> int:
+        """Run a shell script as the user and return its exit code; see `exec_pipe.piped`."""
+        argv = [_SHELL, "-c", script, "sh", *args]
+        user = f"{self._facts.uid}:{self._facts.uid}"
+        return await piped(
+            self._engine, self._container_id, argv, user=user, env=self._env, source=source, take=take
+        )
+
     # -- execs ------------------------------------------------------------------------------------
 
     async def _file_script(self, script: str, path: str, *args: str, stdin: bytes = b"") -> _Output:
@@ -289,7 +305,7 @@ class ExecTransport:
             raise InvalidArgumentError(message) from None
         done = await self._script(script, self._absolute(path), *args, stdin=stdin, deadline=DATA_DEADLINE)
         if done.exit_code != 0:
-            raise file_error(_CODES.get(done.exit_code, "EIO"), path, self._facts.home)
+            raise file_error(CODES.get(done.exit_code, "EIO"), path, self._facts.home)
         return done
 
     async def _script(

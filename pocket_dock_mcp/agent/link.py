@@ -17,7 +17,13 @@ import anyio
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData, Relay, Request
 from pocket_dock_mcp.engine.base import STDERR, Stream
-from pocket_dock_mcp.errors import AgentError, AgentProtocolError, AgentTimeoutError, StreamLostError
+from pocket_dock_mcp.errors import (
+    AgentError,
+    AgentProtocolError,
+    AgentTimeoutError,
+    SandboxHaltedError,
+    StreamLostError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ class AgentLink:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._requests: dict[int, Request] = {}
-        self._next_id = 1
+        self._next_id = self._first_id = 1
         self._broken: AgentError | None = None
         self._diagnostics = b""
         self._ready = Request(None)
@@ -50,6 +56,11 @@ class AgentLink:
         return self._broken
 
     @property
+    def first_id(self) -> int:
+        """The lowest number of a request of this link; others of this and higher numbers are later links'."""
+        return self._first_id
+
+    @property
     def diagnostics(self) -> str:
         """The last of what the program wrote to standard error."""
         return self._diagnostics.decode("utf-8", "replace")
@@ -61,13 +72,16 @@ class AgentLink:
             AgentTimeoutError: it did not come within `deadline` seconds.
             StreamLostError: the program ended instead.
             AgentProtocolError: something else than an agent speaks.
+            RemoteError: the agent cannot serve another client now.
         """
         header, _ = await self._answer(self._ready, 0, deadline)
+        if header["kind"] == "error":
+            raise RemoteError(header)
         if header["kind"] != "ready" or header.get("protocol") != wire.PROTOCOL:
             self._break(AgentProtocolError("The program in the container is not our agent."))
             raise self._failure()
         # Lower numbers are those of an earlier link's requests.
-        self._next_id = max(self._next_id, _natural(header.get("next", 1)))
+        self._first_id = self._next_id = max(self._next_id, _natural(header.get("next", 1)))
         return header
 
     async def wait_broken(self) -> AgentError:
@@ -217,6 +231,8 @@ class AgentLink:
         if kind == "replaced":
             message = "Another client has attached to the sandbox."
             raise StreamLostError(message)
+        if kind == "halted":
+            raise SandboxHaltedError.because(header.get("why"))
         request = self._requests.get(request_id) if type(request_id) is int else None
         if request is None:
             reason = "an answer that nobody asked for"

@@ -52,6 +52,8 @@ class Program:
     """The name of the persistent interpreter or shell that is to run it."""
     tty: tuple[int, int] | None = None
     """Rows and columns of a terminal, which then is all three of its streams."""
+    stays: bool = False
+    """Whether it goes on when whoever has begun it only visits the sandbox, and leaves."""
     meta: Mapping[str, Any] | None = None
     """JSON that whoever takes up a kept container later is told of it."""
 
@@ -93,6 +95,8 @@ class RunEnd:
     """Processes that it had left running, and that were killed."""
     files_changed: FilesChanged | None = None
     session: SessionState | None = None
+    missed: tuple[int, int] = (0, 0)
+    """Bytes of stdout and stderr that were let go of before we had read them."""
     report: Report = field(default_factory=Report)
 
 
@@ -106,6 +110,12 @@ class Process(Protocol):
             FileError: its `cwd` cannot be entered.
             ProcessLimitError, RunNotStartedError, SessionError: it has not been started.
         """
+
+    is_followed: bool
+    """Whether its output and its end are told us; not before `follow` if another client has begun it."""
+
+    def follow(self) -> None:
+        """Have it told from its beginning on. Idempotent, and quiet."""
 
     @property
     def is_over(self) -> bool:
@@ -299,8 +309,17 @@ class Transport(Protocol):
     async def stats(self) -> Readings:
         """Return what is used now, as far as it is known."""
 
-    async def halt(self) -> None:
-        """Have everything in the container end, as far as this is possible from inside."""
+    async def halt(self, why: str = "stopped") -> None:
+        """Have everything in the container end, as far as this is possible from inside.
+
+        `why` is for its other clients; see `SandboxHaltedError.WORDS`.
+        """
+
+    async def is_shared(self) -> bool:
+        """Whether another client is there, or anything runs."""
+
+    async def farewell(self, why: str) -> None:
+        """Tell its other clients why it is about to end. Quiet, and over in a moment."""
 
     async def wait_broken(self) -> AgentError:
         """Wait until the container cannot be reached any more and return why."""

@@ -67,6 +67,11 @@ def frame(kind: bytes, body: bytes = b"") -> bytes:
     return HEAD.pack(kind, len(body)) + body
 
 
+def data_head(offset: int, length: int) -> bytes:
+    """Return what comes before some bytes of a file."""
+    return HEAD.pack(DATA, OFFSET.size + length) + OFFSET.pack(offset)
+
+
 class Decoder:
     """Cuts what comes into frames, and refuses what is longer than a frame of its kind may be."""
 

@@ -12,7 +12,9 @@ from .names import REASONS
 
 MAX_TOLD = 100
 """Of what was left out that is told by name."""
-_BATCH = 256 * 1024
+_BATCH = 1024 * 1024
+_LITTLE = 4096
+"""Bytes that are copied together, rather than being pieces of their own."""
 _PULSE_EVERY = 10_000
 """Entries that are counted between two signs of life."""
 _ROOT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -163,7 +165,6 @@ class Outgoing:
     def __init__(self, path: bytes, limits: Limits) -> None:
         self.counts = Counts(limits)
         self._limits = limits
-        self._batch = bytearray()
         self._walk: Optional[Walk] = None
         self._root = os.open(path, _ROOT)
         self._status = os.fstat(self._root)
@@ -182,14 +183,22 @@ class Outgoing:
             os.close(self._root)
             self._root = -1
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the stream, in pieces of a size that is worth a system call. Raises `LimitError`."""
+    def batches(self) -> Iterator[List[bytes]]:
+        """Yield the stream, as much at once as is worth a system call. Raises `LimitError`."""
+        batch: List[bytes] = []
+        little: List[bytes] = []
+        size = 0
         for body in self._all():
-            self._batch += body
-            if len(self._batch) >= _BATCH:
-                yield bytes(self._batch)
-                self._batch.clear()
-        yield bytes(self._batch)
+            size += len(body)
+            little.append(body)
+            if len(body) > _LITTLE or size >= _BATCH:
+                little.pop()
+                batch += [b"".join(little), body]
+                little.clear()
+            if size >= _BATCH:
+                yield batch
+                batch, size = [], 0
+        yield [*batch, b"".join(little)]
 
     def _all(self) -> Iterator[bytes]:
         yield from self._scan()
@@ -300,7 +309,8 @@ class Outgoing:
                     data = os.pread(fd, min(frames.PIECE, stop - at), at)
                     if not data:
                         break
-                    yield frames.frame(frames.DATA, frames.OFFSET.pack(at) + data)
+                    yield frames.data_head(at, len(data))
+                    yield data
                     at += len(data)
                     self.counts.bytes += len(data)
                 if at < stop:

@@ -6,14 +6,18 @@ from pocket_dock_mcp.async_.container import AsyncContainer
 from pocket_dock_mcp.async_.create import create_new_container
 from pocket_dock_mcp.async_.doctor import doctor
 from pocket_dock_mcp.async_.errors import (
+    ConfigError,
     ContainerError,
     ContainerGone,
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
+    InvalidArgumentError,
+    LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
+    ProjectNotInitialized,
     SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
@@ -37,6 +41,7 @@ from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
 from pocket_dock_mcp.models import FileEntry, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.outside import PortMapping
+from pocket_dock_mcp.projects import find_project_root, init_project
 from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
@@ -46,6 +51,7 @@ __all__ = [
     "AsyncProcess",
     "AsyncSession",
     "BufferSnapshot",
+    "ConfigError",
     "ContainerError",
     "ContainerGone",
     "ContainerInfo",
@@ -57,11 +63,14 @@ __all__ = [
     "ExecResult",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
     "PortMapping",
     "ProcessInfo",
     "ProfileInfo",
+    "ProjectNotInitialized",
     "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",
@@ -73,7 +82,9 @@ __all__ = [
     "create_new_container",
     "destroy_container",
     "doctor",
+    "find_project_root",
     "get_version",
+    "init_project",
     "list_containers",
     "list_profiles",
     "prune",

@@ -8,12 +8,12 @@ from pathlib import Path
 from pocket_dock_mcp.async_.host import engine_environ, settings_for
 from pocket_dock_mcp.async_.info import DoctorReport
 from pocket_dock_mcp.doctor.leftovers import kept_store, look
+from pocket_dock_mcp.doctor.project import ProjectState, survey
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import ProjectNotInitializedError
 from pocket_dock_mcp.manager.others import others
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL
 from pocket_dock_mcp.projects import find_project_root
-from pocket_dock_mcp.projects.instances import list_instance_dirs
 
 
 async def doctor(*, project_root: Path | None = None, socket_path: str | None = None) -> DoctorReport:
@@ -40,15 +40,14 @@ async def doctor(*, project_root: Path | None = None, socket_path: str | None = 
         left = await look(engine, settings.state_dir)
         running = {state.name for state in await others(engine, instance="")}
         kept = kept_store(settings.state_dir).of(LOCAL_PRINCIPAL, engine.info.identity)
+        state = ProjectState() if root is None else await survey(engine, root, settings.state_dir)
     finally:
         await engine.aclose()
     gone = {sandbox.id for sandbox in left.sandboxes}
     healthy = [sandbox for sandbox in kept if sandbox.id not in gone]
-    known = {sandbox.container for sandbox in healthy} | running
-    directories = [] if root is None else list_instance_dirs(root)
     return DoctorReport(
         # Those of images have a tag.
-        orphaned_containers=tuple(name for name in left.objects if ":" not in name),
-        stale_instance_dirs=tuple(one.name for one in directories if one.name not in known),
+        orphaned_containers=(*(name for name in left.objects if ":" not in name), *state.orphaned),
+        stale_instance_dirs=state.stale,
         healthy=len(healthy) + len(running),
     )

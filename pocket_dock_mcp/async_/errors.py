@@ -15,6 +15,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     LimitsNotEnforcedError,
     PocketDockError,
+    ProjectNotInitializedError,
     SandboxError,
     SandboxLostError,
     SandboxNameTakenError,
@@ -35,6 +36,7 @@ ContainerNotRunning = SandboxStateError
 ContainerGone = SandboxLostError
 ContainerNameTaken = SandboxNameTakenError
 ImageNotFound = ImageNotFoundError
+ProjectNotInitialized = ProjectNotInitializedError
 SessionClosed = SessionClosedError
 StreamNotEnded = StreamNotEndedError
 
@@ -50,6 +52,7 @@ __all__ = [
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "ProjectNotInitialized",
     "SessionClosed",
     "SocketCommunicationError",
     "SocketConnectionError",

@@ -69,7 +69,6 @@ class Managed:
     @property
     def live(self) -> LiveContainer:
         """What can be done with it."""
-        self._host.require_process()
         return self._sandbox.container
 
     @property
@@ -107,7 +106,7 @@ class Managed:
     @contextmanager
     def use(self) -> Iterator[LiveContainer]:
         """Hold it for a call."""
-        self._host.require_process()
+        self._host.require_here()
         with told_in_sdk_words(), self._sandbox.use() as container:
             yield container
 

@@ -88,12 +88,10 @@ class Host:
         self._tasks: TaskGroup
         self._working = 0
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
         self._begun = asyncio.Event()
         self._enough = asyncio.Event()
-        # It serves many callers and outlives each, so no task group of theirs can own it. It ends when the
-        # last container does, and is cancelled with all others at the end of the loop. In a context of its
-        # own: the spans and variables of whoever came first are not everybody's.
-        self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._serve())
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def manager(self) -> Manager:
@@ -102,7 +100,7 @@ class Host:
         Raises:
             SandboxClosedError: the loop is ending.
         """
-        self.require_process()
+        self.require_here()
         if self._manager is None:
             message = "The event loop of this container has ended, and the container with it."
             raise SandboxClosedError(message, hint="Create a new one.")
@@ -113,30 +111,35 @@ class Host:
         """Whether it is at work, and in this process."""
         return self._manager is not None and os.getpid() == self._pid
 
-    def require_process(self) -> None:
-        """See that this is the process that made it: what a fork has inherited is its parent's.
+    def require_here(self) -> None:
+        """See that these are the process and the event loop that it belongs to.
 
         Raises:
-            SandboxClosedError: it is another.
+            SandboxClosedError: this process was forked from the one that made it, and has inherited it only.
+            InvalidArgumentError: this is another event loop, in another thread perhaps.
         """
         if os.getpid() != self._pid:
             message = "This container belongs to the process that this one was forked from."
-            raise SandboxClosedError(
-                message, hint="Create or resume containers in the process that uses them."
-            )
+            hint = "Create or resume containers in the process that uses them."
+            raise SandboxClosedError(message, hint=hint)
+        if self._manager is not None and running_loop() not in (None, self._loop):
+            message = "This container belongs to another event loop, which is still running."
+            raise InvalidArgumentError(message, hint="Use it there, or resume one that persists here.")
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Manager]:
         """Have it there for a piece of work; when nobody works and no container is left, it ends."""
+        self.require_here()
         self._working += 1
         try:
+            self._begin()
             await self._begun.wait()
             with told_in_sdk_words():
                 yield self.manager
         finally:
             self._working -= 1
             self._end_if_unused()
-            if self._enough.is_set():
+            if self._enough.is_set() and self._task is not None:
                 # Not the task itself: who waits may be cancelled, and it ends all the same.
                 await asyncio.wait([self._task])
 
@@ -144,7 +147,8 @@ class Host:
         """End it now: what persists is left running, all else is removed."""
         self._leave()
         self._enough.set()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def do(
         self,
@@ -172,13 +176,19 @@ class Host:
             self._leave()
             self._enough.set()
 
+    def _begin(self) -> None:
+        if self._task is None:
+            # It serves many callers and outlives each, so no task group of theirs can own it. It ends with
+            # the last container, and is cancelled with all other tasks at the end of the loop. In a context
+            # of its own: the spans and variables of whoever came first are not everybody's.
+            self._task = contextvars.Context().run(self._loop.create_task, self._serve())
+
     def _leave(self) -> None:
-        loop = self._task.get_loop()
-        hosts = _hosts.get(loop, {})
+        hosts = _hosts.get(self._loop, {})
         if hosts.get(self.settings) is self:
             del hosts[self.settings]
         if not hosts:
-            _hosts.pop(loop, None)
+            _hosts.pop(self._loop, None)
 
     async def _serve(self) -> None:
         try:
@@ -199,6 +209,14 @@ class Host:
             self._begun.set()
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop of this thread, if one is running."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def host_for(engine: str | None = None, socket_path: str | None = None) -> Host:
     """Return the running loop's host for an engine; None is the one that the environment names.
 
@@ -208,9 +226,11 @@ def host_for(engine: str | None = None, socket_path: str | None = None) -> Host:
     """
     settings = settings_for(engine, socket_path)
     environ = engine_environ(settings, os.environ)
+    is_given = engine is not None or socket_path is not None
+    named_by = "the engine that is given" if is_given else project_defaults().engine_named_by
     # Refused now, also where no engine is needed.
-    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    return host_of(settings, lambda: connect(environ))
+    candidates(environ, uid=os.getuid(), home=Path.home(), platform=sys.platform, named_by=named_by)
+    return host_of(settings, lambda: connect(environ, named_by))
 
 
 def host_of(settings: Settings, connect: Connect) -> Host:

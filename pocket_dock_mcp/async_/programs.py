@@ -143,18 +143,18 @@ class Programs:
         options["timeout_s"] = commands.checked_timeout(timeout)
         commands.check_max_output(max_output)
         if stream:
-            return AsyncExecStream(await self._started(code, options), max_output)
+            return AsyncExecStream(await self._started(code, "stream", options), max_output)
         if detach:
             options["keep_stdin"] = stdin is None
-            return self._watched(await self._started(code, options), max_output)
+            return self._watched(await self._started(code, "detach", options), max_output)
         with self._hold.use() as live:
             return in_result(await live.run(code, output_bytes=max_output, meta={}, **options))
 
-    async def _started(self, code: str, options: RunOptions) -> AsyncRun:
+    async def _started(self, code: str, kind: str, options: RunOptions) -> AsyncRun:
         """Start a run, for whose time the container does not count as idle."""
         with ExitStack() as stack:
             live = stack.enter_context(self._hold.use())
-            run = await live.start(code, meta={}, **options)
+            run = await live.start(code, meta={"kind": kind}, **options)
             held = stack.pop_all()
         if run.is_running:
             run.on_exit(lambda _run: held.close())

@@ -208,7 +208,7 @@ async def _run_document(one: SandboxRun) -> dict[str, Any]:
         "age_s": round(run.age_s, 1),
         "background": one.background,
         "language": run.program.language,
-        "command": code if isinstance(code, str) else "",
+        "command": code.removeprefix("exec ") if isinstance(code, str) else "",
     }
 
 

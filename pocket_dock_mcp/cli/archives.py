@@ -6,8 +6,8 @@ import argparse
 import os
 import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1024 * 1024
 _LEVEL = 6
-_OUR_PIPE = "-"
+_PIPE = "-"
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -66,7 +66,7 @@ async def export(arguments: argparse.Namespace, console: Console) -> int:
         raise InvalidArgumentError(
             "Nothing is said of what to export.", hint="Say --profile NAME, --image REF or --all."
         )
-    to_pipe = arguments.output == _OUR_PIPE
+    to_pipe = arguments.output == _PIPE
     if to_pipe and (console.as_json or sys.stdout is None or sys.stdout.isatty()):
         raise InvalidArgumentError(
             "An archive is nothing for a terminal, and cannot come with a JSON document.",
@@ -78,18 +78,19 @@ async def export(arguments: argparse.Namespace, console: Console) -> int:
         images = await _chosen(connected, arguments)
         total = sum(image.size_bytes for image in images.values())
         progress = Transfer(console, f"exporting {_count(images)}", total)
-        with _output(arguments.output, to_pipe=to_pipe) as write:
-            async with aclosing(save(connected, list(images))) as pieces:
-                await _write(pieces, write, progress)
+        async with aclosing(save(connected, list(images))) as pieces:
+            if to_pipe:
+                return await _to_pipe(pieces, progress, console)
+            await _to_file(pieces, progress, arguments.output)
     console.clear()
-    written = None if to_pipe else os.stat(arguments.output).st_size  # noqa: PTH116  # asked at once
+    written = os.stat(arguments.output).st_size  # noqa: PTH116  # asked at once
     if console.as_json:
         told = [{"name": name, "id": image.id} for name, image in images.items()]
         console.give({"file": arguments.output, "size_bytes": written, "images": told})
-    elif not to_pipe:
-        for name, image in images.items():
-            console.say(f"{plain(name)}: {size(image.size_bytes)}")
-        console.say(f"{_count(images)} in {plain(arguments.output)}, {size(written or 0)}")
+        return exits.OK
+    for name, image in images.items():
+        console.say(f"{plain(name)}: {size(image.size_bytes)}")
+    console.say(f"{_count(images)} in {plain(arguments.output)}, {size(written)}")
     return exits.OK
 
 
@@ -97,11 +98,9 @@ async def bring(arguments: argparse.Namespace, console: Console) -> int:
     """Load a file's images."""
     from pocket_dock_mcp.images.moving import load
 
-    with _source(arguments.file) as file:
-        total = file.seek(0, os.SEEK_END)
+    async with _source(arguments.file, console) as file:
         checking, loading = Transfer(console, "checking", None), Transfer(console, "loading", None)
         async with engine() as connected:
-            console.progress(f"reading {size(total)}")
             found = await load(connected, lambda: _pieces(file), checking=checking.add, loading=loading.add)
             console.clear()
             outdated = await _outdated(connected, found)
@@ -139,82 +138,99 @@ async def _chosen(connected: Engine, arguments: argparse.Namespace) -> dict[str,
     return chosen
 
 
-@contextmanager
-def _output(where: str, *, to_pipe: bool) -> Iterator[Callable[[bytes], object]]:
-    """Return what writes the archive."""
-    if to_pipe:
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
-        return
-    with new_file(Path(where)) as file:
-        if not where.endswith(".gz"):
-            yield file.write
-            return
-        import gzip
+async def _to_pipe(pieces: AsyncIterator[bytes], progress: Transfer, console: Console) -> int:
+    from pocket_dock_mcp.async_.descriptors import Writer
 
-        # Without a name and a time, the same images make the same file.
-        with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
-            yield packed.write
+    writer = Writer(sys.stdout.fileno())
+    try:
+        async for piece in pieces:
+            writer.write(piece)
+            await writer.drained(_PIECE)
+            progress.add(len(piece))
+        await writer.drained()
+    except OSError as error:
+        if writer.error is None:
+            raise
+        return console.not_written(error)
+    finally:
+        writer.close()
+    console.clear()
+    return exits.OK
 
 
-async def _write(pieces: AsyncIterator[bytes], write: Callable[[bytes], object], progress: Transfer) -> None:
+async def _to_file(pieces: AsyncIterator[bytes], progress: Transfer, where: str) -> None:
+    import gzip
+
     import anyio
 
-    gathered = bytearray()
+    with new_file(Path(where)) as file, ExitStack() as stack:
+        write: Callable[[bytes], object] = file.write
+        if where.endswith(".gz"):
+            # Without a name and a time, the same images make the same file.
+            write = stack.enter_context(gzip.GzipFile("", "wb", _LEVEL, file, mtime=0)).write
+        gathered = bytearray()
+        async for piece in _with_end(pieces):
+            gathered += piece
+            if len(gathered) >= _PIECE or not piece:
+                # It may have to be compressed, or wait for a disk.
+                await anyio.to_thread.run_sync(write, bytes(gathered))
+                progress.add(len(gathered))
+                gathered.clear()
 
-    async def hand_on() -> None:
-        data = bytes(gathered)
-        gathered.clear()
-        # It may have to be compressed, or wait for a disk or a pipe.
-        await anyio.to_thread.run_sync(write, data)
-        progress.add(len(data))
 
+async def _with_end(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for piece in pieces:
-        gathered += piece
-        if len(gathered) >= _PIECE:
-            await hand_on()
-    await hand_on()
+        yield piece
+    yield b""
 
 
-@contextmanager
-def _source(where: str) -> Iterator[BinaryIO]:
+def _opened(where: str) -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb") if where == _PIPE else Path(where).open("rb")
+
+
+@asynccontextmanager
+async def _source(where: str, console: Console) -> AsyncIterator[BinaryIO]:
     """Open what is to be loaded: it is read twice, so what comes through a pipe is put aside first."""
-    if where == _OUR_PIPE:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InvalidArgumentError("No archive comes from a terminal.", hint="Say FILE, or pipe one in.")
-        with _put_aside(sys.stdin.buffer) as file:
-            yield file
-        return
+    if where == _PIPE and (sys.stdin is None or sys.stdin.isatty()):
+        raise InvalidArgumentError("No archive comes from a terminal.", hint="Say FILE, or pipe one in.")
+    import anyio
+
     try:
-        opened = Path(where).open("rb")  # noqa: SIM115  # it is closed below
+        # A named pipe waits for its writer.
+        opened = await anyio.to_thread.run_sync(_opened, where, abandon_on_cancel=True)
     except OSError as error:
         raise InvalidArgumentError(
             f"{where!r} cannot be read: {error.strerror}.", hint="Check the name, and that you may read it."
         ) from error
-    with opened:
+    with opened, ExitStack() as stack:
         if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             yield opened
-        else:
-            with _put_aside(opened) as file:
-                yield file
+            return
+        import tempfile
 
-
-@contextmanager
-def _put_aside(stream: BinaryIO) -> Iterator[BinaryIO]:
-    import tempfile
-
-    # It never has a name, so nothing can stay of it.
-    with tempfile.TemporaryFile(prefix="pocket-dock-") as file:
+        # It never has a name, so nothing can stay of it.
+        aside = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(prefix="pocket-dock-")))
         try:
-            while data := stream.read(_PIECE):
-                file.write(data)
-            file.flush()
+            await _put_aside(opened.fileno(), aside, Transfer(console, "reading", None))
         except OSError as error:
             raise InvalidArgumentError(
                 f"The archive cannot be put aside in {tempfile.gettempdir()!r}: {error.strerror}.",
                 hint="Set TMPDIR to a folder with room for it.",
             ) from error
-        yield cast("BinaryIO", file)
+        yield aside
+
+
+async def _put_aside(descriptor: int, file: BinaryIO, progress: Transfer) -> None:
+    from pocket_dock_mcp.async_.descriptors import Reader
+
+    reader = Reader(descriptor)
+    try:
+        while data := await reader.read():
+            file.write(data)
+            progress.add(len(data))
+        file.flush()
+    finally:
+        reader.close()
 
 
 async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes, None]:

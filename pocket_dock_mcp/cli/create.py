@@ -125,6 +125,7 @@ async def made(
     """
     from pocket_dock_mcp.async_ import create_new_container
     from pocket_dock_mcp.async_.host import host_for
+    from pocket_dock_mcp.projects import project_defaults
 
     host = host_for()
     async with _ending(host), host.working() as manager:
@@ -135,7 +136,8 @@ async def made(
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
-            sandbox.request = replace(sandbox.request, disposable=not arguments.persist, run_timeout_s=limit)
+            is_meant_to_stay = arguments.persist or project_defaults().persist
+            sandbox.request = replace(sandbox.request, disposable=not is_meant_to_stay, run_timeout_s=limit)
             sandbox.claim.update(request=sandbox.request)
         console.clear()
         with sandbox.use() as live:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain, told
 from pocket_dock_mcp.cli.steps import Steps, size
-from pocket_dock_mcp.cli.surroundings import environ
+from pocket_dock_mcp.cli.surroundings import engine_named_by, environ
 from pocket_dock_mcp.errors import EngineUnavailableError, PocketDockError
 
 if TYPE_CHECKING:
@@ -63,13 +63,15 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 async def build(arguments: argparse.Namespace, console: Console) -> int:
     """Build each, whatever becomes of the others."""
     from pocket_dock_mcp.images import ImageStore, list_profiles, resolve_profile
+    from pocket_dock_mcp.images.base import DEFAULT_BASE
 
     names = dict.fromkeys(resolve_profile(name).name for name in arguments.profiles)
     if arguments.all or not names:
         names = dict.fromkeys(profile.name for profile in list_profiles())
     async with engine() as connected:
-        store = ImageStore(connected, base_image=arguments.base)
-        anew = arguments.anew or arguments.base is not None
+        insists = arguments.base is not None
+        store = ImageStore(connected, base_image=arguments.base or DEFAULT_BASE, insists=insists)
+        anew = arguments.anew or insists
         results = [await _build(store, name, console, anew=anew) for name in names]
     if console.as_json:
         console.give(results)
@@ -139,7 +141,7 @@ async def engine() -> AsyncIterator[Engine]:
     """Connect to the engine that the environment means."""
     from pocket_dock_mcp.engine.connect import connect
 
-    connected = await connect(environ())
+    connected = await connect(environ(), engine_named_by())
     try:
         yield connected
     finally:

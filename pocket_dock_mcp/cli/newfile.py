@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,13 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         InvalidArgumentError: it cannot be written there; what was there stays.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    try:
+        is_other = not stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        is_other = False
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if is_other:
         raise InvalidArgumentError(
             f"{str(path)!r} is there already, and is no file.", hint="Say -o - to write into a pipe."
         )

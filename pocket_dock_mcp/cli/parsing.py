@@ -48,10 +48,14 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Take what is to be passed on off the end, so that no option in it is taken for ours."""
         if args is None or not self.passes_on:
-            return super().parse_known_args(args, namespace)
-        end, begin = self._split(list(args))
-        found, rest = super().parse_known_args(args[:end], namespace)
-        found.command = list(args[begin:])
+            found, rest = super().parse_known_args(args, namespace)
+        else:
+            end, begin = self._split(list(args))
+            found, rest = super().parse_known_args(args[:end], namespace)
+            found.command = list(args[begin:])
+        if rest:
+            # Here, where it is known whose they should have been.
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
 
     def _split(self, words: list[str]) -> tuple[int, int]:

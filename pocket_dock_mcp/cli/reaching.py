@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.cli.console import plain
-from pocket_dock_mcp.cli.surroundings import environ
+from pocket_dock_mcp.cli.surroundings import engine_named_by, environ
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     PocketDockError,
@@ -62,8 +62,9 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     settings = settings_for()
     surrounding = engine_environ(settings, environ())
     # Refused now, also where no engine is needed.
-    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-    async with Manager(settings, lambda: connect(surrounding)) as manager:
+    named_by = engine_named_by()
+    candidates(surrounding, uid=os.getuid(), home=Path.home(), platform=sys.platform, named_by=named_by)
+    async with Manager(settings, lambda: connect(surrounding, named_by)) as manager:
         yield manager, Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
 
 

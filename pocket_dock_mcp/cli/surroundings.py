@@ -19,6 +19,13 @@ def environ() -> Mapping[str, str]:
     return project_defaults().environ(os.environ)
 
 
+def engine_named_by() -> str:
+    """Return what names the engine in `environ`, for those who tell that it does not answer."""
+    from pocket_dock_mcp.projects import project_defaults
+
+    return project_defaults().engine_named_by
+
+
 def valid_environ() -> Mapping[str, str]:
     """Return what `environ` does, or that of the process as it is: for who looks for mistakes in either."""
     try:

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pocket_dock_mcp.cli import exits
+from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console, plain
 from pocket_dock_mcp.cli.reaching import reaching
 from pocket_dock_mcp.cli.steps import bar, size
@@ -47,7 +47,7 @@ def _add(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=what, description=f"{what.capitalize()}. {_RULES}"
     )
-    parser.add_argument("sandbox", metavar="SANDBOX", help="its name or id")
+    options.add_sandbox(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -91,6 +91,12 @@ class Progress:
         self._console.progress(f"{share}{self._what}: {progress.files} files, {size(done)}{of}, {rate}/s")
 
 
+def _amount(count: int) -> str:
+    return (
+        size(count) if count >= 1_000_000 else f"{count} bytes" if count < 10_000 else f"{count // 1000} kB"
+    )
+
+
 def _report(console: Console, done: str, moved: Transferred) -> int:
     console.clear()
     for one in moved.skipped[:_SHOWN]:
@@ -101,6 +107,6 @@ def _report(console: Console, done: str, moved: Transferred) -> int:
         console.give(asdict(moved))
     else:
         links = f", {moved.symlinks} links" if moved.symlinks else ""
-        counted = f"{moved.files} {'file' if moved.files == 1 else 'files'}{links}, {size(moved.bytes)}"
+        counted = f"{moved.files} {'file' if moved.files == 1 else 'files'}{links}, {_amount(moved.bytes)}"
         console.say(f"{done} {counted} to {plain(moved.path)}")
     return exits.OK

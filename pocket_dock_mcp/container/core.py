@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -16,7 +15,7 @@ from pocket_dock_mcp.container.checkpoints import Checkpointing
 from pocket_dock_mcp.container.disk import Disk
 from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
-from pocket_dock_mcp.container.memory import remembered
+from pocket_dock_mcp.container.memory import remembered, stays
 from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
@@ -113,17 +112,19 @@ class LiveContainer(Checkpointing):
 
         It has no time limit unless one is given, and ends with the container at the latest. `close` the
         handle when its output is not needed any more. A kept container remembers `meta`, which is a little
-        JSON, for `reattach`, until the handle is closed.
+        JSON, for `reattach`, until the handle is closed. In one that is only visited it ends with the visit,
+        unless its `meta` says that it is in the ``background``.
 
         Raises: what `run` raises; what is found out later, `AsyncRun.wait` raises.
         """
         program = checked_program(code, **options)
         running = self._running
-        run = AsyncRun(program, self._store.open(), self._wanted.limits, partial(self._life.fate, running))
+        run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate(running, meta))
         run.meta = meta or {}
         try:
             if self._wanted.keep:
-                run.program = program = replace(program, meta=remembered(run.id, program, run.meta))
+                memory = remembered(run.id, program, run.meta)
+                run.program = program = replace(program, stays=stays(meta) or not self.visits, meta=memory)
             async with self._reaching():
                 run.started(await running.transport.start(program, run.take))
         except BaseException:

@@ -5,7 +5,11 @@ What the program printed plays no part.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import Protocol
+
 from pocket_dock_mcp.agent.transport import Program, RunEnd
+from pocket_dock_mcp.errors import AgentError
 from pocket_dock_mcp.models import MIB, Limits, RunStatus
 
 _SIGKILL = 9
@@ -19,6 +23,13 @@ _BY_US: dict[str, RunStatus] = {
     "disk": "disk_full",
     "killed": "killed",
 }
+
+
+class Fate(Protocol):
+    """Finds out what became of a run whose container cannot be reached any more."""
+
+    def __call__(self, error: AgentError) -> Awaitable[tuple[RunStatus, str]]:
+        """Return the status, and why."""
 
 
 def status_of(end: RunEnd) -> RunStatus:
@@ -124,3 +135,15 @@ def _about_left_behind(end: RunEnd) -> str | None:
         return None
     what = "1 process" if end.left_behind == 1 else f"{end.left_behind} processes"
     return f"{what} that it had left running ended with it; use background=true for what is to go on."
+
+
+def with_losses(hint: str | None, missing: tuple[int, int], missed: tuple[int, int]) -> str | None:
+    """Add to a hint what of stdout and stderr was not kept, and what was not read before it had to go."""
+    hints = [hint]
+    if any(missing):
+        hints.append(f"The first {missing[0]} bytes of stdout and {missing[1]} of stderr were not kept.")
+    if any(missed):
+        hints.append(
+            f"{missed[0]} bytes of stdout and {missed[1]} of stderr were passed over, not read in time."
+        )
+    return " ".join(filter(None, hints)) or None

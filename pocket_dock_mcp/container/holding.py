@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import anyio
 from typing_extensions import Self
 
-from pocket_dock_mcp.agent.agent_process import KeptRun
+from pocket_dock_mcp.agent.agent_process import AgentProcess, KeptRun
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.container.endings import Fate
 from pocket_dock_mcp.container.forwarding import Forwarder
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
 from pocket_dock_mcp.container.life import Life
-from pocket_dock_mcp.container.memory import recalled
+from pocket_dock_mcp.container.memory import Memory, recalled, stays
 from pocket_dock_mcp.container.provisioning import explained
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
-from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume
+from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume, visit
 from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.errors import AgentError
 
@@ -29,11 +31,17 @@ class HeldContainer:
     """A container and the hold on it; what can be done with it is `LiveContainer`."""
 
     def __init__(
-        self, engine: Engine, wanted: Launch, running: Running, store: OutputStore | None = None
+        self,
+        engine: Engine,
+        wanted: Launch,
+        running: Running,
+        store: OutputStore | None = None,
+        *,
+        visits: bool = False,
     ) -> None:
         self._engine = engine
         self._wanted = wanted
-        self._life = Life(engine, wanted, running)
+        self._life = Life(engine, wanted, running, visits=visits)
         self._store = store or OutputStore()
         self._found: list[AsyncRun] = []
         self._forwarder = Forwarder(self._life)
@@ -68,6 +76,21 @@ class HeldContainer:
                 await container._take_up(running, known)
         return container
 
+    @classmethod
+    async def visit(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
+        """Join a kept container that runs beside whoever holds it; see `taking_up.visit` for what it raises.
+
+        Nobody else notices, unless it is stopped, rebooted or destroyed from here. `aclose` only leaves it,
+        and ends the runs that were begun from here and are not to stay. Of `found_runs` nothing is told
+        before it is asked for.
+        """
+        wanted = await as_made(engine, wanted)
+        running, found = await visit(engine, wanted)
+        container = cls(engine, wanted, running, store, visits=True)
+        async with container._handing_back():
+            container._look_at(found)
+        return container
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -86,6 +109,9 @@ class HeldContainer:
     @property
     def _transport(self) -> Transport:
         return self._life.running.transport
+
+    def _fate(self, running: Running, meta: Mapping[str, Any] | None) -> Fate:
+        return partial(self._life.fate, running, goes_on=stays(meta))
 
     def _reaching(self) -> AbstractAsyncContextManager[None]:
         reaching = self._life.reaching()
@@ -144,24 +170,78 @@ class HeldContainer:
         async with self._reaching():
             await self._transport.adopt({}, ADOPT_DEADLINE)
 
+    @property
+    def visits(self) -> bool:
+        """Whether another may hold it."""
+        return self._life.visits
+
+    @property
+    def halted(self) -> str | None:
+        """What another client has done with it, if its agent says so: see `SandboxHaltedError.WORDS`."""
+        return self._life.halted
+
+    async def is_gone(self, within: float) -> bool:
+        """Whether the engine knows it no more, after so many seconds at the latest."""
+        return await self._life.is_gone(within)
+
+    async def is_shared(self) -> bool:
+        """Whether another client uses it, or anything runs in it.
+
+        Raises:
+            SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        async with self._reaching():
+            return await self._transport.is_shared()
+
     # -- what it is taken up with -----------------------------------------------------------------
 
     @property
     def found_runs(self) -> list[AsyncRun]:
-        """Handles to the runs that were there when it was taken up; oldest first."""
+        """Handles to the runs that were there when it was taken up, or looked for; oldest first."""
         return list(self._found)
+
+    async def look_for_runs(self) -> list[AsyncRun]:
+        """Have handles in `found_runs` to what others have begun since, and return the new ones.
+
+        Raises:
+            SandboxLostError, SandboxClosedError: as for `run`.
+        """
+        transport = self._transport
+        if not self.runs_on or not isinstance(transport, AgentTransport):
+            return []
+        async with self._reaching():
+            return self._look_at(await transport.others_runs())
+
+    def _look_at(self, found: Sequence[KeptRun]) -> list[AsyncRun]:
+        transport, new = self._transport, list[AsyncRun]()
+        there = {run.process.id for run in self._found if isinstance(run.process, AgentProcess)}
+        for known in found:
+            memory = recalled(known.meta)
+            if memory is None or known.id in there or not isinstance(transport, AgentTransport):
+                continue
+            run = self._handle(self._running, known, memory)
+            # Who has begun it tells of it; unless that one has gone.
+            run.is_ours_to_tell = known.ended and not known.attended
+            run.started(transport.look_at(known, memory.program, run.take))
+            new.append(run)
+        self._found = sorted([*self._found, *new], key=lambda run: run.began)
+        return new
 
     async def _take_up(self, running: Running, known: KeptRun) -> None:
         memory = recalled(known.meta)
         transport = running.transport
         if memory is None or not isinstance(transport, AgentTransport):
             return
+        run = self._handle(running, known, memory)
+        run.started(await transport.take_up(known, memory.program, run.take))
+        self._found.append(run)
+
+    def _handle(self, running: Running, known: KeptRun, memory: Memory) -> AsyncRun:
         fate = partial(self._life.fate, running)
         run = AsyncRun(memory.program, self._store.open(), self._wanted.limits, fate, memory)
         run.missing = known.missing[:2]
         run.had_ended, run.was_heard_of = known.ended, known.heard_of
-        run.started(await transport.take_up(known, memory.program, run.take))
-        self._found.append(run)
+        return run
 
     @asynccontextmanager
     async def _handing_back(self) -> AsyncIterator[None]:
@@ -199,6 +279,10 @@ class HeldContainer:
             And what `create` and `resume` raise.
         """
         await self._life.reboot(fresh=fresh)
+
+    async def leave(self) -> None:
+        """Be its client no more, and do nothing to it. Idempotent, and quiet."""
+        await self._life.leave()
 
     async def detach(self) -> None:
         """Let go of a kept container and leave it running, for `reattach`.

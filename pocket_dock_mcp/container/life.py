@@ -12,7 +12,7 @@ import anyio
 
 from pocket_dock_mcp.agent.link import RemoteError
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
-from pocket_dock_mcp.container.taking_up import resume
+from pocket_dock_mcp.container.taking_up import resume, visit
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -22,6 +22,7 @@ from pocket_dock_mcp.errors import (
     SandboxClosedError,
     SandboxDetachedError,
     SandboxError,
+    SandboxHaltedError,
     SandboxLostError,
     SandboxStateError,
 )
@@ -33,22 +34,32 @@ GONE_DEADLINE = 2.0
 """Seconds to find out whether a container whose stream broke is really gone."""
 SETTLE = 0.5
 """Seconds that an engine may take to notice that a container has ended."""
+LEFT = "The sandbox was left, and the run was not to stay."
 _PAUSE = 0.02
+_AFTER_HALT = {
+    "stopped": "Its files are kept: resume it.",
+    "rebooted": "Attach to it again.",
+    "destroyed": "Create a new one.",
+}
 
 
 class Life:
     """Holds one container, and after a reboot the next one of the same name."""
 
-    def __init__(self, engine: Engine, wanted: Launch, running: Running) -> None:
+    def __init__(self, engine: Engine, wanted: Launch, running: Running, *, visits: bool = False) -> None:
         self.engine = engine
         self.wanted = wanted
         self.running = running
+        self.visits = visits
+        """Whether another may hold it, so that it is only left where others end it."""
+        self.halted: str | None = None
+        """What another client has done with it, as its agent says; see `SandboxHaltedError.WORDS`."""
         self.removed = False
         """Whether it was closed and the engine has confirmed that it is gone."""
         self._ended: SandboxError | None = None
         """Why it cannot be used, if it was ended or let go of on purpose."""
         self._lost: SandboxLostError | None = None
-        self._let_go = False
+        self.let_go = False
         self._may_come = False
         """Whether a container was asked for of which nobody knows whether it will be made."""
         self._changing = anyio.Lock()
@@ -83,11 +94,16 @@ class Life:
         # It was begun again meanwhile.
         raise SandboxClosedError(why, hint="Try again.") from error
 
-    async def fate(self, running: Running, error: AgentError) -> tuple[RunStatus, str]:
-        """Say what became of a run whose stream broke."""
+    async def fate(
+        self, running: Running, error: AgentError, *, goes_on: bool = True
+    ) -> tuple[RunStatus, str]:
+        """Say what became of a run whose stream broke, and which was to outlive us if it `goes_on`."""
         if running.ended is not None:
-            return running.ended
-        self.mark_lost(error.message)
+            was_left = self.visits and running.ended[0] == "indeterminate"
+            return ("killed", LEFT) if was_left and not goes_on else running.ended
+        self.note(error)
+        if isinstance(error, SandboxHaltedError):
+            return "killed", error.message
         with anyio.move_on_after(GONE_DEADLINE):
             try:
                 return await self._fate_of_it(), str(self._lost)
@@ -115,6 +131,26 @@ class Life:
             pass
         return True
 
+    async def is_gone(self, within: float) -> bool:
+        """Whether the engine knows it no more, after so many seconds at the latest."""
+        with anyio.move_on_after(within):
+            try:
+                while True:
+                    await self.engine.inspect(self.running.id)
+                    await anyio.sleep(_PAUSE)
+            except ContainerGoneError:
+                return True
+            except EngineError as error:
+                logger.debug("whether a container is gone cannot be known: %s", error)
+        return False
+
+    def note(self, error: AgentError) -> None:
+        """Note that its agent cannot be reached any more; the first reason counts."""
+        if self._lost is None and isinstance(error, SandboxHaltedError):
+            self.halted = error.word
+            self._lost = SandboxDetachedError(error.message, hint=_AFTER_HALT[error.word])
+        self.mark_lost(error.message)
+
     def mark_lost(self, why: str) -> SandboxLostError:
         """Note that it cannot be reached any more, and why; the first reason counts."""
         if self._lost is None and self.wanted.keep:
@@ -132,14 +168,27 @@ class Life:
                 if self.running is running:
                     break
         if self._ended is None:
-            self.mark_lost(reason.message)
+            self.note(reason)
 
     # -- endings ----------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End and remove it, unless it was let go of on purpose. Idempotent, and quiet."""
-        if not self._let_go:
+        """End and remove it, unless it was let go of on purpose, or only visited. Idempotent, and quiet."""
+        if self.visits:
+            await self.leave()
+        elif not self.let_go:
             await self.destroy()
+
+    async def leave(self) -> None:
+        """Be its client no more, and do nothing to it. Idempotent, and quiet."""
+        with anyio.CancelScope(shield=True):
+            async with self._changing:
+                if self._ended is None:
+                    self._ended = SandboxClosedError("The sandbox was left.", hint="Attach to it again.")
+                if self._lost is None and self.running.ended is None:
+                    self.running.ended = ("indeterminate", "The sandbox was left while it ran.")
+                self.let_go = True
+                await self.running.transport.aclose()
 
     async def destroy(self) -> None:
         """End and remove it, in whatever state it is. Idempotent, and quiet when the engine is not there."""
@@ -147,11 +196,13 @@ class Life:
             return
         if self._ended is None:
             self._ended = SandboxClosedError("The sandbox was closed.", hint="Create a new one.")
-        self._let_go = True
+        self.let_go = True
         with anyio.CancelScope(shield=True):
             async with self._changing:
                 if self._lost is None and self.running.ended is None:
                     self._end_runs("The sandbox was closed.")
+                    if self.wanted.keep:
+                        await self.running.transport.farewell("destroyed")
                 await self.running.transport.aclose()
                 try:
                     await self.engine.remove(self.running.id)
@@ -167,9 +218,10 @@ class Life:
             if not isinstance(self._lost, SandboxDetachedError):
                 self.require_open()
             why = "The sandbox was detached from."
-            self.running.ended = ("indeterminate", f"{why} Attach again to see how the run ends.")
+            if self.halted is None:
+                self.running.ended = ("indeterminate", f"{why} Attach again to see how the run ends.")
             self._ended = SandboxDetachedError(why)
-            self._let_go = True
+            self.let_go = True
             with anyio.CancelScope(shield=True):
                 await self.running.transport.aclose()
 
@@ -183,17 +235,17 @@ class Life:
             self._end_runs("The sandbox was stopped.")
             self._ended = SandboxClosedError("The sandbox was stopped.", hint="Resume it.")
             with anyio.CancelScope(shield=True):
-                await self._halt()
-            self._let_go = True
+                await self._halt("stopped")
+            self.let_go = True
 
     def _end_runs(self, why: str) -> None:
         self.running.ended = ("killed", why)
 
-    async def _halt(self) -> None:
+    async def _halt(self, why: str) -> None:
         """Have it exit: its first program by itself, or else by the engine's hand."""
         transport = self.running.transport
         try:
-            await transport.halt()
+            await transport.halt(why)
         except (AgentError, RemoteError):
             # It ended before it could answer, or does not listen.
             pass
@@ -220,20 +272,26 @@ class Life:
         wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
+                if self.wanted.keep:
+                    await self.running.transport.farewell("rebooted")
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
                 self.running = await launch(self.engine, wanted)
                 if wanted.keep:
                     await self.running.transport.adopt({}, ADOPT_DEADLINE)
             else:
-                await self._halt()
+                await self._halt("rebooted")
                 self.running = await resume(self.engine, wanted)
+            if self.visits:
+                # Whoever holds it is to be able to hold it again.
+                await self.running.transport.aclose()
+                self.running, _ = await visit(self.engine, wanted)
         except PocketDockError as error:
             self._may_come = fresh and isinstance(error, EngineError)
             hint = "Its files are kept: resume it." if not fresh else None
             self._lost = SandboxLostError(f"The sandbox could not be rebooted: {error.message}", hint=hint)
             raise
-        if self._let_go:
+        if self.let_go:
             # It was closed meanwhile; whoever did waits for us.
             raise SandboxClosedError("The sandbox was closed.", hint="Create a new one.")
         self._ended = None

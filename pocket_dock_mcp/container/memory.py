@@ -60,6 +60,11 @@ def remembered(run_id: str, program: Program, meta: Mapping[str, Any]) -> dict[s
     }
 
 
+def stays(meta: Mapping[str, Any] | None) -> bool:
+    """Whether a run goes on when whoever has begun it only visits its container, and leaves."""
+    return meta is not None and meta.get("background") is True
+
+
 def recalled(said: object) -> Memory | None:
     """Return what `remembered` wrote; None if this is something else."""
     if not isinstance(said, dict):

@@ -6,15 +6,15 @@ import codecs
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
-from pocket_dock_mcp.container.endings import hint_for, observed_exit, status_of
+from pocket_dock_mcp.container.endings import Fate, hint_for, observed_exit, status_of, with_losses
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
@@ -30,13 +30,6 @@ OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
 OnOutcome = Callable[[RunResult | PocketDockError], None]
 Remove = Callable[[], None]
-
-
-class Fate(Protocol):
-    """Finds out what became of a run whose container cannot be reached any more."""
-
-    def __call__(self, error: AgentError) -> Awaitable[tuple[RunStatus, str]]:
-        """Return the status, and why."""
 
 
 class AsyncRun:
@@ -63,6 +56,8 @@ class AsyncRun:
         """Bytes at the beginning of stdout and stderr that a kept container could not keep."""
         self.had_ended = False
         """Whether it was over already when the kept container was taken up."""
+        self.is_ours_to_tell = True
+        """Whether how it ends is for us to tell, or for another client who has begun it."""
         self.was_heard_of = False
         """Whether an earlier holder found out how it ended."""
         self._spools = spools
@@ -77,7 +72,7 @@ class AsyncRun:
         self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
         self._over_at: float | None = None
-        self._began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
+        self.began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
         return f"<AsyncRun {self.id} {'running' if self.is_running else 'ended'}>"
@@ -86,6 +81,16 @@ class AsyncRun:
         """Take the process that it is a handle to."""
         self._process = process
         process.when_over(self._over)
+
+    def follow(self) -> None:
+        """Have us told of it, as all does here that asks for its output, or waits for it."""
+        if self._process is not None:
+            self._process.follow()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether its output and its end come to us."""
+        return self._process is None or self._process.is_followed
 
     @property
     def process(self) -> Process | None:
@@ -104,6 +109,7 @@ class AsyncRun:
 
     def spool(self, stream: int) -> Spool:
         """Return what is kept of a stream (1 or 2)."""
+        self.follow()
         return self._spools[stream]
 
     def read(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
@@ -118,7 +124,7 @@ class AsyncRun:
 
     def peek(self, stream: int = STDOUT, max_bytes: int = 1024 * 1024) -> str:
         """Return what `read` would return, and leave it to be read."""
-        return self._spools[stream].since(self._read_to[stream], max_bytes)
+        return self.spool(stream).since(self._read_to[stream], max_bytes)
 
     async def chunks(self) -> AsyncIterator[tuple[int, str]]:
         """Yield output as ``(stream, text)`` from the beginning on, as it comes, until the run has ended.
@@ -162,6 +168,7 @@ class AsyncRun:
     @contextmanager
     def listening(self) -> Iterator[anyio.Event]:
         """An event that is set by new output, or by the end; from now on, so that nothing is missed."""
+        self.follow()
         event = anyio.Event()
         self._waiters.append(event)
         try:
@@ -188,6 +195,7 @@ class AsyncRun:
             SandboxLostError: its container is gone.
         """
         raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        self.follow()
         await self._live().feed(raw, end=end)
 
     async def send_signal(self, number: int) -> None:
@@ -226,15 +234,17 @@ class AsyncRun:
     @property
     def age_s(self) -> float:
         """Seconds since it began."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self.began
 
     def on_output(self, callback: OnOutput) -> Remove:
         """Have ``callback(run, stream, data)`` called for each piece of output; returns what undoes it."""
+        self.follow()
         self._on_output.append(callback)
         return lambda: self._on_output.remove(callback) if callback in self._on_output else None
 
     def on_exit(self, callback: OnExit) -> Remove:
         """Have ``callback(run)`` called when it has ended; returns what undoes it."""
+        self.follow()
         self._on_exit.append(callback)
         return lambda: self._on_exit.remove(callback) if callback in self._on_exit else None
 
@@ -272,7 +282,7 @@ class AsyncRun:
         """
         if isinstance(self._outcome, PocketDockError):
             raise self._outcome
-        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self._began))
+        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self.began))
         return self._with_output(outcome, output_bytes)
 
     def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
@@ -292,6 +302,7 @@ class AsyncRun:
             if self._outcome is not None:
                 return
             try:
+                self.follow()
                 self._settle(self._ended(await self._live().wait()))
             except AgentError as error:
                 self._settle(self._broken_off(*await self._fate(error)))
@@ -299,7 +310,8 @@ class AsyncRun:
             except PocketDockError as error:
                 self._settle(error)
             # Last: whoever was to be told has been, should we be killed right now.
-            self._live().heard()
+            if self.is_ours_to_tell:
+                self._live().heard()
 
     def _settle(self, outcome: RunResult | PocketDockError) -> None:
         """Say what came of it; the first word counts."""
@@ -333,7 +345,7 @@ class AsyncRun:
             # By itself, and before.
             return RunResult("indeterminate", hint=f"It had ended before. How was not found out: {why}")
         over_at = time.monotonic() if self._over_at is None else self._over_at
-        return RunResult(status, usage=RunUsage(wall_s=over_at - self._began), hint=why)
+        return RunResult(status, usage=RunUsage(wall_s=over_at - self.began), hint=why)
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)
@@ -353,11 +365,7 @@ class AsyncRun:
         )
 
     def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
-        hint = hint_for(status, end, self.program, self._limits)
-        if not any(self.missing):
-            return hint
-        gone = f"The first {self.missing[0]} bytes of stdout and {self.missing[1]} of stderr were not kept."
-        return f"{hint} {gone}" if hint else gone
+        return with_losses(hint_for(status, end, self.program, self._limits), self.missing, end.missed)
 
     @property
     def has_not_run(self) -> bool:

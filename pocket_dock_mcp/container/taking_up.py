@@ -32,6 +32,7 @@ from pocket_dock_mcp.errors import (
     EngineConflictError,
     EngineError,
     InvalidArgumentError,
+    SandboxBusyError,
     SandboxDetachedError,
     SandboxLostError,
     SandboxStateError,
@@ -40,6 +41,7 @@ from pocket_dock_mcp.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.3
+FULL_HINT = "Try again when one of them has ended."
 
 
 class NobodyListensError(SandboxDetachedError):
@@ -107,6 +109,20 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
         SandboxDetachedError: it runs and does not answer.
         EngineError: the engine refused.
     """
+    return await _join(engine, wanted, visits=False)
+
+
+async def visit(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]]:
+    """Join a kept container that runs, beside whoever holds it, and return the runs that it knows of.
+
+    Raises: what `rejoin` raises; and
+        SandboxBusyError: as many visit it as can.
+        NobodyListensError: its agent takes no visitors (yet): it is of an earlier release, or just starting.
+    """
+    return await _join(engine, wanted, visits=True)
+
+
+async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Running, list[KeptRun]]:
     state = await find_kept(engine, wanted)
     if state.status != "running":
         raise _does_not_run(state.status)
@@ -114,7 +130,7 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
         message = "The sandbox cannot be attached to: its image has no python3."
         raise SandboxStateError(message, hint="Stop it and resume it: its files are kept.")
     try:
-        link = AgentLink(await bridge(engine, state.id))
+        link = AgentLink(await bridge(engine, state.id, visits=visits))
     except EngineConflictError as error:
         # It has stopped just now.
         raise _does_not_run("stopping") from error
@@ -125,6 +141,9 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await link.aclose()
+        if isinstance(error, RemoteError) and error.stage == "visit":
+            message = "As many processes are using this sandbox as can."
+            raise SandboxBusyError(message, hint=FULL_HINT) from error
         if isinstance(error, (AgentError, RemoteError)):
             raise _unattached(error, link.diagnostics) from error
         raise

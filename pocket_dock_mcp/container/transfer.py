@@ -11,13 +11,14 @@ import errno
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from pocket_dock_mcp.agent.exec_transport import CODES, ExecTransport
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import Process, Program, Transport
 from pocket_dock_mcp.archive import inside
@@ -29,20 +30,18 @@ from pocket_dock_mcp.archive.placing import Destination, receiver
 from pocket_dock_mcp.archive.program import program
 from pocket_dock_mcp.container.endings import status_of
 from pocket_dock_mcp.container.host_files import host_error, host_path
+from pocket_dock_mcp.container.tar_transfer import pull_tar, push_tar, tar_failed
+from pocket_dock_mcp.container.transfer_errors import broken_off, stalling, tampered, too_much
 from pocket_dock_mcp.engine.base import STDERR
 from pocket_dock_mcp.errors import (
-    DiskFullError,
     InvalidArgumentError,
     PocketDockError,
     TransferError,
-    TransferLimitError,
 )
 from pocket_dock_mcp.models import GIB, Skipped, TransferProgress, Transferred
 
 MAX_BYTES = 16 * GIB
 MAX_FILES = 1_000_000
-STALL_S = 120.0
-"""Seconds in which the other end must have done something."""
 END_S = 10.0
 """Seconds that it has to put away what it has made, before it is killed."""
 REPORT_EVERY_S = 0.1
@@ -90,28 +89,32 @@ class Inbox(Answer):
     def __init__(self) -> None:
         super().__init__()
         self._news = anyio.Event()
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def take(self, stream: int, data: bytes) -> None:
         """Take a piece of its output."""
         if stream == STDERR:
             super().take(stream, data)
-        elif len(self.said) <= inside.WINDOW:
-            self.said += data
+        elif self._size <= inside.WINDOW:
+            self._pieces.append(data)
+            self._size += len(data)
         self.wake()
 
     def wake(self) -> None:
         """Have whoever waits look again."""
         self._news.set()
 
-    async def get(self, process: Process) -> bytes:
-        """Wait for data and return all that is there; nothing at the end."""
-        while not self.said and not process.is_over:
+    async def get(self, process: Process) -> tuple[list[bytes], int]:
+        """Wait for data and return all that is there, and how much it is; nothing at the end."""
+        while not self._pieces and not process.is_over:
             self._news = anyio.Event()
             await self._news.wait()
-        if len(self.said) > inside.WINDOW:
+        if self._size > inside.WINDOW:
             raise tampered()
-        data, self.said = bytes(self.said), bytearray()
-        return data
+        found = self._pieces, self._size
+        self._pieces, self._size = [], 0
+        return found
 
 
 async def push(
@@ -139,12 +142,15 @@ async def push(
     reporter = Reporter(on_progress, outgoing.counts)
     answer = Answer()
     try:
-        async with _at_other_end(transport, order, answer) as process:
-            await _send(process, outgoing, reporter, path)
-            with stalling():
-                await process.feed(b"", end=True)
-                await process.wait()
-        landed = await _landed(process, answer, given)
+        if isinstance(transport, ExecTransport):
+            landed = await _push_tar(transport, outgoing, destination, path)
+        else:
+            async with _at_other_end(transport, order, answer) as process:
+                await _send(process, outgoing, reporter, path)
+                with stalling():
+                    await process.feed(b"", end=True)
+                    await process.wait()
+            landed = await _landed(process, answer, given)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(outgoing.close)
@@ -152,9 +158,21 @@ async def push(
     return transferred(landed, outgoing.counts)
 
 
+async def _push_tar(transport: ExecTransport, outgoing: Outgoing, destination: str, path: bytes) -> str:
+    try:
+        name = os.fsdecode(parted(path))
+        code, landed, said = await push_tar(transport, outgoing, destination, name)
+    except LimitError as error:
+        raise too_much(error.what, error.most, "push") from None
+    if code in CODES:
+        raise file_error(CODES[code], destination, transport.facts.home)
+    if code != 0:
+        raise tar_failed(code, said)
+    return landed
+
+
 async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: bytes) -> None:
-    pieces = outgoing.pieces()
-    following = partial(next, pieces, None)
+    following = partial(_joined, outgoing.batches())
     try:
         while not process.is_over:
             piece = await anyio.to_thread.run_sync(following)
@@ -171,12 +189,17 @@ async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: 
         raise host_error(error, path) from None
 
 
+def _joined(batches: Iterator[list[bytes]]) -> bytes | None:
+    batch = next(batches, None)
+    return None if batch is None else b"".join(batch)
+
+
 async def _landed(process: Process, answer: Answer, given: str) -> str:
     """Return where it landed, by the word of the program inside; raise what it could not do."""
     end = await process.wait()
     status = status_of(end)
     if status != "ok":
-        raise broken_off(status, answer)
+        raise broken_off(status, answer.diagnostics)
     try:
         reply = json.loads(answer.said)
     except (ValueError, RecursionError):
@@ -212,8 +235,11 @@ async def pull(
     inbox = Inbox()
     reporter = Reporter(on_progress, incoming.counts)
     try:
-        async with _at_other_end(transport, order, inbox) as process:
-            await _receive(process, inbox, incoming, reporter)
+        if isinstance(transport, ExecTransport):
+            await _pull_tar(transport, source, incoming, given)
+        else:
+            async with _at_other_end(transport, order, inbox) as process:
+                await _receive(process, inbox, incoming, reporter)
         await anyio.to_thread.run_sync(target.commit, incoming.top_mode)
     except BadStreamError:
         raise tampered() from None
@@ -232,20 +258,34 @@ async def pull(
     return transferred(os.fsdecode(target.path), incoming.counts)
 
 
+async def _pull_tar(transport: ExecTransport, source: str, incoming: Incoming, given: str) -> None:
+    code = await pull_tar(transport, source, incoming)
+    if code in CODES:
+        raise file_error(CODES[code], given)
+    # One: it has something to complain of, such as a file that changed.
+    if code not in (0, 1, 2) or not incoming.is_complete:
+        raise tar_failed(code, "")
+
+
 async def _receive(process: Process, inbox: Inbox, incoming: Incoming, reporter: Reporter) -> None:
     process.when_over(inbox.wake)
     while True:
         with stalling():
-            data = await inbox.get(process)
-        if not data:
+            pieces, size = await inbox.get(process)
+        if not pieces:
             end = await process.wait()
-            raise broken_off(status_of(end), inbox)
-        await anyio.to_thread.run_sync(incoming.feed, data)
+            raise broken_off(status_of(end), inbox.diagnostics)
+        await anyio.to_thread.run_sync(_take_all, incoming, pieces)
         if incoming.is_complete:
             return
         reporter.tell()
         with stalling():
-            await process.feed(inside.CREDIT.pack(len(data)))
+            await process.feed(inside.CREDIT.pack(size))
+
+
+def _take_all(incoming: Incoming, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        incoming.feed(piece)
 
 
 def _not_sent(number: int, path: str, limits: Limits) -> PocketDockError:
@@ -302,50 +342,6 @@ def _program(order: dict[str, Any]) -> Program:
     said = json.dumps(order).encode("ascii")
     # Nobody can put modules into that directory for it to import.
     return Program("python", program(), cwd="/", stdin=inside.CREDIT.pack(len(said)) + said, keep_stdin=True)
-
-
-# -- endings --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def stalling() -> Iterator[None]:
-    """A block in which the other end must do something within `STALL_S`."""
-    try:
-        with anyio.fail_after(STALL_S):
-            yield
-    except TimeoutError as error:
-        if isinstance(error, PocketDockError):
-            raise
-        message = f"The transfer has stalled: nothing moved for {STALL_S:g} s."
-        hint = "Something in the sandbox may have stopped it. End what runs there, and try again."
-        raise TransferError(message, hint=hint) from None
-
-
-def broken_off(status: str, answer: Answer) -> PocketDockError:
-    """Return the error for a program inside that ended before the transfer did."""
-    if status == "disk_full":
-        return DiskFullError(
-            "The transfer was broken off: the sandbox has used up its disk.",
-            hint="Delete files in it, or create one with more disk. Nothing of the transfer is left.",
-        )
-    said = answer.diagnostics.decode("utf-8", "replace").strip().rpartition("\n")[2][-300:]
-    message = f"The transfer was broken off in the sandbox ({status}{': ' if said else ''}{said})."
-    return TransferError(message, hint="Nothing half-written is left. Try again.")
-
-
-def tampered() -> PocketDockError:
-    """Return the error for an other end that is not our program any more."""
-    return TransferError(
-        "What the sandbox sent is no transfer of ours: something in it tampered with the program.",
-        hint="Nothing was written. End what runs in the sandbox, and try again.",
-    )
-
-
-def too_much(what: str, most: int, verb: str) -> PocketDockError:
-    """Return the error for more than is allowed."""
-    message = f"There is more to {verb} than may be moved in one call: over {most} {what}."
-    hint = f"Nothing was written. Move parts of it, or raise max_{what}."
-    return TransferLimitError(message, hint=hint if verb == "pull" else "Move parts of it.")
 
 
 def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:

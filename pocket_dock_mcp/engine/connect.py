@@ -51,11 +51,11 @@ class Silence:
         return f"{self.endpoint.source} at {place}: {self.detail}"
 
 
-async def connect(environ: Mapping[str, str]) -> Engine:
+async def connect(environ: Mapping[str, str], named_by: str = ENGINE_VARIABLE) -> Engine:
     """Connect to the engine that the environment names, or else to the first one found.
 
     If there is a `podman` and no engine that runs, a Podman service is started; it ends with the engine's
-    `aclose`, or with this process.
+    `aclose`, or with this process. `named_by` is as of `candidates`.
 
     Raises:
         ConfigError: a variable names no possible engine.
@@ -63,7 +63,8 @@ async def connect(environ: Mapping[str, str]) -> Engine:
         EngineTimeoutError: the one that a variable names, or that was started, accepts and does not answer.
     """
     home = Path(environ.get("HOME") or Path.home())
-    return await follow(candidates(environ, uid=os.getuid(), home=home, platform=sys.platform), environ)
+    plan = candidates(environ, uid=os.getuid(), home=home, platform=sys.platform, named_by=named_by)
+    return await follow(plan, environ)
 
 
 async def follow(plan: Plan, environ: Mapping[str, str]) -> Engine:

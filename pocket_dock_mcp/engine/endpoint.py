@@ -45,7 +45,9 @@ class Plan:
     """Whether to start a Podman service of our own at last."""
 
 
-def candidates(environ: Mapping[str, str], *, uid: int, home: Path, platform: str) -> Plan:
+def candidates(
+    environ: Mapping[str, str], *, uid: int, home: Path, platform: str, named_by: str = ENGINE_VARIABLE
+) -> Plan:
     """Return where to look for an engine. An empty variable counts as unset.
 
     Args:
@@ -53,6 +55,7 @@ def candidates(environ: Mapping[str, str], *, uid: int, home: Path, platform: st
         uid: the user's id.
         home: the user's home directory.
         platform: as in `sys.platform`.
+        named_by: what has put an engine into the environment, where that is not its user: a file, say.
 
     Raises:
         ConfigError: a variable holds something that can never work.
@@ -64,7 +67,7 @@ def candidates(environ: Mapping[str, str], *, uid: int, home: Path, platform: st
     elif choice.lower() == "docker":
         brand = "docker"
     elif choice:
-        return _only(ENGINE_VARIABLE, choice, brand)
+        return _only(named_by, choice, brand)
     for variable, owner in _FOREIGN_VARIABLES.items():
         address = environ.get(variable, "").strip()
         # Who asks for one engine does not mean the other one's variable.
@@ -84,7 +87,7 @@ def _only(variable: str, address: str, brand: Brand | None) -> Plan:
 
 def _checked(variable: str, address: str) -> str:
     """Return the address if it is one that we can connect to."""
-    words = "the words podman and docker, and " if variable == ENGINE_VARIABLE else ""
+    words = "" if variable in _FOREIGN_VARIABLES else "the words podman and docker, and "
     wrong = ConfigError(
         f"{variable} is {address!r}, which is no engine that can be used.",
         hint=f"Valid are {words}{_ADDRESSES}",

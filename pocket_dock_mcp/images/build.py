@@ -18,6 +18,8 @@ from pocket_dock_mcp.images.recipe import Recipe
 PROFILE_LABEL = "pocket-dock.profile"
 RECIPE_LABEL = "pocket-dock.recipe"
 """On an image of a profile: the hash of the recipe that it was built from."""
+RECIPE_OF_LABEL = "pocket-dock.recipe-of"
+"""On the same: the profile that the recipe is of. What is built on an image inherits its labels."""
 
 _SWEEP_DEADLINE = 10.0
 _SWEEP_POLL = 0.1
@@ -100,7 +102,7 @@ class Builder:
     ) -> None:
         """Build a profile's image on a base, and leave no half of it."""
         before = await self._unfinished(profile)
-        labels = {PROFILE_LABEL: profile.name, RECIPE_LABEL: recipe.hash}
+        labels = {PROFILE_LABEL: profile.name, RECIPE_LABEL: recipe.hash, RECIPE_OF_LABEL: profile.name}
         lines = self.engine.build(
             recipe.pack(extra),
             profile.image_tag,

@@ -19,7 +19,7 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
 )
 from pocket_dock_mcp.images.base import DEFAULT_BASE, Progress, pull
-from pocket_dock_mcp.images.build import PROFILE_LABEL, RECIPE_LABEL, Builder
+from pocket_dock_mcp.images.build import PROFILE_LABEL, RECIPE_LABEL, RECIPE_OF_LABEL, Builder
 from pocket_dock_mcp.images.profiles import BY_HAND, PROFILES, ProfileInfo, find
 from pocket_dock_mcp.images.recipe import Recipe, read_recipe
 from pocket_dock_mcp.images.references import is_local, is_reference
@@ -61,7 +61,8 @@ class ImageStore:
         engine: Engine,
         *,
         profiles: Sequence[ProfileInfo] = PROFILES,
-        base_image: str | None = None,
+        base_image: str = DEFAULT_BASE,
+        insists: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare to look after an engine's images; nothing is asked or made yet.
@@ -69,17 +70,17 @@ class ImageStore:
         Args:
             engine: whose images.
             profiles: that have a name here.
-            base_image: what profiles are built on, and nothing else; by default Debian's, where a registry
-                can be reached, and else one that is made here.
+            base_image: what profiles are built on where a registry can be reached.
+            insists: whether nothing else will do, where it cannot be had.
             environ: of the host, for its proxies and its cache folder; ours by default.
         """
         self._engine = engine
         self._profiles = {profile.name: profile for profile in profiles}
         self._builder = Builder(
             engine,
-            base_image or DEFAULT_BASE,
+            base_image,
             dict(os.environ if environ is None else environ),
-            insists=base_image is not None,
+            insists=insists,
         )
         self._recipes: dict[str, Recipe] = {}
         self._work: dict[str, _Work] = {}
@@ -180,13 +181,13 @@ class ImageStore:
                 image = await self._engine.image(tag)
             except ImageNotFoundError:
                 continue
-            known = image.labels.get(RECIPE_LABEL)
-            # Built by a user's own command, as an engine does it: that one's recipe is the user's affair. An
-            # image that somebody else has given the name would lack the label of our Containerfile.
-            if known is None and image.labels.get(PROFILE_LABEL) == profile.name:
+            if image.labels.get(PROFILE_LABEL) == profile.name and not _is_of_recipe(image, profile):
+                # Built by a user's own command, as an engine does it: that one's recipe is the user's affair.
+                # An image that somebody else has given the name lacks the label of our Containerfile.
                 return Built(image, tag, "by hand")
             if tag == profile.image_tag:
-                return Built(image, tag, "current" if known == recipe.hash else "outdated")
+                is_current = image.labels.get(RECIPE_LABEL) == recipe.hash
+                return Built(image, tag, "current" if is_current else "outdated")
         return None
 
     async def rebuild(self, name: str, progress: Progress) -> ImageState:
@@ -239,6 +240,12 @@ class ImageStore:
         if profile.name not in self._recipes:
             self._recipes[profile.name] = await anyio.to_thread.run_sync(read_recipe, profile.dockerfile_dir)
         return self._recipes[profile.name]
+
+
+def _is_of_recipe(image: ImageState, profile: ProfileInfo) -> bool:
+    """Whether we have built the image itself, and not just one that it is built on."""
+    of = image.labels.get(RECIPE_OF_LABEL, profile.name)
+    return RECIPE_LABEL in image.labels and of == profile.name
 
 
 async def ensure_image(engine: Engine, reference: str, progress: Progress) -> ImageState:

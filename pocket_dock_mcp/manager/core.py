@@ -21,8 +21,6 @@ from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.engine.base import ContainerState
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
-    PocketDockError,
-    RunNotFoundError,
     SandboxClosedError,
     SandboxNotFoundError,
 )
@@ -42,6 +40,7 @@ from pocket_dock_mcp.manager.places import Places
 from pocket_dock_mcp.manager.pool import WarmPool
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, check_request, new_id
+from pocket_dock_mcp.manager.searching import RunSearch
 from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.table import Table
 from pocket_dock_mcp.models import MIB
@@ -75,6 +74,7 @@ class Manager:
         self._ender = Ender(self._table, self._access, self._maker, self._keeper, self._observer)
         self._persistence = SandboxKeeper(settings, self._access)
         self._reaching = anyio.Lock()
+        self._search = RunSearch(self._table, self._ender, self._reach, self.list_kept)
         self._comparer = Comparer(self._maker, self._access, self._keeper)
         self._forker = Forker(self._access, self._maker, self._mender, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
@@ -170,10 +170,10 @@ class Manager:
         return self._table.find_run(owner, run_id)
 
     async def open(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
-        """Return the owner's sandbox like `get`; a kept one that nobody holds is joined, or started again.
+        """Return the owner's sandbox like `get`; a kept one is joined or visited, or started again.
 
         Raises: what `get` raises; and
-            SandboxBusyError: another process holds it.
+            SandboxBusyError: another process holds it, and it cannot be shared.
             EngineError: the engine failed; a kept sandbox stays on record.
         """
         sandbox_id = await self._id(owner, sandbox_id)
@@ -183,30 +183,8 @@ class Manager:
             return await self._reach(owner, sandbox_id)
 
     async def open_run(self, owner: Owner, run_id: str) -> tuple[Sandbox, SandboxRun]:
-        """Return one of the owner's runs like `find_run`, also one of a kept sandbox that nobody holds."""
-        try:
-            return self.find_run(owner, run_id)
-        except RunNotFoundError as error:
-            missing = error
-        for found in await self.list_kept(owner):
-            if found.busy:
-                missing.hint = "A persistent sandbox that another process is using may have it."
-            elif found.status == "running" and await self._has_run(owner, found.kept.id, run_id):
-                return self.find_run(owner, run_id)
-        raise missing
-
-    async def _has_run(self, owner: Owner, sandbox_id: str, run_id: str) -> bool:
-        """Whether a kept sandbox that nobody holds has a run; if not, it is left as it was."""
-        try:
-            sandbox = await self._reach(owner, sandbox_id)
-        except PocketDockError as error:
-            logger.info("%s could not be asked for a run: %s", sandbox_id, error)
-            return False
-        if sandbox.runs.get(run_id) is not None:
-            return True
-        if not sandbox.is_in_use:
-            await self._ender.end(sandbox, "it does not have the run that was asked for", "leave")
-        return False
+        """Return one of the owner's runs like `find_run`, also of a kept sandbox, whoever has begun it."""
+        return await self._search.find(owner, run_id)
 
     def list_sandboxes(self, owner: Owner) -> list[Sandbox]:
         """Return the owner's live sandboxes, oldest first."""
@@ -234,6 +212,8 @@ class Manager:
             self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
+            if sandbox.container.visits:
+                await self._persistence.strike(owner.principal, sandbox_id)
         return sandbox_id
 
     async def stop(self, owner: Owner, sandbox_id: str) -> None:
@@ -248,7 +228,7 @@ class Manager:
             await self._ender.wait_for(sandbox_id)
             await self._persistence.stop(owner.principal, sandbox_id)
             return
-        if sandbox.claim is None:
+        if not sandbox.is_kept:
             raise InvalidArgumentError(
                 "Only a sandbox made with persist can be stopped.", hint="Kill it, or take a snapshot."
             )
@@ -369,7 +349,7 @@ class Manager:
                 await self._ender.wait_for(sandbox_id)
             with self._reserved_for(owner, 1):
                 reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
-            sandbox = Sandbox(sandbox_id, owner, reached.claim.kept.request, reached.container)
+            sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
             sandbox.claim = reached.claim
             sandbox.runs.adopt(reached.container.found_runs)
             return await opened(self._hold(sandbox, "open"))

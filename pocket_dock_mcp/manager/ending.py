@@ -20,6 +20,8 @@ from pocket_dock_mcp.manager.table import Table
 
 logger = logging.getLogger(__name__)
 
+GONE_DEADLINE = 5.0
+"""Seconds in which a container is gone whose agent says that it is being destroyed."""
 GUARD_PAUSE = 0.5
 """Seconds after which a sandbox that stopped answering is looked for again: it may have been rebooted."""
 
@@ -51,17 +53,17 @@ class Ender:
         """End a sandbox, once; whoever comes second does not wait."""
         if not self._table.take(sandbox):
             return
-        if sandbox.claim is None or how == "remove":
-            self._table.remember(sandbox, why)
-        if sandbox.claim is None:
+        if not sandbox.is_kept:
             how = "remove"
+        if how == "remove":
+            self._table.remember(sandbox, why)
         over = self._ending[sandbox.id] = anyio.Event()
         self._observer.ending(sandbox, why, how)
         try:
-            if sandbox.claim is None or how == "remove":
+            if how == "remove":
                 await self._remove(sandbox)
             else:
-                await self._let_go(sandbox, sandbox.claim, how)
+                await self._let_go(sandbox, how)
         finally:
             self._observer.ended(sandbox, why, how)
             sandbox.ended()
@@ -109,24 +111,37 @@ class Ender:
                 if remaining > 0:
                     waits.append(remaining)
                 else:
-                    tasks.start_soon(self.end, sandbox, sandbox.expiry_reason(), "stop")
+                    tasks.start_soon(self._expire, sandbox)
             self._changed = anyio.Event()
             # A sandbox in use is looked at again when it would have expired, had it not been.
             with anyio.move_on_after(min(waits, default=None)):
                 await self._changed.wait()
 
+    async def _expire(self, sandbox: Sandbox) -> None:
+        """End what is not used any more; but what others still use is only left to them."""
+        why, is_shared = sandbox.expiry_reason(), False
+        if sandbox.is_kept and not sandbox.is_too_old:
+            try:
+                is_shared = sandbox.container.visits or await sandbox.container.is_shared()
+            except PocketDockError:
+                # It is stopped, if it is there at all.
+                pass
+            if sandbox.remaining_s() > 0:
+                self._changed.set()
+                return
+        await self.end(sandbox, why, "leave" if is_shared else "stop")
+
     async def _notice_death(self, sandbox: Sandbox) -> None:
         async with beside(_guard_disk, sandbox):
             await sandbox.container.wait_lost()
-        # A kept one may only have lost its connection: whoever opens it next will see.
-        await self.end(sandbox, "its container died or was removed from outside", "leave")
+        await self.end(sandbox, *await _cause_of_death(sandbox))
 
     async def _remove(self, sandbox: Sandbox) -> None:
         container = sandbox.container
         await container.destroy()
         if sandbox.claim is not None:
             self._forget(sandbox.claim, container.removed)
-        else:
+        elif not container.visits:
             self._maker.over(container.name, container.removed)
         if container.removed and self._access.journal is not None:
             await self._keeper.remove_deleted(self._access.journal)
@@ -138,10 +153,15 @@ class Ender:
         else:
             claim.release()
 
-    async def _let_go(self, sandbox: Sandbox, claim: Claim, how: Ending) -> None:
-        container = sandbox.container
+    async def _let_go(self, sandbox: Sandbox, how: Ending) -> None:
+        container, claim = sandbox.container, sandbox.claim
         try:
-            if how == "leave" and container.runs_on:
+            if claim is not None and not claim.is_on_record():
+                # It was destroyed, and we have begun it again: nobody would ever find it.
+                await container.destroy()
+            elif container.halted is not None or (container.visits and how == "leave"):
+                await container.leave()
+            elif how == "leave" and container.runs_on:
                 await container.detach()
             else:
                 await container.stop()
@@ -149,7 +169,20 @@ class Ender:
             # Whoever opens it next will see how it is.
             logger.warning("%s could not be let go of: %s", container.name, error)
         finally:
-            claim.release()
+            if claim is not None:
+                claim.release()
+
+
+async def _cause_of_death(sandbox: Sandbox) -> tuple[str, Ending]:
+    """Say why a sandbox cannot be reached any more, and what is to become of what is left of it."""
+    container = sandbox.container
+    word = container.halted
+    if word == "destroyed" and await container.is_gone(GONE_DEADLINE):
+        return "it was destroyed by another process", "remove"
+    if word in ("stopped", "rebooted"):
+        return f"it was {word} by another process", "stop"
+    # A kept one may only have lost its connection: whoever opens it next will see.
+    return "its container died or was removed from outside", "leave"
 
 
 async def _guard_disk(sandbox: Sandbox) -> None:

@@ -61,6 +61,7 @@ class Observer:
     def __init__(self, settings: Settings) -> None:
         self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
         self._recorder = Recorder(settings.state_dir)
+        self._held: set[str] = set()
         self._ending: dict[str, _Doom | None] = {}
         """Sandboxes that are just being ended, and what their runs end with; None: they go on."""
 
@@ -85,10 +86,11 @@ class Observer:
         )
         recording = self._recorder.open(sandbox)
         for run in sandbox.runs:
-            # Begun, and put on the log, by an earlier process; and its end perhaps, too.
-            if not run.run.was_heard_of:
+            # Begun, and put on the log, by another process; and its end perhaps, too.
+            if run.run.is_ours_to_tell and not run.run.was_heard_of:
                 self._follow(sandbox, run.run, None if recording is None else recording.found(run.run))
         sandbox.container.on_start = functools.partial(self._run_started, sandbox, recording)
+        self._held.add(sandbox.id)
         telemetry.instruments().live.add(1)
 
     def forked(self, source: Sandbox, forks: Sequence[Sandbox]) -> None:
@@ -112,6 +114,7 @@ class Observer:
     def ended(self, sandbox: Sandbox, why: str, how: Ending) -> None:
         """A sandbox was ended or let go of."""
         self._ending.pop(sandbox.id, None)
+        self._held.discard(sandbox.id)
         sandbox.log.write("end" if how == "remove" else how, why=why, removed=sandbox.container.removed)
         sandbox.log.close()
         telemetry.instruments().live.add(-1)
@@ -187,8 +190,13 @@ class Observer:
             run.cut_off(doom.status, doom.why)
 
     def _find_out(self, watched: _Watched) -> None:
-        if not watched.is_told:
+        if watched.is_told:
+            return
+        if watched.sandbox.id in self._held:
             self._start(watched.run)
+        else:
+            # It was let go of meanwhile.
+            self._goes_on(watched)
 
     def _start(self, run: AsyncRun) -> None:
         if self.tasks is not None:
@@ -206,7 +214,7 @@ class Observer:
             return
         sandbox, run, span = watched.sandbox, watched.run, watched.span
         is_unknown = isinstance(outcome, RunResult) and outcome.status == "indeterminate"
-        if is_unknown and sandbox.claim is not None and self._ending.get(sandbox.id) is None:
+        if is_unknown and sandbox.is_kept and self._ending.get(sandbox.id) is None:
             self._goes_on(watched)
             return
         watched.is_told = True

@@ -9,23 +9,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import anyio
+
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import NobodyListensError, find_kept, runs_on
-from pocket_dock_mcp.engine.base import ContainerState, Engine
+from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     QuotaError,
+    SandboxBusyError,
     SandboxLostError,
     SandboxNotFoundError,
-    SandboxPausedError,
     SandboxStateError,
 )
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.making import launch_of
 from pocket_dock_mcp.manager.records import Claim, Kept
 from pocket_dock_mcp.manager.sandbox import Sandbox
+from pocket_dock_mcp.manager.sharing import PAUSE, START_PATIENCE, Patience, Sharing, require_not_paused
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.settings import Settings
 
@@ -49,9 +52,11 @@ class KeptSandbox:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A kept sandbox that this process holds now."""
+    """A kept sandbox that this process can use now."""
 
-    claim: Claim
+    claim: Claim | None
+    """The hold on its record; None where another process has it, and this one visits."""
+    kept: Kept
     container: LiveContainer
 
 
@@ -62,6 +67,7 @@ class SandboxKeeper:
         self._settings = settings
         self._access = access
         self._records = access.kept
+        self._sharing = Sharing(access.kept, self._launch)
         self._coming: collections.Counter[str] = collections.Counter()
 
     # -- records ----------------------------------------------------------------------------------
@@ -153,48 +159,73 @@ class SandboxKeeper:
     async def reach(self, principal: str, sandbox_id: str, store: OutputStore) -> Reached:
         """Hold a kept sandbox: join it where it runs, start it again where it does not.
 
+        If another process holds it, it is visited; while that one is just starting it, we wait.
+
         Raises:
             SandboxNotFoundError: there is none of that id, or it is somebody else's.
-            SandboxBusyError: another process holds it.
+            SandboxBusyError: another process holds it, and it cannot be shared.
             SandboxLostError: its container is not there any more, and it is off the record now.
             EngineError: the engine failed; the record stays.
         """
-        engine, claim = await self._claim(principal, sandbox_id)
-        try:
-            return await self._join(engine, claim, store)
-        except BaseException as error:
-            self._access.note(error)
-            claim.release()
-            raise
+        patience = Patience()
+        while True:
+            engine, kept, claim = await self._claim(principal, sandbox_id)
+            try:
+                if claim is not None:
+                    return await self._join(engine, claim, store)
+                visited = await self._sharing.visit(engine, kept, store, patience)
+            except BaseException as error:
+                self._access.note(error)
+                if claim is not None:
+                    claim.release()
+                raise
+            if visited is not None:
+                return Reached(None, kept, visited)
+            await anyio.sleep(PAUSE)
 
     async def stop(self, principal: str, sandbox_id: str) -> None:
-        """Stop a kept sandbox that this process does not hold; nothing happens to one that does not run.
+        """Stop a kept sandbox, whoever holds it; nothing happens to one that does not run.
 
         Raises: what `reach` raises.
         """
-        engine, claim = await self._claim(principal, sandbox_id)
+        patience = Patience()
+        while True:
+            if await self._has_stopped(principal, sandbox_id, patience):
+                return
+            await anyio.sleep(PAUSE)
+
+    async def _has_stopped(self, principal: str, sandbox_id: str, patience: Patience) -> bool:
+        engine, kept, claim = await self._claim(principal, sandbox_id)
         try:
-            state = await find_kept(engine, self._launch(claim.kept))
-            _require_not_paused(engine, state)
-            if state.status == "running":
-                await engine.stop(state.id)
+            was_running = await self._sharing.stop(engine, kept)
         except ContainerGoneError:
-            raise self._gone(claim) from None
+            if claim is not None:
+                raise self._gone(claim) from None
+            return patience.is_over("it is gone", START_PATIENCE)
         except BaseException as error:
             self._access.note(error)
             raise
         finally:
-            claim.release()
+            if claim is not None:
+                claim.release()
+        # Who holds one that does not run may just be starting it.
+        return was_running or claim is not None or patience.is_over("it does not run", START_PATIENCE)
 
-    async def _claim(self, principal: str, sandbox_id: str) -> tuple[Engine, Claim]:
+    async def _claim(self, principal: str, sandbox_id: str) -> tuple[Engine, Kept, Claim | None]:
+        """Return a record, and the hold on it if no other process has it."""
         if self._records.empty():
             raise SandboxNotFoundError
         engine = (await self._access.ready()).engine
         found = self._records.find(principal, engine.info.identity, sandbox_id)
-        claim = None if found is None else self._records.claim(sandbox_id)
+        if found is None:
+            raise SandboxNotFoundError
+        try:
+            claim = self._records.claim(sandbox_id)
+        except SandboxBusyError:
+            return engine, found, None
         if claim is None:
             raise SandboxNotFoundError
-        return engine, claim
+        return engine, claim.kept, claim
 
     def _gone(self, claim: Claim) -> SandboxLostError:
         claim.remove()
@@ -213,16 +244,16 @@ class SandboxKeeper:
     async def _join_now(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
         launch = self._launch(claim.kept)
         state = await find_kept(engine, launch)
-        _require_not_paused(engine, state)
+        require_not_paused(engine, state)
         if state.status == "running" and runs_on(state):
             try:
-                return Reached(claim, await LiveContainer.reattach(engine, launch, store))
+                return Reached(claim, claim.kept, await LiveContainer.reattach(engine, launch, store))
             except NobodyListensError as error:
                 logger.warning("%s was restarted from outside, and is started again: %s", launch.name, error)
         if state.status == "running":
             # Nobody can join it: it has no agent, or one that does not know whom it serves.
             await engine.stop(state.id)
-        return Reached(claim, await LiveContainer.resume(engine, launch, store))
+        return Reached(claim, claim.kept, await LiveContainer.resume(engine, launch, store))
 
     def _launch(self, kept: Kept) -> Launch:
         launch = launch_of(kept.request, self._settings, kept.image_id, kept.uid)
@@ -230,25 +261,30 @@ class SandboxKeeper:
 
     # -- removing ---------------------------------------------------------------------------------
 
+    async def strike(self, principal: str, sandbox_id: str) -> None:
+        """Take one off the record that we have visited and destroyed, unless its holder has done so."""
+        try:
+            await self.destroy(principal, sandbox_id)
+        except SandboxNotFoundError:
+            pass
+
     async def destroy(self, principal: str, sandbox_id: str) -> Kept:
-        """End a kept sandbox that this process does not hold, with its files.
+        """End a kept sandbox with its files, whoever holds it, and return what was on record.
 
         Raises: what `reach` raises, but for a container that is gone: that is what is wanted.
         """
-        engine, claim = await self._claim(principal, sandbox_id)
+        engine, kept, claim = await self._claim(principal, sandbox_id)
         try:
+            if claim is None:
+                await self._sharing.destroy(engine, kept)
+                return kept
             try:
-                await engine.remove((await find_kept(engine, self._launch(claim.kept))).id)
+                await engine.remove((await find_kept(engine, self._launch(kept))).id)
             except ContainerGoneError:
                 pass
             # Last: what dies in between is found on record, and its container gone.
             claim.remove()
+            return kept
         finally:
-            claim.release()
-        return claim.kept
-
-
-def _require_not_paused(engine: Engine, state: ContainerState) -> None:
-    if state.status == "paused":
-        message = "Somebody has paused the container of this sandbox."
-        raise SandboxPausedError(message, hint=f"Have it go on: {engine.info.kind} unpause {state.name}")
+            if claim is not None:
+                claim.release()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -64,6 +65,15 @@ class Claim:
         self._file.close()
         self._file = file
 
+    def is_on_record(self) -> bool:
+        """Whether the sandbox is still there for others to find: nobody has destroyed it meanwhile."""
+        try:
+            return not self._file.closed and os.path.samestat(
+                self._path.stat(), os.fstat(self._file.fileno())
+            )
+        except FileNotFoundError:
+            return False
+
     def remove(self) -> None:
         """Take the sandbox off the record. Idempotent."""
         if not self._file.closed:
@@ -112,6 +122,10 @@ class KeptStore:
             file.close()
             return None
         return Claim(path, file, kept)
+
+    def strike(self, sandbox_id: str) -> None:
+        """Take a sandbox off the record that another process holds, and whose container is gone."""
+        self._path(sandbox_id).unlink(missing_ok=True)
 
     def is_held(self, sandbox_id: str) -> bool:
         """Whether some process holds this record now."""

@@ -105,8 +105,8 @@ class RunBook:
 
     @property
     def is_busy(self) -> bool:
-        """Whether any run goes on."""
-        return any(run.run.is_running for run in self._runs.values())
+        """Whether any run goes on, as far as we follow it."""
+        return any(run.run.is_running and run.run.is_followed for run in self._runs.values())
 
     def get(self, run_id: str) -> SandboxRun | None:
         """Return a run by its id."""
@@ -178,6 +178,8 @@ class RunBook:
     def adopt(self, found: Iterable[AsyncRun]) -> None:
         """Take over what was begun by an earlier process. What it says of itself may be invented inside."""
         for run in found:
+            if run.id in self._runs:
+                continue
             key, background = run.meta.get("key"), run.meta.get("background") is True
             adopted = self._runs[run.id] = SandboxRun(run, background=background)
             if isinstance(key, str) and 1 <= len(key) <= MAX_KEY:

@@ -14,7 +14,7 @@ from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.asked import check_volumes, ports_of
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
-from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.errors import InvalidArgumentError, SandboxError
 from pocket_dock_mcp.manager.audit import AuditLog
 from pocket_dock_mcp.manager.naming import check_naming
 from pocket_dock_mcp.manager.runs import RunBook
@@ -96,7 +96,7 @@ class Sandbox:
         self.request = request
         self.container = container
         self.claim: Claim | None = None
-        """On its record, if it is kept beyond this process."""
+        """On its record, if it is kept beyond this process, and not only visited."""
         self.runs = RunBook(container)
         self.log = AuditLog(None).open(sandbox_id, owner.principal, owner.session)
         """What is done with it goes there."""
@@ -107,6 +107,33 @@ class Sandbox:
         self._began = self._last_used = time.monotonic()
         self._users = 0
         self._has_ended = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is on record, held by us or by another process."""
+        return self.claim is not None or self.container.visits
+
+    async def look_for_runs(self) -> None:
+        """Learn of the runs that other processes have begun in it since.
+
+        Raises: what `LiveContainer.run` raises.
+        """
+        self.runs.adopt(await self.container.look_for_runs())
+
+    async def has_run(self, run_id: str) -> bool:
+        """Whether there is a run of this id, whoever has begun it; its output comes to us from then on."""
+        try:
+            if self.runs.get(run_id) is None and self.is_kept:
+                await self.look_for_runs()
+        except SandboxError:
+            return False
+        if (found := self.runs.get(run_id)) is None:
+            return False
+        found.run.follow()
+        if found.run.had_ended:
+            # All of its output is on its way.
+            await found.run.outcome()
+        return True
 
     def belongs_to(self, owner: Owner) -> bool:
         """Whether a caller may use it: its session, or if it is kept, anybody of its principal."""
@@ -150,9 +177,14 @@ class Sandbox:
         last_used = time.monotonic() if is_used else self._last_used
         return min(self._began + self.request.max_lifetime_s, last_used + self.request.idle_ttl_s)
 
+    @property
+    def is_too_old(self) -> bool:
+        """Whether it has reached its maximum lifetime."""
+        return time.monotonic() >= self._began + self.request.max_lifetime_s
+
     def expiry_reason(self) -> str:
         """Say why it ends, for its owner."""
-        if time.monotonic() >= self._began + self.request.max_lifetime_s:
+        if self.is_too_old:
             return f"it reached its maximum lifetime of {self.request.max_lifetime_s:g} s"
         return f"it was not used for {self.request.idle_ttl_s:g} s"
 

@@ -66,7 +66,7 @@ class Table:
     def of_session(self, owner: Owner) -> list[Sandbox]:
         """Return those that end with the owner's session."""
         mine = (sandbox for sandbox in self._sandboxes.values() if sandbox.owner.session == owner.session)
-        return [sandbox for sandbox in mine if sandbox.claim is None]
+        return [sandbox for sandbox in mine if not sandbox.is_kept]
 
     def get(self, owner: Owner, sandbox_id: str | None) -> Sandbox:
         """Return one of the owner's; see `Manager.get`."""

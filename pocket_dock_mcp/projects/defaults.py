@@ -48,6 +48,13 @@ class ProjectDefaults:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Where each of them is from, by the field of `config`."""
 
+    @property
+    def engine_named_by(self) -> str:
+        """What names the engine: the variable, or the place in a file."""
+        origin = self.origins.get("socket")
+        is_files = origin is not None and origin.layer in ("project", "user")
+        return f"'socket' ({origin.place})" if is_files and origin is not None else ENGINE
+
     def environ(self, environ: Mapping[str, str]) -> Mapping[str, str]:
         """Return an environment that names the engine of the configuration, unless it names one itself."""
         if self.engine is None or environ.get(ENGINE, "").strip():

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
@@ -177,33 +176,23 @@ def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
             yield _NUMBERS[head[2].decode()], data
 
 
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """All files of one run."""
+def kept_logs(directory: Path) -> dict[tuple[str, str], list[Path]]:
+    """Return the files in a directory of logs, by when a run began and the name of its file.
 
-    moment: str
-    name: str
-    paths: tuple[Path, ...]
-
-
-def too_many(directory: Path, *, most: int, oldest: float, spared: Collection[str] = ()) -> Iterable[Path]:
-    """Return the files that have to go: of the oldest runs beyond a number, and of those that are too old.
-
-    Args:
-        directory: of the logs. What has no name of ours in it is not looked at.
-        most: how many runs may stay.
-        oldest: seconds since the epoch; what began before goes.
-        spared: names of files that are being written.
+    What has no name of ours is not among them.
     """
     found: dict[tuple[str, str], list[Path]] = {}
     try:
-        names = [entry.name for entry in os.scandir(directory)]
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
     except OSError:
-        return []
+        return found
     for name in names:
         if (match := _FILE.fullmatch(name)) is not None:
             found.setdefault((match[2], match[1]), []).append(directory / name)
-    limit = datetime.fromtimestamp(max(oldest, 0), timezone.utc).strftime(_MOMENT)
-    newest = sorted(found, reverse=True)
-    gone = [key for index, key in enumerate(newest) if index >= most or key[0] < limit]
-    return [path for key in gone if key[1] not in spared for path in found[key]]
+    return found
+
+
+def limit_of(seconds: float) -> str:
+    """Return what runs that began before are less than, in the keys of `kept_logs`."""
+    return datetime.fromtimestamp(max(seconds, 0), timezone.utc).strftime(_MOMENT)

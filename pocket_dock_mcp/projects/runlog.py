@@ -17,7 +17,7 @@ import os
 import pwd
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +27,8 @@ from pocket_dock_mcp.models import MIB, RunResult
 from pocket_dock_mcp.projects import history
 from pocket_dock_mcp.projects.config import ProjectConfig
 from pocket_dock_mcp.projects.history import DAY_S, Clock, History
-from pocket_dock_mcp.projects.outputs import Kind, OutputFile, log_name, older_half, too_many
+from pocket_dock_mcp.projects.outputs import Kind, OutputFile, log_name, older_half
+from pocket_dock_mcp.projects.shelf import Shelf
 
 LOGS = "logs"
 MAX_COMMAND = 2000
@@ -84,7 +85,12 @@ class RunLog:
         self.policy = policy
         self._clock = clock
         self._has_failed = False
-        self._open: set[str] = set()
+        self._shelf = Shelf(
+            directory / LOGS,
+            most=policy.max_logs,
+            max_age_s=policy.retention_days * DAY_S,
+            clock=clock,
+        )
         self._history = History(
             directory / LOGS / history.FILE,
             max_bytes=min(policy.max_log_size, MAX_HISTORY),
@@ -92,7 +98,7 @@ class RunLog:
             clock=clock,
         )
         self.attempt(self._history.expire)
-        self._prune(policy.max_logs)
+        self._remove(self._shelf.tidy())
 
     def begin(self, kind: Kind, command: str, *, run_id: str | None = None, language: str = "") -> RunRecord:
         """Note that a run begins, and return what takes its output and its end.
@@ -170,16 +176,14 @@ class RunLog:
 
     def opening(self, name: str) -> None:
         """Make room for one more file, which is being written from now on."""
-        self._open.add(name)
-        self._prune(self.policy.max_logs - 1)
+        self._remove(self._shelf.add(name))
 
     def closed(self, name: str) -> None:
         """Hear that a file is written no more."""
-        self._open.discard(name)
+        self._shelf.close(name)
 
-    def _prune(self, most: int) -> None:
-        oldest = self._clock() - self.policy.retention_days * DAY_S
-        for path in too_many(self.directory / LOGS, most=most, oldest=oldest, spared=self._open):
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
             self.attempt(functools.partial(path.unlink, missing_ok=True))
 
     def now(self) -> float:

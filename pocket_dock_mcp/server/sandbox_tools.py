@@ -47,7 +47,7 @@ class SandboxTools:
         profile: Annotated[
             str | None,
             Field(
-                description="'minimal' (Debian, Python 3, pip, bash; the default), 'agent' (adds numpy, pandas, matplotlib, Pillow, node, git), or an OCI image reference."
+                description="'minimal' (Debian, Python 3, pip, bash; the default), 'agent' (adds numpy, pandas, matplotlib, Pillow, node, git), 'dev' (gcc, make, git), 'node' (and npm), 'embedded' (ARM cross gcc), or an OCI image reference."
             ),
         ] = None,
         snapshot: Annotated[

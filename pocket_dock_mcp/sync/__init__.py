@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from pocket_dock_mcp.async_.errors import (
+    ConfigError,
     ContainerError,
     ContainerGone,
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
     ImageNotFound,
+    InvalidArgumentError,
+    LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
+    ProjectNotInitialized,
     SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
@@ -26,6 +30,7 @@ from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
 from pocket_dock_mcp.models import FileEntry, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.outside import PortMapping
+from pocket_dock_mcp.projects import find_project_root, init_project
 from pocket_dock_mcp.sync.container import Container
 from pocket_dock_mcp.sync.create import create_new_container
 from pocket_dock_mcp.sync.doctor import doctor
@@ -44,6 +49,7 @@ from pocket_dock_mcp.version import __version__, get_version
 
 __all__ = [
     "BufferSnapshot",
+    "ConfigError",
     "Container",
     "ContainerError",
     "ContainerGone",
@@ -58,12 +64,15 @@ __all__ = [
     "ExecStream",
     "FileEntry",
     "ImageNotFound",
+    "InvalidArgumentError",
+    "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
     "PortMapping",
     "Process",
     "ProcessInfo",
     "ProfileInfo",
+    "ProjectNotInitialized",
     "Session",
     "SessionClosed",
     "SocketCommunicationError",
@@ -76,7 +85,9 @@ __all__ = [
     "create_new_container",
     "destroy_container",
     "doctor",
+    "find_project_root",
     "get_version",
+    "init_project",
     "list_containers",
     "list_profiles",
     "prune",

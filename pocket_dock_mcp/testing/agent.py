@@ -16,7 +16,7 @@ from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.models import MIB, ContainerSpec
 from pocket_dock_mcp.testing.filetree import ProcfsError
-from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeKeep
+from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeClient, FakeKeep
 from pocket_dock_mcp.testing.programs import Process, Programs
 from pocket_dock_mcp.testing.relays import FakeRelay, provided
 from pocket_dock_mcp.testing.runs import FakeRun
@@ -79,6 +79,7 @@ class FakeAgent:
         async with self._tasks:
             exit_code = await self.read(self._process)
             if self._keep is not None and not self._keep.is_leased:
+                self._keep.leave(self._keep.first)
                 await self._keep.halted.wait()
                 exit_code = 0
             self._tasks.cancel_scope.cancel()
@@ -94,7 +95,7 @@ class FakeAgent:
         uid, _, home = data[PREFIX : -len(COMPILED)].decode().partition(" ")
         self._become(int(uid), home)
 
-    async def read(self, process: Process) -> int:
+    async def read(self, process: Process, client: FakeClient | None = None) -> int:
         """Serve a client until its input ends."""
         decoder = wire.Decoder()
         while data := await process.read():
@@ -105,7 +106,7 @@ class FakeAgent:
                 return 1
             for header, payload in frames:
                 if header.get("op") not in self._faults.silent:
-                    self._serve(header.get("id", 0), header, payload)
+                    self._serve(header.get("id", 0), header, payload, client)
             if self._faults.deaf:
                 await anyio.sleep_forever()
         return 0
@@ -119,8 +120,10 @@ class FakeAgent:
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
         """Send one frame."""
-        if self._keep is None or not self._keep.takes(header, payload):
+        if self._keep is None:
             self.emit(wire.encode(header, payload))
+        else:
+            self._keep.send(header, payload)
 
     def reply(self, request_id: int, payload: bytes = b"", **fields: Any) -> None:
         """Answer a request."""
@@ -134,12 +137,13 @@ class FakeAgent:
         """Run something beside the reading of requests."""
         self._tasks.start_soon(work)
 
-    def _serve(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        if self._keep is not None:
-            self._keep.saw(request_id)
+    def _serve(self, request_id: int, header: wire.Header, payload: bytes, client: FakeClient | None) -> None:
+        keep = self._keep
         handler = getattr(self, f"_on_{header.get('op')}", None)
         try:
-            if handler is None:
+            if keep is not None and keep.about(client or keep.first, request_id, header):
+                pass
+            elif handler is None:
                 self.fail(request_id, "agent", "internal")
             else:
                 handler(request_id, header, payload)
@@ -161,7 +165,6 @@ class FakeAgent:
         self._env = {"HOME": self.home, "USER": "sandbox", "LANG": "C.UTF-8", **header["env"]}
         if header.get("keep"):
             keep = self._keep = FakeKeep(self)
-            keep.saw(request_id)
             self.container.listener = keep.welcome
         self._reply_facts(request_id)
 
@@ -171,28 +174,30 @@ class FakeAgent:
     def _facts(self) -> dict[str, Any]:
         return {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
 
-    def _on_halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+    def _on_halt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id)
         if self._keep is not None:
+            self._keep.tell_others(request_id, header.get("why"))
             self._keep.halted.set()
+
+    def _on_farewell(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        if self._keep is not None:
+            self._keep.tell_others(request_id, header.get("why"))
+        self.reply(request_id)
+
+    def abandon(self, begun: range, ending: set[int]) -> None:
+        """A client has gone: its transfers end, and of its runs those that are `ending`."""
+        for number in [number for number in self._transfers if number in begun]:
+            self._transfers.pop(number).credit.close()
+        for number, run in list(self._runs.items()):
+            if number in begun and number in ending:
+                run.kill()
 
     def _on_rejoin(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         self._reply_facts(request_id)
 
     def _on_list_runs(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id, runs=self._keep.describe(header["after"]) if self._keep else [])
-
-    def _on_replay(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        if self._keep is not None:
-            self._keep.replay(request_id)
-
-    def _on_heard(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        if self._keep is not None:
-            self._keep.heard(request_id)
-
-    def _on_forget(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
-        if self._keep is not None:
-            self._keep.forget(request_id)
 
     def _become(self, uid: int, home: str) -> None:
         self.uid = uid
@@ -236,6 +241,7 @@ class FakeAgent:
             disk_free=1 << 30,
             runs=len(self._runs),
             sessions=0,
+            clients=1 if self._keep is None else len(self._keep.clients),
         )
 
     def _on_watch_disk(self, request_id: int, header: wire.Header, payload: bytes) -> None:
@@ -247,7 +253,7 @@ class FakeAgent:
     def _on_spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         run = self._runs[request_id] = FakeRun(self, request_id, header)
         if self._keep is not None:
-            self._keep.add(request_id, header.get("meta"))
+            self._keep.add(request_id, header)
             run.credit.add(UNLIMITED)
         run.take_script(payload)
 
@@ -296,9 +302,6 @@ class FakeAgent:
             work.feed(payload, end=bool(header.get("end")))
 
     def _on_credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        if self._keep is not None and request_id in self._keep.runs:
-            self._keep.runs[request_id].credit.add(header["n"])
-            return
         work = self._runs.get(request_id) or self._transfers.get(request_id)
         if work is not None:
             work.credit.add(header["n"])

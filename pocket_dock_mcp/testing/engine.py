@@ -210,7 +210,7 @@ class FakeEngine(Described, ImageVerbs):
             return None
         if argv[-1] in (agent_argv()[-1], quick_argv()[-1]):
             return lambda process: FakeAgent(process, self.programs, self.agent).serve()
-        if bridge_argv()[-1] in argv:
+        if argv[-1] in (bridge_argv()[-1], bridge_argv(visits=True)[-1]):
             return join
         return self.programs.find(argv)
 

@@ -1,4 +1,4 @@
-"""What a fake agent does that is to outlive its stream: it keeps what runs print, and takes new clients."""
+"""What a fake agent does that is to outlive its stream: it keeps what runs print, and takes other clients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from pocket_dock_mcp.agent.bridge import bridge_argv
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR
 from pocket_dock_mcp.testing.programs import Process
@@ -17,21 +18,39 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.testing.agent import FakeAgent
 
 UNLIMITED = 1 << 60
+MAX_VISITORS = 16
 PAGE = 32
 Frame = tuple[wire.Header, bytes]
+
+
+class FakeClient:
+    """One who speaks with the agent."""
+
+    def __init__(self, number: int, emit: Callable[[bytes], None], *, visits: bool) -> None:
+        self.number = number
+        self.visits = visits
+        self.scope: anyio.CancelScope | None = None
+        """Of its bridge; the first client has none."""
+        self._emit = emit
+
+    def write(self, header: wire.Header, payload: bytes = b"") -> None:
+        """Send it a frame."""
+        self._emit(wire.encode(header, payload))
 
 
 class FakeKept:
     """All frames about one run."""
 
-    def __init__(self, meta: object) -> None:
+    def __init__(self, meta: object, *, stays: bool) -> None:
         self.meta = meta
+        self.stays = stays
         self.frames: list[Frame] = []
-        self.credit = Credit(wire.WINDOW)
         self.wanted = True
         self.is_heard_of = False
-        self.client = 0
-        """Who follows it."""
+        self.credits: dict[int, Credit] = {}
+        """Of those who follow it, by client."""
+        self.fed_by = 0
+        """Who has last given it input."""
         self._changed = anyio.Event()
 
     @property
@@ -39,10 +58,11 @@ class FakeKept:
         """Whether its last frame is there."""
         return bool(self.frames) and self.frames[-1][0]["kind"] in ("exit", "error")
 
-    def described(self, number: int) -> wire.Header:
+    def described(self, number: int, *, attended: bool) -> wire.Header:
         """Return it for a listing."""
         ended, heard = self.has_ended, self.is_heard_of
-        return {"id": number, "meta": self.meta, "ended": ended, "heard": heard, "missing": [0, 0, 0]}
+        fields = {"meta": self.meta, "ended": ended, "heard": heard, "missing": [0, 0, 0]}
+        return {"id": number, "attended": attended, **fields}
 
     def add(self, frame: Frame) -> None:
         """Keep another frame."""
@@ -50,9 +70,9 @@ class FakeKept:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def follow(self, send: Callable[[wire.Header, bytes], None]) -> None:
+    async def follow(self, client: FakeClient) -> None:
         """Send all frames from the first to the last, as far as the client's window allows."""
-        credit = self.credit = Credit(wire.WINDOW)
+        credit = self.credits[client.number] = Credit(wire.WINDOW)
         position = 0
         while True:
             while position == len(self.frames):
@@ -61,102 +81,159 @@ class FakeKept:
             position += 1
             while payload:
                 amount = await credit.take(len(payload))
-                send(header, payload[:amount])
+                if self.credits.get(client.number) is not credit:
+                    return
+                client.write(header, payload[:amount])
                 payload = payload[amount:]
-            if header["kind"] in ("exit", "error"):
-                send(header, b"")
+            if self.credits.get(client.number) is not credit:
                 return
+            if header["kind"] in ("exit", "error"):
+                client.write(header)
+                return
+
+    def leave(self, number: int) -> None:
+        """A client is told no more."""
+        credit = self.credits.pop(number, None)
+        if credit is not None:
+            credit.close()
 
 
 class FakeKeep:
-    """The clients of an agent, one at a time, and its runs."""
+    """The clients of an agent, and its runs."""
 
     def __init__(self, agent: FakeAgent) -> None:
         self.runs: dict[int, FakeKept] = {}
         self.halted = anyio.Event()
         self.is_leased = True
+        self.first = FakeClient(0, agent.emit, visits=False)
+        self.clients = {0: self.first}
         self._agent = agent
-        self._last_id = 0
-        self._first_id = 0
-        self._scope: anyio.CancelScope | None = None
-        self._client = 1
-        """Counts them."""
+        self._last = 0
 
-    def saw(self, request_id: int) -> None:
-        """A request has come."""
-        self._last_id = max(self._last_id, request_id)
+    # -- frames -----------------------------------------------------------------------------------
 
-    def add(self, request_id: int, meta: object) -> None:
-        """Keep a run, and tell the present client of it."""
-        self.runs[request_id] = FakeKept(meta)
-        self.replay(request_id)
-
-    def replay(self, request_id: int) -> None:
-        """Tell the present client of a run from its beginning on."""
-        kept = self.runs.get(request_id)
-        if kept is None:
-            self.write({"kind": "error", "id": request_id, "stage": "run", "code": "forgotten"})
+    def send(self, header: wire.Header, payload: bytes) -> None:
+        """Send a frame to whom it concerns."""
+        number = header["id"]
+        kept = self.runs.get(number)
+        if kept is None or header["kind"] == "credit":
+            client = self.clients.get(number // wire.IDS if kept is None else kept.fed_by)
+            if client is not None:
+                client.write(header, payload)
             return
-        client = kept.client = self._client
+        for piece in pieces(payload) if payload else [b""]:
+            kept.add((header, piece))
+        self._drop_unwanted(number)
+
+    def about(self, client: FakeClient, number: int, header: wire.Header) -> bool:
+        """Serve what any client may say about any run; False if it is something else."""
+        op, kept = header.get("op"), self.runs.get(number)
+        if op == "replay":
+            self._replay(client, number)
+        elif op == "heard" and kept is not None:
+            kept.is_heard_of = True
+        elif op == "forget" and kept is not None:
+            self._forget(client, number, kept)
+        elif op == "unfollow" and kept is not None:
+            kept.leave(client.number)
+        elif op == "credit" and kept is not None:
+            if client.number in kept.credits:
+                kept.credits[client.number].add(header["n"])
+        elif op == "data" and kept is not None:
+            kept.fed_by = client.number
+            return False
+        else:
+            return op in ("heard", "forget", "unfollow")
+        return True
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def add(self, request_id: int, header: wire.Header) -> None:
+        """Keep a run, and tell its client of it."""
+        self.runs[request_id] = FakeKept(header.get("meta"), stays=bool(header.get("stay")))
+        self._replay(self.clients[request_id // wire.IDS], request_id)
+
+    def _replay(self, client: FakeClient, number: int) -> None:
+        kept = self.runs.get(number)
+        if kept is None:
+            client.write({"kind": "error", "id": number, "stage": "run", "code": "forgotten"})
+            return
+        kept.leave(client.number)
 
         async def follow() -> None:
-            await kept.follow(lambda header, payload: self.write(header, payload, client))
-            self._drop_unwanted(request_id)
+            await kept.follow(client)
+            self._drop_unwanted(number)
 
         self._agent.start_soon(follow)
 
-    def forget(self, request_id: int) -> None:
-        """Nobody wants to know of a run any more."""
-        if request_id in self.runs:
-            self.runs[request_id].wanted = False
-            self._drop_unwanted(request_id)
-
-    def heard(self, request_id: int) -> None:
-        """The client knows how a run has ended."""
-        if request_id in self.runs:
-            self.runs[request_id].is_heard_of = True
+    def _forget(self, client: FakeClient, number: int, kept: FakeKept) -> None:
+        beginner = number // wire.IDS
+        if beginner == client.number or beginner not in self.clients:
+            kept.wanted = False
+            self._drop_unwanted(number)
+        else:
+            kept.leave(client.number)
 
     def _drop_unwanted(self, request_id: int) -> None:
         kept = self.runs.get(request_id)
         if kept is not None and not kept.wanted and kept.has_ended:
             del self.runs[request_id]
 
-    def takes(self, header: wire.Header, payload: bytes) -> bool:
-        """Whether a frame is not for the present client as it is: a run's, or an earlier client's."""
-        kept = self.runs.get(header["id"])
-        if kept is None:
-            return bool(header["id"] < self._first_id)
-        if header["kind"] == "credit":
-            return kept.client != self._client
-        for piece in pieces(payload) if payload else [b""]:
-            kept.add((header, piece))
-        return True
-
     def describe(self, after: int) -> list[wire.Header]:
         """Return the next runs of a listing."""
         numbers = sorted(number for number in self.runs if number > after)[:PAGE]
-        return [self.runs[number].described(number) for number in numbers]
+        return [
+            self.runs[number].described(number, attended=number // wire.IDS in self.clients)
+            for number in numbers
+        ]
 
-    def write(self, header: wire.Header, payload: bytes = b"", client: int | None = None) -> None:
-        """Send a frame to the present client, unless that is another one than was meant."""
-        if client in (None, self._client):
-            self._agent.emit(wire.encode(header, payload))
+    # -- clients ----------------------------------------------------------------------------------
+
+    def tell_others(self, request_id: int, why: object) -> None:
+        """Tell all but one why everything ends."""
+        for client in self.clients.values():
+            if client.number != request_id // wire.IDS:
+                client.write({"kind": "halted", "id": 0, "why": why})
+
+    def leave(self, client: FakeClient) -> None:
+        """A client has gone."""
+        if self.clients.pop(client.number, None) is None:
+            return
+        for kept in self.runs.values():
+            kept.leave(client.number)
+        begun = range(client.number * wire.IDS, (client.number + 1) * wire.IDS)
+        ending = {number for number, kept in self.runs.items() if client.visits and not kept.stays}
+        self._agent.abandon(begun, ending)
+
+    def _replace(self) -> None:
+        for client in [one for one in self.clients.values() if not one.visits]:
+            client.write({"kind": "replaced", "id": 0})
+            self.leave(client)
+            if client.scope is not None:
+                client.scope.cancel()
 
     async def welcome(self, process: Process) -> int:
-        """Be the bridge to a new client; the one before is served no more."""
-        if self._scope is not None:
-            self._scope.cancel()
-        else:
-            self.write({"kind": "replaced", "id": 0})
+        """Be the bridge to a new client; who comes to hold the sandbox replaces who did."""
+        visits = process.argv[-1] == bridge_argv(visits=True)[-1]
         outbox = Channel()
-        self._client += 1
-        self._first_id = self._last_id + 1
-        with anyio.CancelScope() as self._scope:
+        self._last += 1
+        client = FakeClient(self._last, lambda data: outbox.put_nowait(1, data), visits=visits)
+        if visits and sum(one.visits for one in self.clients.values()) >= MAX_VISITORS:
+            refused = {"kind": "error", "id": 0, "stage": "visit", "code": "full"}
+            await process.write(wire.encode(refused))
+            return 0
+        if not visits:
+            self._replace()
+        self.clients[client.number] = client
+        first_id = client.number * wire.IDS + 1
+        with anyio.CancelScope() as client.scope:
             async with anyio.create_task_group() as group:
-                self._agent.emit = lambda data: outbox.put_nowait(1, data)
                 group.start_soon(_pump, outbox, process)
-                self.write({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL, "next": self._first_id})
-                await self._agent.read(process)
+                client.write({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL, "next": first_id})
+                try:
+                    await self._agent.read(process, client)
+                finally:
+                    self.leave(client)
                 group.cancel_scope.cancel()
         outbox.end()
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import time
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
     SandboxStateError,
     SymlinkLoopError,
+    TransferLimitError,
 )
 from pocket_dock_mcp.models import Edit
 from tests.engines import LABELS, Deadline, eventually, is_gone, remove_image, unique
@@ -280,6 +282,93 @@ async def test_a_kept_one_can_be_stopped_and_resumed_and_no_more(
         assert again.uid == container.uid
         await again.reboot()
         assert (await again.run("cat kept.txt")).stdout == "kept"
+
+
+async def test_a_tree_goes_in_and_out_by_tar(container: LiveContainer, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "sub" / "empty").mkdir(parents=True)
+    (root / "sub" / "script").write_text("#!/bin/sh\necho ran\n")
+    (root / "sub" / "script").chmod(0o750)
+    (root / ("n" * 200)).write_text("long")
+    (root / "new\nline").write_text("n")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff\xfe")).write_bytes(b"not utf-8")
+    (root / "big").write_bytes(bytes(range(256)) * 20_000)
+    (root / "up").symlink_to("sub/script")
+    (root / "out").symlink_to("/etc/passwd")
+    os.mkfifo(root / "fifo")
+    (root / "shut").mkdir()
+    (root / "shut" / "key").write_text("k")
+    (root / "shut").chmod(0o555)
+    os.utime(root / "big", ns=(0, 1_500_000_000_123_456_789))
+
+    for source, destination in (
+        (str(root), "made/for/it"),
+        (f"{root}/", "made/for/it"),
+        (str(root), "made/for"),
+    ):
+        pushed = await container.push(source, destination)
+        assert sorted(one.path for one in pushed.skipped) == ["fifo", "out"]
+    assert pushed.path.endswith("/made/for/tree")
+    ran = await container.run(
+        "cd made/for/it && sub/script && stat -c '%a %Y %N' shut sub/script big up; ls -A . .."
+    )
+    shut, script = (int((root / name).stat().st_mtime) for name in ("shut", "sub/script"))
+    assert ran.stdout.splitlines()[:4] == [
+        "ran", f"555 {shut} 'shut'", f"750 {script} 'sub/script'", "644 1500000000 'big'"
+    ]  # fmt: skip
+    assert ".part" not in ran.stdout
+
+    pulled = await container.pull("made/for/it", tmp_path / "back")
+    assert (pulled.files, pulled.directories, pulled.symlinks) == (6, 4, 1)
+    for path in root.rglob("*"):
+        copy = tmp_path / "back" / path.relative_to(root)
+        if path.name in ("fifo", "out"):
+            assert not copy.is_symlink()
+            assert not copy.exists()
+            continue
+        assert copy.lstat().st_mode == path.lstat().st_mode
+        if path.is_file():
+            assert copy.read_bytes() == path.read_bytes()
+    assert (tmp_path / "back" / "big").stat().st_mtime_ns // 10**9 == 1_500_000_000
+    one = await container.pull("made/for/it/sub/script", f"{tmp_path}/new/")
+    assert (tmp_path / "new" / "script").read_text() == "#!/bin/sh\necho ran\n"
+    assert one.files == 1
+    two = await container.push(root / "big", "/tmp")
+    assert two.path == "/tmp/big"
+    await container.push(root / "sub" / "script", "/tmp/big")
+    assert (await container.run("/tmp/big")).stdout == "ran\n"
+
+
+async def test_what_tar_cannot_do_is_said_and_leaves_nothing(
+    container: LiveContainer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("1")
+    (tmp_path / "tree" / "made").mkdir(parents=True)
+    await container.run(
+        "chmod -R u+w ~; rm -rf ~/*; echo f > made; mkdir d secret; mkfifo pipe; ln -s / out;ln -s ../.. d/up"
+    )
+    with pytest.raises(SandboxFileNotFoundError):
+        await container.pull("nothing", tmp_path / "x")
+    with pytest.raises(FileNotRegularError):
+        await container.pull("pipe", tmp_path / "x")
+    with pytest.raises(FileDeniedError):
+        await container.push(tmp_path / "file", "/etc/none/file")
+    with pytest.raises(FileNotDirectoryError):
+        await container.push(f"{tmp_path}/tree/", ".")
+    with pytest.raises(FileNotDirectoryError):
+        await container.push(tmp_path / "tree", "made")
+    (tmp_path / "d").write_text("1")
+    with pytest.raises(FileIsDirectoryError):
+        await container.push(tmp_path / "d", ".")
+    pulled = await container.pull("d", tmp_path / "x")
+    assert [one.path for one in pulled.skipped] == ["up"]
+    assert list((tmp_path / "x").iterdir()) == []
+    assert (await container.run("ls -A; cat made; ls /etc/none")).stdout.startswith(
+        "d\nmade\nout\npipe\nsecret\nf\n"
+    )
+    with pytest.raises(TransferLimitError):
+        await container.pull("/usr/share", tmp_path / "y", max_files=50)
+    assert not (tmp_path / "y").exists()
 
 
 async def test_ports_do_not_lead_in_and_devices_are_not_given(

@@ -151,6 +151,65 @@ async def test_an_outdated_image_is_built_anew(
     assert old.image_tag in after.tags
 
 
+async def test_an_image_that_its_user_has_built_is_used_as_it_is(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    """By ``build -t pocket-dock/NAME``, whatever the engine makes of the name; until it is built anew."""
+    profile = make("RUN echo by-hand")
+    context = read_recipe(profile.dockerfile_dir).pack()
+    tag = f"pocket-dock/{profile.name}:latest"
+    store = store_of(engine, profile, base)
+    lines: list[str] = []
+    with anyio.fail_after(deadline(60)):
+        async for _ in engine.build(context, tag, build_args={"BASE_IMAGE": base}, labels={}):
+            pass
+
+    built = await store.look(profile.name)
+    used = await store.ensure(profile.name, lines.append)
+
+    assert built is not None
+    assert (built.state, built.image.id, lines) == ("by hand", used.id, [])
+    with anyio.fail_after(deadline(60)):
+        anew = await store.rebuild(profile.name, lines.append)
+    assert anew.id != used.id
+    now = await store.look(profile.name)
+    assert now is not None
+    assert (now.state, now.image.id) == ("current", anew.id)
+
+
+async def test_what_is_built_anew_leaves_nothing_of_what_was(
+    engine: Engine, base: str, make: Make, deadline: Deadline
+) -> None:
+    """Every step is carried out again, and the image before is gone, unless somebody needs it."""
+    profile = make("RUN cat /proc/sys/kernel/random/uuid >/uuid")
+    store = store_of(engine, profile, base)
+
+    with anyio.fail_after(deadline(90)):
+        first = await store.ensure(profile.name, print)
+        second = await store.rebuild(profile.name, print)
+        assert second.id != first.id
+        with pytest.raises(ImageNotFoundError):
+            await engine.image(first.id)
+
+        async with await LiveContainer.create(engine, Launch(unique("old"), second.id, LABELS)):
+            third = await store.rebuild(profile.name, print)
+            assert (await engine.image(second.id)).id == second.id
+    assert third.id not in (first.id, second.id)
+
+
+async def test_what_is_to_be_built_on_and_cannot_be_had_is_said(engine: Engine, make: Make) -> None:
+    """Nothing else is taken for what the user has asked for."""
+    profile = make("RUN true", packages="bash\n")
+
+    store = ImageStore(
+        engine, profiles=[profile], base_image="127.0.0.1:9/nobody:1", insists=True, environ={}
+    )
+    with pytest.raises(ImageNotFoundError, match="127"):
+        await store.rebuild(profile.name, print)
+
+    assert await engine.images(f"pocket-dock.profile={profile.name}") == []
+
+
 @pytest.mark.parametrize("reference", ["localhost/pocket-dock-test/none:1", "sha256:" + "0" * 64, "0" * 12])
 async def test_what_can_only_be_here_and_is_not_is_reported_at_once(
     engine: Engine, reference: str, deadline: Deadline

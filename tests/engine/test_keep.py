@@ -332,10 +332,10 @@ async def test_stopping_waits_for_no_program(kept: Kept) -> None:
 async def test_an_agent_that_does_not_end_by_itself_is_ended(kept: Kept) -> None:
     container = await kept.create()
 
-    async def refuse() -> None:
+    async def refuse(_why: str) -> None:
         """As an agent that was taken over would."""
 
-    container._transport.halt = refuse  # type: ignore[method-assign]
+    container._transport.halt = refuse  # type: ignore[method-assign, assignment]
     await container.stop()
 
     assert await kept.has_exited()

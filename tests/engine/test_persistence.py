@@ -21,7 +21,6 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     QuotaError,
     RunNotFoundError,
-    SandboxBusyError,
     SandboxLostError,
     SandboxNotFoundError,
     SandboxPausedError,
@@ -234,16 +233,15 @@ async def test_it_is_its_principals_and_nobody_elses(
         assert [found.kept.id for found in await manager.list_kept(ALICE)] == [sandbox.id]
 
 
-async def test_one_process_at_a_time_uses_it(new_manager: NewManager, request_: SandboxRequest) -> None:
+async def test_several_processes_use_it(new_manager: NewManager, request_: SandboxRequest) -> None:
     async with new_manager() as first, new_manager() as second:
         sandbox = await first.create(ALICE, request_, silent)
         (found,) = await second.list_kept(ALICE)
         assert found.busy
-        for attempt in (second.open, second.kill, second.stop):
-            with pytest.raises(SandboxBusyError):
-                await attempt(ALICE, sandbox.id)
-        with sandbox.use() as box:
-            assert (await box.run("echo mine")).ok
+        visited = await second.open(ALICE, sandbox.id)
+        for one in (visited, sandbox):
+            with one.use() as box:
+                assert (await box.run("echo mine")).ok
 
         await first.stop(ALICE, sandbox.id)
         again = await second.open(ALICE, sandbox.id)
@@ -441,7 +439,7 @@ async def test_an_unknown_run_leaves_what_is_kept_to_others(
         with pytest.raises(RunNotFoundError):
             await first.open_run(ALICE, "run-0123456789abcdef")
         assert (await second.open(ALICE, sandbox.id)).id == sandbox.id
-        with pytest.raises(RunNotFoundError, match="another process"):
+        with pytest.raises(RunNotFoundError):
             await first.open_run(ALICE, "run-0123456789abcdef")
 
 

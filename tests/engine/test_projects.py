@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.observing import PATIENCE
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
 from pocket_dock_mcp.models import MIB
-from pocket_dock_mcp.projects import init_project
+from pocket_dock_mcp.projects import get_project_name, init_project
 from pocket_dock_mcp.projects.instances import (
     InstanceMetadata,
     ensure_instance_dir,
@@ -205,6 +206,37 @@ async def test_runs_begun_by_the_manager_are_told_apart(root: Path, host: Host) 
         assert [entry["type"] for entry in history(directory)] == ["session", "detach", "stream"]
 
 
+async def test_each_way_to_run_something_is_told_apart(root: Path, host: Host) -> None:
+    async with await create_new_container() as box:
+        (directory,) = list_instance_dirs(root)
+        await box.run("echo 1")
+        streamed = await box.run("echo 2", stream=True)
+        assert [chunk.data async for chunk in streamed] == ["2\n"]
+        detached = await box.run("echo 3; exit 7", detach=True)
+        await detached.wait()
+        async with await box.session() as session:
+            await session.send_and_wait("echo 4")
+        left = await box.run("sleep 600", detach=True)
+        assert await left.is_running()
+
+        async def is_told() -> bool:
+            return [(entry["type"], entry["status"]) for entry in history(directory)] == [
+                ("run", "ok"),
+                ("stream", "ok"),
+                ("detach", "nonzero"),
+                ("session", "ok"),
+                ("detach", "running"),
+            ]
+
+        await eventually(is_told, within=10)
+        assert [output(directory, entry) for entry in history(directory)][:4] == [
+            b"1\n",
+            b"2\n",
+            b"3\n",
+            b"4\n",
+        ]
+
+
 async def test_a_run_that_is_cut_off_by_the_end_is_told(root: Path, host: Host) -> None:
     box = await create_new_container(persist=True)
     (directory,) = list_instance_dirs(root)
@@ -300,7 +332,9 @@ def command(*argv: str) -> list[str]:
 async def left_running(root: Path, target: Target, image: str, code: str) -> tuple[str, str, str]:
     """Have a kept container of the project with a run that goes on, which nobody holds."""
     name = unique("followed")
-    request = SandboxRequest(image=image, persist=True, project_root=str(root), container_name=name)
+    request = SandboxRequest(
+        image=image, persist=True, project=get_project_name(root), project_root=str(root), container_name=name
+    )
     async with Manager(settings_for(), lambda: connect(target)) as manager:
         sandbox = await manager.create(OWNER, request, lambda _line: None)
         started = await sandbox.runs.start(code, key=None, background=True)
@@ -348,7 +382,9 @@ async def test_a_run_that_goes_on_is_followed_and_ctrl_c_does_not_end_it(
 async def test_the_doctor_finds_what_is_out_of_order_in_a_project(
     root: Path, target: Target, image: str, tmp_path: Path
 ) -> None:
+    configure(root, f"project_name: {unique('project')}\n")
     sandbox_id, name, _ = await left_running(root, target, image, "true")
+    record = tmp_path / "state" / "sandboxes" / f"{sandbox_id}.json"
     directories = root / ".pocket-dock" / "instances"
     try:
         for stale in ("empty", "full"):
@@ -369,8 +405,49 @@ async def test_the_doctor_finds_what_is_out_of_order_in_a_project(
             assert mend(state, root) == [f"removed {directories / 'empty'}"]
             assert (directories / "full" / "data" / "result").exists()
             assert (await survey(engine, root, tmp_path / "state")).stale == ("full",)
+            record.rename(tmp_path / "lost")
+            state = await survey(engine, root, tmp_path / "state")
+            assert state.orphaned == (name,)
+            assert f"rm --force {name}" in list(told(state, root, engine))[-1].remedy
         finally:
             await engine.aclose()
     finally:
+        if (tmp_path / "lost").exists():
+            (tmp_path / "lost").rename(record)
         await destroyed(target, sandbox_id)
     assert name not in [path.name for path in list_instance_dirs(root)]
+
+
+async def test_a_project_from_its_beginning_to_its_end_on_the_command_line(
+    root: Path, target: Target, tmp_path: Path
+) -> None:
+    configure(root, "default_persist: true\ncontainers: {mem_limit: 96m, env: {WHO: project}}\n")
+    name = unique("cli")
+
+    async def dock(*argv: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        return await anyio.run_process(command(*argv), check=check)
+
+    await dock("create", "--name", name)
+    try:
+        said = await dock("run", name, "--", "sh", "-c", 'echo "$WHO"; exit 3', check=False)
+        assert (said.stdout, said.returncode) == (b"project\n", 3)
+        detached = json.loads((await dock("run", "--detach", "--json", name, "echo", "left alone")).stdout)
+
+        entries = json.loads((await dock("logs", "--json")).stdout)
+        assert [(one["sandbox"], one["type"]) for one in entries] == [(name, "run"), (name, "detach")]
+        assert (entries[0]["status"], entries[0]["exit_code"]) == ("nonzero", 3)
+        assert entries[1]["id"] == detached["run_id"]
+        assert (await dock("logs", name, entries[0]["id"])).stdout == b"project\n"
+
+        found = json.loads((await dock("status", "--json")).stdout)
+        assert (found["containers"], found["running"], found["engine_error"]) == (1, 1, None)
+        (instance,) = found["instances"]
+        assert (instance["name"], instance["status"], instance["persist"]) == (name, "running", True)
+        assert instance["runs"] == 2
+
+        await dock("stop", name)
+        assert (root / ".pocket-dock" / "instances" / name / "instance.toml").exists()
+        assert json.loads((await dock("status", "--json")).stdout)["stopped"] == 1
+    finally:
+        await dock("destroy", name)
+    assert list_instance_dirs(root) == []

@@ -28,7 +28,7 @@ from pocket_dock_mcp.async_ import (
 from pocket_dock_mcp.async_ import host as hosts
 from pocket_dock_mcp.async_.host import host_of, settings_for
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import EngineUnavailableError, SandboxClosedError
+from pocket_dock_mcp.errors import EngineUnavailableError, InvalidArgumentError, SandboxClosedError
 from pocket_dock_mcp.testing import FakeEngine
 from tests.engines import Deadline, Target, connect, eventually, is_gone
 from tests.sdk import prepare
@@ -124,6 +124,19 @@ async def test_two_loops_in_two_threads_have_hosts_of_their_own(name: str) -> No
     async with anyio.create_task_group() as group:
         for number in (1, 2):
             group.start_soon(anyio.to_thread.run_sync, in_a_thread, work(number))
+
+
+async def test_a_container_is_used_in_its_own_loop_only() -> None:
+    async with await create_new_container() as c:
+
+        async def elsewhere() -> None:
+            with pytest.raises(InvalidArgumentError, match="event loop"):
+                await c.run("true")
+            with pytest.raises(InvalidArgumentError, match="event loop"):
+                await c.shutdown()
+
+        await anyio.to_thread.run_sync(in_a_thread, lambda: asyncio.run(elsewhere()))
+        assert (await c.run("true")).ok
 
 
 async def test_an_engine_that_does_not_answer_is_a_typed_error_and_may_come_back(

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
 
 from pocket_dock_mcp.archive.names import REASONS
-from pocket_dock_mcp.container import transfer
+from pocket_dock_mcp.container import transfer, transfer_errors
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
@@ -26,13 +27,15 @@ from pocket_dock_mcp.errors import (
     HostFileNotFoundError,
     InvalidArgumentError,
     RunNotStartedError,
+    SandboxError,
     SandboxFileNotFoundError,
     SandboxLostError,
     TransferError,
     TransferLimitError,
 )
 from pocket_dock_mcp.models import MIB, Limits, TransferProgress
-from tests.engines import LABELS, unique
+from tests.engines import LABELS, Deadline, eventually, unique
+from tests.kept import keeping
 
 pytestmark = pytest.mark.anyio
 
@@ -289,9 +292,11 @@ async def test_a_sandbox_that_dies_meanwhile_is_said_and_leaves_nothing_here(
             await engine.remove((await engine.inspect(container.name)).id)
 
         async with anyio.create_task_group() as group:
+            deaths: list[int] = []
 
             def at_first(progress: TransferProgress) -> None:
-                if progress.bytes and not group.cancel_scope.cancel_called:
+                if progress.bytes and not deaths:
+                    deaths.append(progress.bytes)
                     group.start_soon(die)
 
             with pytest.raises(SandboxLostError):
@@ -320,7 +325,7 @@ async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
             pass
 
     for signal, error in (("KILL", "broken off"), ("STOP", "stalled")):
-        monkeypatch.setattr(transfer, "STALL_S", 3.0 if signal == "STOP" else 100.0)
+        monkeypatch.setattr(transfer_errors, "STALL_S", 3.0 if signal == "STOP" else 100.0)
         monkeypatch.setattr(transfer, "END_S", 1.0)
         for act in acts:
             async with anyio.create_task_group() as group:
@@ -337,3 +342,40 @@ async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
     await container.kill_all()
     assert await sh(container, f"ls; {STAGES}") == "big\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]
+
+
+async def test_a_kept_sandbox_keeps_nothing_of_a_transfer_whose_client_goes(
+    engine: Engine, image: str, deadline: Deadline, tmp_path: Path
+) -> None:
+    (tmp_path / "big").write_bytes(bytes(64 * MIB))
+    async with keeping(engine, image, deadline) as kept:
+        container = await kept.create()
+        await container.push(tmp_path / "big", "big")
+        for act in ("push", "pull"):
+            async with anyio.create_task_group() as group:
+                gone: list[int] = []
+
+                def leave(
+                    progress: TransferProgress,
+                    container: LiveContainer = container,
+                    group: anyio.abc.TaskGroup = group,
+                    gone: list[int] = gone,
+                ) -> None:
+                    if progress.bytes and not gone:
+                        gone.append(progress.bytes)
+                        group.start_soon(container.detach)
+
+                moves = {
+                    "push": partial(container.push, tmp_path / "big", "new"),
+                    "pull": partial(container.pull, "big", tmp_path / "back"),
+                }
+                with pytest.raises(SandboxError):
+                    await moves[act](on_progress=leave)
+            container = await kept.reattach()
+
+            async def is_quiet(container: LiveContainer = container) -> bool:
+                return (await container.info()).processes == 0
+
+            await eventually(is_quiet, deadline(15))
+            assert await sh(container, f"ls; {STAGES}") == "big\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]

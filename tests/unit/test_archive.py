@@ -26,7 +26,7 @@ IS_ROOT = os.geteuid() == 0
 def sent(path: Path | bytes, limits: Limits = ROOMY) -> tuple[bytes, Counts]:
     out = Outgoing(os.fsencode(path), limits)
     try:
-        return b"".join(out.pieces()), out.counts
+        return b"".join(b"".join(batch) for batch in out.batches()), out.counts
     finally:
         out.close()
 

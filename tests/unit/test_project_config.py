@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pocket_dock_mcp.engine.endpoint import candidates
 from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
 from pocket_dock_mcp.models import GIB, MIB
 from pocket_dock_mcp.projects import (
@@ -437,3 +438,15 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path: Path) -> No
 
     assert find_project_root(root) is None
     assert load_config(root).config == ProjectConfig()
+
+
+def test_an_engine_that_does_not_answer_is_told_with_who_names_it(tmp_path: Path, home: Path) -> None:
+    root = project(tmp_path, "\nsocket: /nowhere.sock\n")
+    said = project_defaults(root, {"HOME": str(home)})
+
+    assert said.engine_named_by == f"'socket' ({root}/.pocket-dock/pocket-dock.yaml:2)"
+    (endpoint,) = candidates(
+        said.environ({}), uid=0, home=home, platform="linux", named_by=said.engine_named_by
+    ).endpoints
+    assert (endpoint.url, endpoint.source) == ("unix:///nowhere.sock", said.engine_named_by)
+    assert project_defaults(tmp_path, {"HOME": str(home)}).engine_named_by == "POCKET_DOCK_ENGINE"

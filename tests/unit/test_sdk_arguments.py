@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,16 @@ def test_what_a_container_says_of_its_processes_is_not_believed() -> None:
         "PID": "7", "PPID": "1", "STAT": "S", "TIME": "0.50", "RSS": "4", "COMMAND": "sh -c"
     }  # fmt: skip
     assert [p.pid for p in _of_lines("3\n3 (sh) S 1 0\n5 (a) b) R 3 0\nx\n" + "9" * 99 + " (a) S 1 0")] == [5]
+
+
+def test_the_package_has_every_name_of_the_blocking_sdk_and_imports_it_when_one_is_wanted() -> None:
+    program = (
+        "import sys, pocket_dock_mcp as package\n"
+        "from pocket_dock_mcp import errors\n"
+        "assert 'pocket_dock_mcp.sync' not in sys.modules\n"
+        "from pocket_dock_mcp import *\n"
+        "from pocket_dock_mcp import sync\n"
+        "assert {*sync.__all__} <= {*package.__all__}, {*sync.__all__} ^ {*package.__all__}\n"
+        "assert all(getattr(package, name) is getattr(sync, name) for name in sync.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

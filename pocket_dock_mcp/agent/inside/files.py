@@ -15,6 +15,7 @@ import stat
 from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
 
 from . import wire
+from .clients import is_to_wait
 
 if TYPE_CHECKING:
     from .main import Agent
@@ -161,7 +162,9 @@ class Reader:
         self.agent.drop(self.id)
 
     def _pump(self) -> None:
-        while self._left and self.credit > 0:
+        while self._left and self.credit > 0 and self.agent.work.get(self.id) is self:
+            if is_to_wait(self.agent, self.id, self._pump):
+                return
             try:
                 data = os.pread(self._fd, min(self._left, wire.MAX_PAYLOAD, self.credit), self._offset)
             except OSError as error:
@@ -172,7 +175,7 @@ class Reader:
                 self._left = 0
                 break
             self._sent(data)
-        if not self._left:
+        if not self._left and self.agent.work.get(self.id) is self:
             self._reply(b"")
 
     def _sent(self, data: bytes) -> None:

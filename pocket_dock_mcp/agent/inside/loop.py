@@ -40,7 +40,8 @@ class Loop:
         self._callbacks: Dict[int, Callback] = {}
         self._timers: List[Timer] = []
         self._on_child = on_child
-        self.after_turn: Callback = _nothing
+        self.soon: List[Callback] = []
+        """Called once, before anything is waited for."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # The handler itself does nothing; the byte in the pipe is what wakes the loop, without a race.
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -66,13 +67,19 @@ class Loop:
 
     def run(self) -> None:
         while True:
-            self.after_turn()
+            self._run_soon()
             for fd, _events in self._poll():
                 callback = self._callbacks.get(fd)
                 if callback is not None and not _done(callback):
                     # It would be called for ever.
                     self.unwatch(fd)
             self._run_timers()
+
+    def _run_soon(self) -> None:
+        if self.soon:
+            todo, self.soon = self.soon, []
+            for callback in todo:
+                _done(callback)
 
     def _poll(self) -> List[Tuple[int, int]]:
         timeout = -1.0
@@ -105,7 +112,3 @@ def _done(callback: Callback) -> bool:
         sys.excepthook(*sys.exc_info())
         return False
     return True
-
-
-def _nothing() -> None:
-    pass

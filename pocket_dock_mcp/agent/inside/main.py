@@ -37,9 +37,9 @@ from . import (
 )
 from .cgroup import Cgroup
 from .changes import Changes
+from .clients import Client
 from .loop import READ, Loop
-from .receiving import Receiver
-from .sending import Sender
+from .shelf import Kept
 from .spawner import be_spawner
 
 HELPERS_AFTER = 0.2
@@ -61,7 +61,6 @@ class Agent:
         self._modules: Optional[Modules] = modules
         self._begun = begun
         self.loop = Loop(self.reap)
-        self.sender = Sender(self.loop)
         self.cgroup = Cgroup() if begun is None else begun.cgroup
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -74,17 +73,18 @@ class Agent:
         self.sessions = sessions.Sessions(self)
         self.checkpoints = checkpoints.Checkpoints(self)
         self._ports = ports.Waiters(self)
-        self.receiver = Receiver(self.loop, self._serve)
-        self.receiver.use(0)
+        self.first = Client(self, 0, [0, 1], is_visitor=False)
 
     # -- the stream -------------------------------------------------------------------------------
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
         """Send a frame, soon."""
-        if self.keep is None or self.keep.passes(header, payload):
-            self.sender.send(header, payload)
+        if self.keep is None:
+            self.first.sender.send(header, payload)
+        else:
+            self.keep.pass_on(header, payload)
 
-    def kept(self, request_id: int) -> Optional[keeping.Kept]:
+    def kept(self, request_id: int) -> Optional[Kept]:
         """Return where a run's output is kept; None where it is not."""
         return None if self.keep is None else self.keep.shelf.runs.get(request_id)
 
@@ -102,10 +102,8 @@ class Agent:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def _serve(self, header: wire.Header, payload: bytes) -> None:
-        request_id = header["id"]
-        if self.keep is not None:
-            self.keep.saw(request_id)
+    def serve(self, request_id: int, header: wire.Header, payload: bytes) -> None:
+        """Serve a client's request."""
         try:
             handler = _HANDLERS[header["op"]]
             handler(self, request_id, header, payload)
@@ -135,7 +133,7 @@ class Agent:
         self._environ = children.environment(self._environ, self.user.home, header["env"])
         self.is_warm = header.get("warm", True)
         if header.get("keep"):
-            self.keep = keeping.Keep(self, request_id, header)
+            self.keep = keeping.Keep(self, self.first, header)
         self.changes = Changes.open([self.user.home, "/tmp", "/var/tmp"], self.user)
         if self.changes is not None:
             self.loop.watch(self.changes.fileno(), READ, self.changes.on_readable)
@@ -169,11 +167,13 @@ class Agent:
 
         self.send({"kind": "reply", "id": request_id, **readings.collect(self)})
 
-    def _halt(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
+    def _halt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End everything, as the end of the input does where nothing is kept."""
         self.send({"kind": "reply", "id": request_id})
-        self.sender.flush()
-        os._exit(0)
+        self.first.sender.flush()
+        if self.keep is None or not self.keep.tell_others(request_id, header.get("why")):
+            os._exit(0)
+        self.loop.later(keeping.LAST_WORDS, lambda: os._exit(0))
 
     def _on_kept(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         if self.keep is None:
@@ -181,9 +181,9 @@ class Agent:
         getattr(self.keep, header["op"])(request_id, header)
 
     def _spawn(self, request_id: int, header: wire.Header, payload: bytes) -> None:
-        meta = header.get("meta")
         # What nobody wants to be told of later goes with its client.
-        if self.keep is not None and meta is not None and not self.keep.shelf.add(request_id, meta):
+        is_kept = self.keep is not None and header.get("meta") is not None
+        if self.keep is not None and is_kept and not self.keep.add(request_id, header):
             self.fail(request_id, "fork", errno.EAGAIN)
             return
         start = children.Start(header)
@@ -238,14 +238,14 @@ class Agent:
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        work = self.kept(request_id) or self.work.get(request_id)
-        if isinstance(work, (keeping.Kept, runs.Run, cells.Cell, files.Reader, dialling.Connection)):
+        work = self.work.get(request_id)
+        if isinstance(work, (runs.Run, cells.Cell, files.Reader, dialling.Connection)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
         """The host has lost interest in a file operation."""
         work = self.work.get(request_id)
-        if isinstance(work, (*keeping.BOUND, disk.Watch)):
+        if work is not None and not isinstance(work, keeping.RUNS):
             work.abort()
             self.fail(request_id, "file", errno.ECANCELED)
 
@@ -376,7 +376,7 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **disk.HANDLERS,
     **provisions.HANDLERS,
     "connect": dialling.connect,
-    **dict.fromkeys(("rejoin", "list_runs", "replay", "heard", "forget"), Agent._on_kept),
+    **dict.fromkeys(("rejoin", "list_runs", "farewell"), Agent._on_kept),
 }
 
 

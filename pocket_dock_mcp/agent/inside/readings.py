@@ -36,6 +36,7 @@ def collect(agent: Agent) -> wire.Header:
         "root_free": disk_free("/"),
         "runs": sum(isinstance(work, (runs.Run, cells.Cell)) for work in agent.work.values()),
         "sessions": len(agent.sessions.describe()),
+        "clients": 1 if agent.keep is None else len(agent.keep.clients),
     }
 
 

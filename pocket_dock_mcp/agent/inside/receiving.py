@@ -1,9 +1,9 @@
-"""Frames on their way from the host."""
+"""Frames on their way from a client."""
 
 from __future__ import annotations
 
 import os
-from typing import Callable, Optional
+from typing import Callable
 
 from . import wire
 from .loop import READ, Loop
@@ -12,28 +12,26 @@ READ_SIZE = 256 * 1024
 
 
 class Receiver:
-    """Reads frames from standard input, or what takes its place."""
+    """Reads frames from a descriptor."""
 
-    def __init__(self, loop: Loop, serve: Callable[[wire.Header, bytes], object]) -> None:
+    def __init__(self, loop: Loop, fd: int, serve: Callable[[wire.Header, bytes], object]) -> None:
         self.on_lost: Callable[[int], object] = os._exit
         """Told 0 at the end of the input, 1 when what comes are no frames."""
         self._loop = loop
         self._serve = serve
-        self._fd: Optional[int] = None
-
-    def use(self, fd: Optional[int]) -> None:
-        """Read from another descriptor from here on. Half a frame of the one before is forgotten."""
-        if self._fd is not None:
-            self._loop.unwatch(self._fd)
-        self._fd = fd
         self._decoder = wire.Decoder()
-        if fd is not None:
-            os.set_blocking(fd, False)
-            self._loop.watch(fd, READ, self._on_input)
+        self._fd = fd
+        self._is_closed = False
+        os.set_blocking(fd, False)
+        loop.watch(fd, READ, self._on_input)
+
+    def close(self) -> None:
+        """Read no more. Half a frame is forgotten."""
+        if not self._is_closed:
+            self._loop.unwatch(self._fd)
+        self._is_closed = True
 
     def _on_input(self) -> None:
-        if self._fd is None:
-            return
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
@@ -50,4 +48,6 @@ class Receiver:
             self.on_lost(1)
             return
         for header, payload in frames:
-            self._serve(header, payload)
+            if not self._is_closed:
+                # Else it was let go of for the frame before.
+                self._serve(header, payload)

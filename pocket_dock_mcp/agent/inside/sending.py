@@ -1,10 +1,10 @@
-"""Frames on their way to the host."""
+"""Frames on their way to a client."""
 
 from __future__ import annotations
 
 import collections
 import os
-from typing import Callable, Deque, Optional
+from typing import Callable, Deque, Dict, Optional
 
 from . import wire
 from .loop import WRITE, Loop
@@ -14,62 +14,85 @@ LITTLE = 4096
 MOMENT = 0.002
 """... for so many seconds."""
 MOST_AT_ONCE = 64
+ENOUGH = 2 * 1024 * 1024
+"""Bytes on their way, with which what can wait does."""
 
 
 class Sender:
-    """Writes frames to standard output, or what takes its place, as many as come together in one."""
+    """Writes frames to a descriptor, as many as come together in one."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, fd: int) -> None:
         self._loop = loop
         self.on_lost: Callable[[int], object] = os._exit
-        """Told 0 when nobody reads any more."""
+        """Told 0 when nobody reads any more, 1 when too much is to be read."""
+        self.most: Optional[int] = None
+        """Bytes on their way that are too many."""
+        self.queued = 0
+        """Bytes on their way."""
+        self.written = 0
+        self.waiting: Dict[int, Callable[[], object]] = {}
+        """What goes on when there is less on its way, by request."""
         self._unsent: Deque[memoryview] = collections.deque()
         self._is_urgent = self._is_waiting = False
-        self._fd: Optional[int] = None
-        self.use(1)
-        loop.after_turn = self._after_turn
+        self._fd: Optional[int] = fd
+        os.set_blocking(fd, False)
 
-    def use(self, fd: Optional[int]) -> None:
-        """Write to another descriptor from here on. What was not sent, a half frame too, is never sent."""
+    def close(self) -> None:
+        """Write no more. What was not sent, a half frame too, is never sent."""
         if self._fd is not None:
             self._loop.unwatch(self._fd)
-        self._fd = fd
+        self._fd = None
         self._unsent.clear()
-        if fd is not None:
-            os.set_blocking(fd, False)
+        self.waiting.clear()
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether what can wait should."""
+        return self.queued > ENOUGH
 
     def send(self, header: wire.Header, payload: bytes = b"") -> None:
         """Queue a frame. What comes together goes together: each write wakes everybody up to the host.
 
         So a little output waits for a moment, in which most programs that print little have ended.
         """
-        self._unsent.append(memoryview(wire.encode(header, payload)))
+        if self._fd is None:
+            return
+        frame = memoryview(wire.encode(header, payload))
+        self._unsent.append(frame)
+        self.queued += len(frame)
         if header["kind"] != "data" or len(payload) > LITTLE:
-            self._is_urgent = True
+            self._hurry()
         elif not self._is_waiting:
             self._is_waiting = True
-            self._loop.later(MOMENT, self._hurry)
+            self._loop.later(MOMENT, self._waited)
+
+    def _waited(self) -> None:
+        self._is_waiting = False
+        self._hurry()
 
     def _hurry(self) -> None:
-        self._is_waiting = False
-        self._is_urgent = True
+        if not self._is_urgent:
+            self._is_urgent = True
+            self._loop.soon.append(self._go)
 
-    def _after_turn(self) -> None:
-        if self._is_urgent:
-            self._is_urgent = False
-            self.flush()
+    def _go(self) -> None:
+        self._is_urgent = False
+        self.flush()
+        if self.most is not None and self.queued > self.most and self._fd is not None:
+            self.on_lost(1)
 
     def flush(self) -> None:
         """Write as much as goes without waiting."""
         fd = self._fd
         if fd is None:
-            self._unsent.clear()
             return
         try:
             while self._unsent:
                 written = os.writev(
                     fd, [self._unsent[at] for at in range(min(len(self._unsent), MOST_AT_ONCE))]
                 )
+                self.written += written
+                self.queued -= written
                 while written:
                     written -= len(self._unsent[0])
                     frame = self._unsent.popleft()
@@ -80,5 +103,10 @@ class Sender:
             self._loop.watch(fd, WRITE, self.flush)
         except OSError:
             self.on_lost(0)
+            return
         else:
             self._loop.unwatch(fd)
+        if self.waiting and not self.has_enough:
+            waiting, self.waiting = self.waiting, {}
+            for go_on in waiting.values():
+                go_on()

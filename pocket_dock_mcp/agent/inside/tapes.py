@@ -1,15 +1,16 @@
 """Output of one run, kept so that a client who comes later gets all of it.
 
 A ring of records in a file without a name, which only this process has open; a little output needs no file.
-A client that takes output and says so lets the oldest of it go when the ring is full. Without one nothing
-is let go: the program is then held back by its pipe, and nothing is lost.
+Each client reads it at a pace of its own. When the ring is full the oldest goes if the one client whose pace
+counts has it and has said so; the others have then missed it, and are told how much. Without such a client
+nothing is let go: the program is then held back by its pipe, and nothing is lost.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import Callable, Dict, Optional, Tuple, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 from . import wire
 
@@ -22,8 +23,57 @@ _PLACES = ("/root", "/run", "/var", "/", "/tmp", "/dev/shm")
 """Where such a file may be, the first that can be written. It has a name for a moment only."""
 
 
+class Reader:
+    """Where one client is in a tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self.at, self.offset = tape.start, 0
+        """The record that is being read, and how far."""
+        self.has = tape.gone
+        """Bytes of output since the beginning that the client has said it has."""
+        self.missed: Dict[int, int] = {}
+        """Bytes of each stream that were let go of before this client had them."""
+
+    def taken(self, amount: int) -> None:
+        """The client has so much more of what was read."""
+        self.has += amount
+
+    def read(self, most: int) -> Optional[Tuple[int, bytes]]:
+        """Return the next output as (stream, bytes); None if there is no more yet."""
+        tape = self._tape
+        while self.at < tape.end:
+            stream, length = tape.head(self.at)
+            if self.offset < length:
+                size = min(most, length - self.offset, wire.MAX_PAYLOAD)
+                data = tape.piece(self.at, self.offset, size)
+                self.offset += size
+                return stream, data
+            behind = self.at + _HEAD.size + length
+            if behind == tape.end:
+                # It may become longer yet.
+                return None
+            self.at, self.offset = behind, 0
+        return None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that is there by now has been read."""
+        newest = self._tape.newest
+        return self.at >= self._tape.end or (
+            newest is not None and self.at == newest[0] and self.offset == newest[2]
+        )
+
+    def lose(self, stream: int, length: int) -> None:
+        """The oldest record goes, with what has not been read of it."""
+        if self.offset < length:
+            self.missed[stream] = self.missed.get(stream, 0) + length - self.offset
+            self.has += length - self.offset
+        self.at, self.offset = self.at + _HEAD.size + length, 0
+
+
 class Tape:
-    """Positions are bytes since the beginning: `_start` <= what is read next <= `_end`."""
+    """Positions are bytes since the beginning: `start` <= what is read next <= `end`."""
 
     def __init__(self, reserve: Callable[[int], bool], most: int) -> None:
         self.allotted = 0
@@ -36,13 +86,14 @@ class Tape:
         self._memory = bytearray(IN_MEMORY)
         self._capacity = IN_MEMORY
         self._can_grow = True
-        self._start = self._end = 0
-        self._last: Optional[Tuple[int, int, int]] = None
+        self.start = self.end = 0
+        self.newest: Optional[Tuple[int, int, int]] = None
         """Position, stream and length of the newest record."""
-        self._at = self._offset = 0
-        """The record that is being read, and how far."""
-        self._gone = self._taken = 0
-        """Bytes of output that were let go of, and up to which the client has it."""
+        self.gone = 0
+        """Bytes of output that were let go of."""
+        self.readers: List[Reader] = []
+        self.pace: Callable[[], Optional[Reader]] = lambda: None
+        """Gives the one that has to have what is let go of."""
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -54,7 +105,7 @@ class Tape:
         return min(wanted, most)
 
     def _room(self) -> int:
-        free = self._capacity - (self._end - self._start)
+        free = self._capacity - (self.end - self.start)
         return free - _HEAD.size * (free // self._longest() + 2)
 
     def _longest(self) -> int:
@@ -64,20 +115,20 @@ class Tape:
         """Keep some output, no more than there is room for."""
         view = memoryview(data)
         while view:
-            at, last_stream, length = self._last or (0, 0, 0)
+            at, last_stream, length = self.newest or (0, 0, 0)
             if last_stream != stream or length >= self._longest():
-                at, length = self._end, 0
-                self._end += _HEAD.size
+                at, length = self.end, 0
+                self.end += _HEAD.size
             piece = view[: self._longest() - length]
             view = view[len(piece) :]
-            self._write(self._end, piece)
-            self._end += len(piece)
-            self._last = at, stream, length + len(piece)
+            self._write(self.end, piece)
+            self.end += len(piece)
+            self.newest = at, stream, length + len(piece)
             self._write(at, _HEAD.pack(stream, length + len(piece)))
 
     def _grow(self) -> bool:
         """Take more disk, if nothing has been let go of yet: a ring that has turned stays as it is."""
-        if not self._can_grow or self._end > self._capacity:
+        if not self._can_grow or self.end > self._capacity:
             return False
         step = min(_MOST_STEP, max(_FIRST_STEP, self.allotted), self._most - self.allotted)
         if step <= 0 or not self._reserve(step):
@@ -99,64 +150,43 @@ class Tape:
         return True
 
     def _let_go(self) -> bool:
-        """Let go of the oldest record, if the client has all of it."""
-        if self._at <= self._start:
+        """Let go of the oldest record, if the client that counts has all of it."""
+        pace = self.pace()
+        if pace is None or pace.at <= self.start:
             return False
-        stream, length = self._head(self._start)
-        if self._gone + length > self._taken:
+        stream, length = self.head(self.start)
+        if self.gone + length > pace.has:
             return False
-        self._start += _HEAD.size + length
-        self._gone += length
+        for reader in self.readers:
+            if reader.at == self.start:
+                reader.lose(stream, length)
+        self.start += _HEAD.size + length
+        self.gone += length
         self.missing[stream] = self.missing.get(stream, 0) + length
         return True
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def rewind(self) -> None:
-        """Read from the beginning again; the client has nothing yet."""
-        self._at, self._offset = self._start, 0
-        self._taken = self._gone
-
-    def taken(self, amount: int) -> None:
-        """The client has so much more of what was read."""
-        self._taken += amount
-
-    def read(self, most: int) -> Optional[Tuple[int, bytes]]:
-        """Return the next output as (stream, bytes); None if there is no more yet."""
-        while self._at < self._end:
-            stream, length = self._head(self._at)
-            if self._offset < length:
-                size = min(most, length - self._offset, wire.MAX_PAYLOAD)
-                data = self._read(self._at + _HEAD.size + self._offset, size)
-                self._offset += size
-                return stream, data
-            if self._at + _HEAD.size + length == self._end:
-                # It may become longer yet.
-                return None
-            self._at += _HEAD.size + length
-            self._offset = 0
-        return None
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all that is there by now has been read."""
-        return self._at >= self._end or (
-            self._last is not None and self._at == self._last[0] and self._offset == self._last[2]
-        )
+    def reader(self) -> Reader:
+        """Begin to read, at the beginning."""
+        reader = Reader(self)
+        self.readers.append(reader)
+        return reader
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._at = self._start
-        while self._at < self._end:
-            stream, length = self._head(self._at)
+        at = self.start
+        while at < self.end:
+            stream, length = self.head(at)
             self.missing[stream] = self.missing.get(stream, 0) + length
-            self._at += _HEAD.size + length
+            at += _HEAD.size + length
         self.close()
 
     def close(self) -> None:
         """Give its disk back. Nothing can be appended any more."""
-        self._start = self._at = self._end
-        self._offset = 0
+        self.start = self.end
+        for reader in self.readers:
+            reader.at, reader.offset = self.end, 0
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -167,9 +197,14 @@ class Tape:
 
     # -- the ring ---------------------------------------------------------------------------------
 
-    def _head(self, position: int) -> Tuple[int, int]:
+    def head(self, position: int) -> Tuple[int, int]:
+        """Return the stream and the length of the record at a position."""
         stream, length = _HEAD.unpack(self._read(position, _HEAD.size))
         return stream, length
+
+    def piece(self, position: int, offset: int, size: int) -> bytes:
+        """Return a piece of the record at a position."""
+        return self._read(position + _HEAD.size + offset, size)
 
     def _write(self, position: int, data: Union[bytes, memoryview]) -> None:
         view = memoryview(data)

@@ -24,6 +24,10 @@ MAX_PAYLOAD = 256 * 1024
 SOCKET = "\0pocket-dock-agent"
 """Where an agent that is to keep its sandbox listens for its next client. Abstract: no file of it can be
 replaced, and it is bound before any code of the user runs."""
+IDS = 1 << 32
+"""Numbers that each client of an agent has for its requests; whose they are says what is above."""
+VISITORS_SOCKET = SOCKET + "-visitors"
+"""Where it listens for clients that leave another one to hold it."""
 
 WINDOW = 1024 * 1024
 """Bytes of ``data`` that may be under way from the container on one request."""

@@ -1,0 +1,191 @@
+"""The lives of sandboxes from the command line, and the files in them, as a user goes about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Commands
+from tests.engines import Target
+
+
+@pytest.fixture(scope="module")
+def dock(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    commands = Commands(target, image, tmp_path_factory.mktemp("home"))
+    yield commands
+    commands.end()
+
+
+@pytest.fixture(scope="module")
+def prefix(target: Target) -> str:
+    """Return what begins names that nobody else has on this engine."""
+    return f"pd-{os.getpid()}-{target.name}"
+
+
+def test_the_life_of_a_sandbox(dock: Commands, prefix: str, image: str) -> None:
+    name = f"{prefix}-life"
+    made = dock(
+        "create", "--name", name, "--mem-limit", "200m", "--cpu-percent", "50", "--pids-limit", "64",
+        "-e", "A=1", "--workdir", "work", "--label", "who=me", "--project", "p", "--timeout", "7", "--network", "none",
+    )  # fmt: skip
+    assert made.stdout.decode() == f"{name}\n"
+    assert b"pocket-dock shell" in made.stderr
+
+    (listed,) = dock.document("list", "--project", "p")
+    assert (listed["name"], listed["status"], listed["persist"]) == (name, "running", False)
+    assert listed["limits"]["memory_bytes"] == 200 * 1024 * 1024
+    told = dock.document("info", name)
+    assert told["limits"]["cpus"] == 0.5
+    assert told["limits"]["pids"] == 64
+    assert told["workdir"] == "work"
+    assert told["memory_bytes"] > 0
+    assert "memory" in dock.out("info", name)
+    assert dock.out("run", name, "pwd; echo $A") == "/home/sandbox/work\n1\n"
+    taken = dock("create", "--name", name)
+    assert taken.returncode == 1
+    assert len(taken.stderr.splitlines()) == 1
+
+    dock.out("write", name, "kept", "--content", "yes")
+    assert dock.out("reboot", name) == f"rebooted {name}\n"
+    assert dock.out("read", name, "kept") == "yes"
+    assert dock.out("stop", name) == f"stopped {name}\n"
+    # Nothing starts it but its user's word.
+    assert dock.document("info", name)["status"] == "stopped"
+    for argv in (["run", name, "true"], ["read", name, "kept"], ["ls", name], ["ps", name]):
+        refused = dock(*argv)
+        assert refused.returncode == (125 if argv[0] == "run" else 1)
+        assert f"pocket-dock resume {name}" in refused.stderr.decode()
+    assert dock.document("info", name)["status"] == "stopped"
+    assert dock.out("resume", name) == f"resumed {name}\n"
+    assert dock.out("read", name, "kept") == "yes"
+    assert dock.out("reboot", "--fresh", name) == f"rebooted {name}\n"
+    assert dock("read", name, "kept").returncode == 1
+    assert dock.out("shutdown", name) == f"removed {name}\n"
+    assert dock.document("list", "--project", "p") == []
+
+
+def test_what_persists_outlives_shutdown_and_prune(dock: Commands, prefix: str) -> None:
+    kept, other = f"{prefix}-kept", f"{prefix}-other"
+    dock.out("create", "--name", kept, "--persist")
+    dock.out("create", "--name", other)
+
+    assert dock.out("shutdown", kept) == f"stopped {kept}\n"
+    assert dock.out("stop", other) == f"stopped {other}\n"
+    assert dock.out("prune", "--yes") == f"destroyed {other}\n"
+    assert [one["name"] for one in dock.document("list")] == [kept]
+    assert dock.out("prune", "--all", "--yes") == f"destroyed {kept}\n"
+
+
+def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
+    name = f"{prefix}-source"
+    dock.out("create", "--name", name)
+    dock.out("write", name, "notes.txt", "--content", "one\n")
+
+    changes = dock.document("diff", name)
+    assert {"path": "/home/sandbox/notes.txt", "change": "created"}.items() <= changes["changes"][0].items()
+    assert "+one" in dock.out("diff", name)
+    assert "+one" not in dock.out("diff", "--names", name)
+
+    forks = dock.out("fork", name, "--count", "2").split()
+    assert forks == [f"{name}-1", f"{name}-2"]
+    dock.out("write", forks[0], "notes.txt", "--content", "two\n")
+    assert dock.out("read", name, "notes.txt") == "one\n"
+    assert dock.out("read", forks[1], "notes.txt") == "one\n"
+
+    snapshot = dock.out("snapshot", name).strip()
+    assert snapshot.startswith("snap-")
+    assert dock.document("diff", name, "--since", snapshot)["changes"] == []
+    again = dock.out("create", "--name", f"{prefix}-again", "--snapshot", snapshot).strip()
+    assert dock.out("read", again, "notes.txt") == "one\n"
+    assert dock("diff", name, "--since", "yesterday").returncode == 1
+    assert dock("snapshot", name, "Not A Name").returncode == 1
+    assert dock.out("destroy", name, *forks, again).count("destroyed") == 4
+
+
+def test_files_are_read_written_and_listed_byte_by_byte(dock: Commands, prefix: str) -> None:
+    name, data = f"{prefix}-files", os.urandom(9_000_000) + b"\0\r\n"
+    dock.out("create", "--name", name)
+
+    dock.out("write", name, "deep/er/data.bin", "--mode", "640", stdin=data)
+    assert dock("read", name, "deep/er/data.bin").stdout == data
+    dock.out("write", name, "log", stdin=b"a\n")
+    dock.out("write", name, "log", "--append", "--content", "b\n")
+    assert dock.out("read", name, "log") == "a\nb\n"
+    dock.out("write", name, "empty", stdin=b"")
+    assert dock.out("read", name, "empty") == ""
+    (listed,) = dock.document("ls", name, "deep/er")
+    assert (listed["name"], listed["size"], listed["mode"]) == ("data.bin", len(data), "0640")
+    assert dock.out("ls", "-l", name, "deep/er").startswith("-rw-r-----      9000003 ")
+
+    dock.out("run", name, "touch 'with\nnewline' \"$(printf 'esc\\033[31m')\" \"$(printf 'bad\\377')\"")
+    names = dock("ls", name).stdout
+    assert b"bad\xff\n" in names
+    assert b"with\\nnewline\n" in names
+    with dock.in_terminal("ls", name) as terminal:
+        assert terminal.end() == 0
+        assert b"\x1b[31m" not in terminal.raw
+
+    for argv in (["read", name, "nothing"], ["read", name, "deep"], ["ls", name, "log"]):
+        failed = dock(*argv)
+        assert failed.returncode == 1
+        assert len(failed.stderr.splitlines()) == 1
+    assert (
+        dock.shell('pd read "$1" deep/er/data.bin | head -c 1 >/dev/null; echo "$PIPESTATUS"', name).stderr
+        == b""
+    )
+    assert dock.shell('pd read "$1" deep/er/data.bin >/dev/full', name).returncode == 1
+    dock.out("shutdown", name)
+
+
+def test_a_pool_runs_each_in_a_fresh_sandbox_and_tells_in_order(dock: Commands, tmp_path: Path) -> None:
+    good, bad, slow = tmp_path / "good.py", tmp_path / "bad.py", tmp_path / "slow.sh"
+    good.write_text("open('mark', 'x'); print(6 * 7)")
+    bad.write_text("open('mark', 'x'); raise SystemExit(3)")
+    slow.write_text("sleep 60")
+
+    done = dock("pool", "--size", "2", "--timeout", "2", "--json", *map(str, (slow, good, bad, good)))
+
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [one["name"] for one in results] == [str(one) for one in (slow, good, bad, good)]
+    assert [one["status"] for one in results] == ["timeout", "ok", "nonzero", "ok"]
+    assert results[1]["stdout"] == "42\n"
+    done = dock("pool", "--size", "2", stdin=b"echo one\n\necho two")
+    assert done.returncode == 0
+    assert [line.split()[:3] for line in done.stdout.decode().splitlines()[::2]] == [
+        ["ok", "line", "1"],
+        ["ok", "line", "3"],
+    ]
+    done = dock("pool", str(tmp_path / "nothing.py"))
+    assert done.returncode == 1
+    assert b"cannot be read" in done.stdout
+
+
+def test_the_quickstart_leaves_nothing(dock: Commands) -> None:
+    before = dock.document("list")
+
+    text = dock.out("quickstart")
+
+    assert "Hello from Python" in text
+    assert "mcpServers" in text
+    assert dock.document("list") == before
+    assert dock.document("quickstart")["status"] == "ok"
+
+
+def test_names_are_completed_from_records(dock: Commands, prefix: str) -> None:
+    name = f"{prefix}-completed"
+    dock.out("create", "--name", name)
+    line = f"pocket-dock run {prefix}-c"
+
+    done = dock.shell(
+        "export POCKET_DOCK_ENGINE=unix:///nobody.sock _ARGCOMPLETE=1 _ARGCOMPLETE_IFS=$'\\n' "
+        'COMP_LINE="$1" COMP_POINT="${#1}"; pd 8>&1 9>/dev/null >/dev/null',
+        line,
+    )
+
+    assert done.stdout.decode().split() == [name]
+    dock.out("shutdown", name)
