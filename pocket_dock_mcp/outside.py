@@ -39,6 +39,10 @@ class Volume:
     """Inside: absolute."""
     read_only: bool = False
 
+    def __str__(self) -> str:
+        """Return it in one piece, for people."""
+        return f"{self.source} at {self.target}{' (read-only)' if self.read_only else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -50,3 +54,7 @@ class Device:
     """Inside: below /dev."""
     access: str = "rw"
     """``r``, ``w`` or both: what may be done with it."""
+
+    def __str__(self) -> str:
+        """Return it in one piece, for people."""
+        return f"{self.source} at {self.target} ({self.access})"

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class Commands:
         return subprocess.run(
             [*COMMAND, *argv], env=self.environ, capture_output=True, timeout=timeout, cwd="/", **given
         )
+
+    def each(self, *lines: Sequence[str]) -> list[Done]:
+        """Run several to their ends, a few at once."""
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(lambda argv: self(*argv), lines))
 
     def out(self, *argv: str, stdin: bytes | None = None) -> str:
         """Run one that has to succeed, and return what it prints."""

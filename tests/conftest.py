@@ -6,7 +6,9 @@ A test that asks for `engine` runs over every real engine; marked ``contract``, 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 
 import anyio
 import pytest
@@ -192,6 +194,26 @@ async def own_agent(engine: Engine, image: str, deadline: Deadline) -> AsyncIter
 def folder(agent: Agent) -> str:
     """Return a path in the shared agent's container that no other test uses."""
     return f"{agent.home}/{unique('folder')}"
+
+
+@pytest.fixture
+def seen(target: Target, tmp_path: Path) -> Iterator[Path]:
+    """Return a directory that the engine sees under the same path, and every user may enter.
+
+    An engine that lives in a root of its own has its socket's directory from this one.
+    """
+    beside = Path(target.url.removeprefix("unix://")).parent
+    if not target.name.endswith("-next"):
+        for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+            directory.chmod(0o755)
+        yield tmp_path
+        return
+    folder = beside / unique("seen")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

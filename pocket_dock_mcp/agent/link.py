@@ -161,6 +161,12 @@ class AgentLink:
         if self._broken is None:
             self._stream.send_nowait(wire.encode({"op": op, "id": request_id}))
 
+    def beat(self, every: float) -> None:
+        """Show that we live, again and again: an agent lets go of visitors that are silent for long."""
+        if self._broken is None:
+            self.send_nowait(self._first_id, "beat")
+            asyncio.get_running_loop().call_later(every, self.beat, every)
+
     async def send(self, request_id: int, header: Header, payload: bytes = b"") -> None:
         """Send one frame of a request."""
         if self._broken is not None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 
+from pocket_dock_mcp.async_ import commands
 from pocket_dock_mcp.async_.holds import Hold
 from pocket_dock_mcp.async_.info import ContainerInfo, described
 from pocket_dock_mcp.async_.names import checked_image_name
 from pocket_dock_mcp.async_.processes import ProcessInfo, list_processes
 from pocket_dock_mcp.async_.programs import Programs
+from pocket_dock_mcp.async_.terminal import SHELL, shell
 from pocket_dock_mcp.container.core import LiveContainer
+from pocket_dock_mcp.container.transfer import OnProgress
 from pocket_dock_mcp.errors import FileError, FileTooLargeError, SandboxError
-from pocket_dock_mcp.models import FileEntry, FileWritten
+from pocket_dock_mcp.models import FileEntry, FileWritten, Transferred
 from pocket_dock_mcp.outside import LOOPBACK, PortMapping
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -152,6 +157,76 @@ class AsyncContainer(Programs):
         return entries
 
     # -- ports ------------------------------------------------------------------------------------
+
+    async def push(
+        self, src: str | PathLike[str], dest: str, *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from this machine into the container.
+
+        A directory at `dest` takes a file, or a directory, under its name; it takes the content of one whose
+        path ends in ``/``. Where nothing is, it becomes what is copied. Missing parents are made. Until all
+        has come nothing is replaced, and then each file at once. Modes and times are kept, and links that
+        cannot lead out of the tree; what else there is is left out, and said in the result.
+
+        Args:
+            src: on this machine; a link is followed here, and nowhere below.
+            dest: in the container; relative to the home directory.
+            on_progress: called at most ten times a second, and at the end.
+
+        Raises:
+            HostFileError: about `src`; ``FileNotFoundError`` is one of them.
+            FileError: about `dest`.
+            TransferError: it was broken off inside.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.push(src, dest, on_progress=on_progress)
+
+    async def pull(
+        self,
+        src: str,
+        dest: str | PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory with all that is in it from the container to this machine; see `push`.
+
+        Nothing is written outside of `dest`, whatever the container sends.
+
+        Args:
+            src: in the container; relative to the home directory. A link is followed here, and nowhere below.
+            dest: on this machine.
+            on_progress: as for `push`.
+            max_bytes: of all files together; 16 GiB unless given.
+            max_files: entries of all kinds; a million unless given.
+
+        Raises:
+            TransferLimitError: there is more than is allowed; nothing was written.
+            TransferError: it was broken off, or something in the container tampered with it.
+            FileError: about `src`; ``FileNotFoundError`` is one of them.
+            HostFileError: about `dest`.
+            InvalidArgumentError, ContainerGone: as for `run`.
+        """
+        with self._hold.use() as live:
+            return await live.pull(
+                src, dest, on_progress=on_progress, max_bytes=max_bytes, max_files=max_files
+            )
+
+    async def shell(self, command: str | Sequence[str] | None = None) -> int:
+        """Use a shell in it on our terminal until it ends, and return its exit status as a shell counts it.
+
+        Args:
+            command: what to run there instead of a shell.
+
+        Raises:
+            InvalidArgumentError: our standard input and output are no terminal, or the image has no python3.
+            ContainerGone: the container died.
+        """
+        code = SHELL if command is None else commands.code_of(command, None)[0]
+        with self._hold.use() as live:
+            return await shell(live, code, cwd=self._hold.workdir or None)
 
     async def open_port(self, port: int, *, host_port: int = 0, address: str = LOOPBACK) -> PortMapping:
         """Have a TCP port of the host lead to one in it, also where it has no network.

@@ -24,6 +24,7 @@ from pocket_dock_mcp.images.profiles import default_network
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.policy import MIN_DISK_BYTES, MIN_MEMORY_BYTES, MIN_PIDS
 from pocket_dock_mcp.projects import apply_log_level, project_defaults
 from pocket_dock_mcp.settings import Settings
@@ -47,7 +48,7 @@ async def create_new_container(
     project: str | None = None,
     profile: str | None = None,
     devices: Sequence[str] | None = None,
-    ports: Mapping[int, int] | None = None,
+    ports: Mapping[int, int] | Sequence[PortMapping] | None = None,
     env: Mapping[str, str] | None = None,
     workdir: str | None = None,
     network: bool | Literal["none", "open"] | None = None,
@@ -81,7 +82,8 @@ async def create_new_container(
         profile: the name of a profile; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
         ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
-            one. They are served by this process, to this machine only; see `AsyncContainer.open_port`.
+            one. They are served by this process, to this machine only; see `AsyncContainer.open_port`. As
+            `PortMapping` values there may be several free ones, and other addresses.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
         network: whether it has one; the profile's default if left out, and none for any other image.

@@ -77,6 +77,10 @@ def engine_environ(settings: Settings, environ: Mapping[str, str]) -> Mapping[st
     return environ if settings.engine is None else {**environ, ENGINE_VARIABLE: settings.engine}
 
 
+def _without_engine(settings: Settings) -> Settings:
+    return settings.model_copy(update={"engine": None})
+
+
 class Host:
     """A manager in a task of its own, for as long as somebody needs it. See `working`."""
 
@@ -110,6 +114,13 @@ class Host:
     def is_open(self) -> bool:
         """Whether it is at work, and in this process."""
         return self._manager is not None and os.getpid() == self._pid
+
+    def reaches(self, settings: Settings) -> bool:
+        """Whether it has containers on the engine that these settings name, which say the same otherwise."""
+        if self._manager is None or _without_engine(settings) != _without_engine(self.settings):
+            return False
+        held = self._manager.list_sandboxes(self.owner)
+        return any(sandbox.container.engine_info.url == settings.engine for sandbox in held)
 
     def require_here(self) -> None:
         """See that these are the process and the event loop that it belongs to.
@@ -241,6 +252,10 @@ def host_of(settings: Settings, connect: Connect) -> Host:
         if other.is_closed():
             _hosts.pop(other, None)
     hosts = _hosts.setdefault(loop, {})
+    for host in hosts.values():
+        # The same engine, by its address now.
+        if settings not in hosts and host.reaches(settings):
+            return host
     if settings not in hosts:
         hosts[settings] = Host(settings, connect)
     return hosts[settings]

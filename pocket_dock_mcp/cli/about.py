@@ -113,6 +113,11 @@ def _record(found: KeptSandbox) -> dict[str, object]:
         "project": request.project,
         "network": request.network,
         "workdir": request.workdir,
+        # As they were asked for: they are open while somebody holds it, and that is not who asks.
+        "ports": [
+            {"host_port": one.host_port, "port": one.port, "address": one.address} for one in request.ports
+        ],
+        "volumes": [f"{one.source}:{one.target}" for one in request.volumes],
         "limits": asdict(request.limits),
         "uid": found.kept.uid,
     }
@@ -130,7 +135,6 @@ def _live(found: ContainerInfo) -> dict[str, object]:
         "cpu_percent": found.cpu_percent,
         "pids": found.pids,
         "ip_address": found.ip_address,
-        "ports": {str(host): inside for host, inside in found.ports.items()},
         "unenforced": list(found.unenforced),
     }
 
@@ -147,6 +151,8 @@ def _text(name: str, value: object) -> str:
         return ", ".join(
             f"{key.removesuffix('_bytes').replace('_', ' ')} {one}" for key, one in sizes.items()
         )
+    if name == "ports" and isinstance(value, list):
+        return ", ".join(f"{one['host_port'] or '*'}->{one['port']}" for one in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))

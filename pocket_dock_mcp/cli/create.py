@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
-from pocket_dock_mcp.cli.console import Console
+from pocket_dock_mcp.cli.console import Console, plain
 from pocket_dock_mcp.cli.reaching import Reached
+from pocket_dock_mcp.cli.steps import Steps
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.async_.host import Host
@@ -41,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_inside(parser.add_argument_group("what its programs have"))
     life = parser.add_argument_group("how long it lives")
     life.add_argument(
-        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it while it runs"
+        "--persist", action="store_true", help="a shutdown only stops it, and prune leaves it, stopped or not"
     )
     life.add_argument(
         "--timeout", type=options.seconds, metavar="S", help="seconds that a run may take, unless it says so"
@@ -74,11 +75,12 @@ def _add_outside(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "-p", "--port", action="append", default=[], type=options.port, metavar="[HOST:]CONTAINER",
-        help="a port of this machine that leads to one in the sandbox; without HOST or with 0, a free one",
+        help="a port of this machine that leads to one in the sandbox, while pocket-dock forward runs; "
+        "without HOST or with 0, a free one",
     )  # fmt: skip
     group.add_argument(
         "-v", "--volume", action="append", default=[], type=options.volume, metavar="HOST:CONTAINER[:ro]",
-        help="a directory of this machine, below one of POCKET_DOCK_HOST_ROOTS",
+        help="a directory of this machine, below the project, this directory or POCKET_DOCK_HOST_ROOTS",
     )  # fmt: skip
     group.add_argument(
         "-d", "--device", action="append", default=[], type=options.device, metavar="DEVICE",
@@ -105,6 +107,8 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         console.say(name)
         console.note(f"To use it: pocket-dock run {name} COMMAND, or pocket-dock shell {name}")
+        if arguments.port:
+            console.note(f"Its ports are open while this runs: pocket-dock forward {name}")
     return exits.OK
 
 
@@ -125,23 +129,34 @@ async def made(
     """
     from pocket_dock_mcp.async_ import create_new_container
     from pocket_dock_mcp.async_.host import host_for
+    from pocket_dock_mcp.container.asked import ports_of
+    from pocket_dock_mcp.outside import PortMapping
     from pocket_dock_mcp.projects import project_defaults
 
     host = host_for()
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
-        container = await create_new_container(
-            name=name, persist=stays, on_progress=console.progress, **wanted
-        )
+        steps = Steps(console, plain(wanted["profile"] or wanted["image"] or host.settings.profile))
+        container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
             is_meant_to_stay = arguments.persist or project_defaults().persist
-            sandbox.request = replace(sandbox.request, disposable=not is_meant_to_stay, run_timeout_s=limit)
+            sandbox.request = replace(
+                sandbox.request,
+                disposable=not is_meant_to_stay,
+                run_timeout_s=limit,
+                ports=ports_of([PortMapping(inside, host) for host, inside in arguments.port]),
+            )
             sandbox.claim.update(request=sandbox.request)
         console.clear()
         with sandbox.use() as live:
             yield Reached(manager, host.owner, sandbox, live)
+
+
+def _distinct(ports: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    free = [pair for pair in ports if pair[0] == 0][:1]
+    return [*(pair for pair in ports if pair[0]), *free]
 
 
 @asynccontextmanager
@@ -168,7 +183,8 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, Any]:
         "disk_limit": arguments.disk_limit,
         "shm_size": arguments.shm_size,
         "network": arguments.network,
-        "ports": options.once("port of this machine", arguments.port),
+        # A mapping has place for one free port; `made` puts all of them on record.
+        "ports": options.once("port of this machine", _distinct(arguments.port)),
         "volumes": options.once("directory", arguments.volume),
         "devices": arguments.device,
         "env": options.once("variable", arguments.env),

@@ -252,9 +252,8 @@ def _row(one: KeptSandbox) -> tuple[str, ...]:
 
 
 def _ports(one: KeptSandbox) -> list[str]:
-    """Return which ports of this machine lead into it, while somebody has them open."""
-    ports = getattr(one.kept.request, "ports", None) or {}
-    return [f"{host or '*'}->{inside}" for host, inside in ports.items()]
+    """Return which ports of this machine lead into it, while a command or a client holds them open."""
+    return [f"{mapping.host_port or '*'}->{mapping.port}" for mapping in one.kept.request.ports]
 
 
 def _document(one: KeptSandbox) -> dict[str, object]:

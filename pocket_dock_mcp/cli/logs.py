@@ -87,7 +87,7 @@ def _logged(wanted: str | None, kind: str | None) -> Iterator[Logged]:
     """
     from pocket_dock_mcp.manager.recording import histories_path
     from pocket_dock_mcp.projects import project_defaults
-    from pocket_dock_mcp.projects.instances import instances_path
+    from pocket_dock_mcp.projects.instances import instances_path, read_instance_metadata
     from pocket_dock_mcp.projects.runlog import RunLog, policy_of
     from pocket_dock_mcp.settings import Settings
 
@@ -101,7 +101,9 @@ def _logged(wanted: str | None, kind: str | None) -> Iterator[Logged]:
     for directory in directories:
         log = RunLog(directory, policy_of(said.config))
         entries = [entry for entry in log.entries() if kind in (None, entry["type"])]
-        found += [Logged(directory.name, _judged(entry), log) for entry in entries]
+        metadata = read_instance_metadata(directory)
+        may_go_on = metadata is None or metadata.persist
+        found += [Logged(directory.name, _judged(entry, may_go_on=may_go_on), log) for entry in entries]
     yield from sorted(found, key=lambda logged: float(logged.entry["time"]))
 
 
@@ -126,11 +128,14 @@ def _directory_of(wanted: str, homes: Sequence[Path], state_dir: Path) -> Path:
     raise missing
 
 
-def _judged(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry without a run that goes on where nobody is any more who could know."""
+def _judged(entry: dict[str, Any], *, may_go_on: bool) -> dict[str, Any]:
+    """Return an entry, of which nobody knows any more whether it goes on if that is so.
+
+    A detached run does without who has begun it, in a container that does so, too (`may_go_on`).
+    """
     from pocket_dock_mcp.projects.runlog import is_alive
 
-    is_nobodys = entry["type"] != "detach" and not is_alive(entry.get("pid"))
+    is_nobodys = not (may_go_on and entry["type"] == "detach") and not is_alive(entry.get("pid"))
     if entry.get("status") == "running" and is_nobodys:
         return {**entry, "status": "unknown"}
     return entry

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console, error_document, in_our_words, plain, told
+from pocket_dock_mcp.cli.steps import Steps
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
     try:
         image = arguments.profile or settings.profile
         # Here, where somebody sees how far it is.
-        await ImageStore(engine).ensure(image, console.progress)
+        await ImageStore(engine).ensure(image, Steps(console, plain(image)).tell)
         console.clear()
         async with LivePool(
             image,

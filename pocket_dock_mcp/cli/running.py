@@ -103,7 +103,8 @@ class Job:
             outlet.close()
             run.close()
         if outlet.error is not None:
-            return self._console.not_written(outlet.error)
+            status = self._console.not_written(outlet.error)
+            return exits.NOT_RUN if status == exits.FAILED else status
         if outcome is None:
             self._note(f"it wrote more than {self._most} bytes and was ended (--max-output)")
             return exits.TIMED_OUT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -25,8 +24,8 @@ class Conversation:
         self._port = port
         self._reader = reader
         self._writer = writer
-        self._came: deque[bytes] = deque()
-        """No more than the connection's window."""
+        # No more than the connection's window, however small the pieces are that it comes in.
+        self._came = bytearray()
         self._has_come = asyncio.Event()
         self._program_has_ended = self._client_has_ended = False
 
@@ -44,8 +43,7 @@ class Conversation:
                 await relay.abort()
 
     def _take(self, data: bytes, is_last: bool) -> None:
-        if data:
-            self._came.append(data)
+        self._came += data
         self._program_has_ended = is_last
         self._has_come.set()
 
@@ -75,7 +73,7 @@ class Conversation:
     async def _down(self, relay: Relayed) -> None:
         while True:
             while self._came:
-                data = self._came.popleft()
+                data, self._came = self._came, bytearray()
                 self._writer.write(data)
                 await self._writer.drain()
                 relay.taken(len(data))

@@ -12,6 +12,7 @@ import anyio
 
 from pocket_dock_mcp.agent.link import RemoteError
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
+from pocket_dock_mcp.container.provisioning import admit
 from pocket_dock_mcp.container.taking_up import resume, visit
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
@@ -266,6 +267,8 @@ class Life:
                 await self._begin_again(fresh)
 
     async def _begin_again(self, fresh: bool) -> None:
+        # Before anything is ended: what it sees of its host may not be there any more.
+        await admit(self.engine, self.wanted)
         self._end_runs("The sandbox was rebooted.")
         self._ended = SandboxClosedError("The sandbox is being rebooted.", hint="Try again in a moment.")
         uid, shared = self.running.transport.facts.uid, self.wanted.has_shared_uid

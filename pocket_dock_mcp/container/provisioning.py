@@ -134,7 +134,9 @@ def _require_volume(volume: Volume, there: MountFound | None, meant: Identity | 
         raise ProvisionError(message, hint="See that no part of the path inside is a symbolic link.")
     if meant is not None and (there.device, there.inode) != (meant.device, meant.inode):
         message = f"What is mounted at {volume.target!r} is not {volume.source!r}."
-        raise ProvisionError(message, hint="Somebody has replaced it in just that moment: try again.")
+        raise ProvisionError(
+            message, hint="The engine sees other files than we do; or it was replaced in just that moment."
+        )
     if volume.read_only and not there.read_only:
         message = f"The engine was to mount {volume.target!r} read-only, and it can be written to."
         raise ProvisionError(message, hint="Give the sandbox a copy instead.")

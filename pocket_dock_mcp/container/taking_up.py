@@ -41,6 +41,8 @@ from pocket_dock_mcp.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.3
+BEAT = 10.0
+"""Seconds between two signs of life of a visitor."""
 FULL_HINT = "Try again when one of them has ended."
 
 
@@ -136,6 +138,8 @@ async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Runnin
         raise _does_not_run("stopping") from error
     try:
         await link.wait_ready(READY_DEADLINE)
+        if visits:
+            link.beat(BEAT)
         transport, found = await AgentTransport.rejoin(link)
         return Running(state.id, transport, check_facts(wanted, transport.facts)), found
     except BaseException as error:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -48,6 +48,7 @@ REPORT_EVERY_S = 0.1
 _MAX_ANSWER = 16 * 1024
 _MAX_DIAGNOSTICS = 2000
 
+T = TypeVar("T")
 OnProgress = Callable[[TransferProgress], object]
 
 
@@ -161,7 +162,8 @@ async def push(
 async def _push_tar(transport: ExecTransport, outgoing: Outgoing, destination: str, path: bytes) -> str:
     try:
         name = os.fsdecode(parted(path))
-        code, landed, said = await push_tar(transport, outgoing, destination, name)
+        with _of_this_machine(lambda: path):
+            code, landed, said = await push_tar(transport, outgoing, destination, name)
     except LimitError as error:
         raise too_much(error.what, error.most, "push") from None
     if code in CODES:
@@ -175,7 +177,7 @@ async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: 
     following = partial(_joined, outgoing.batches())
     try:
         while not process.is_over:
-            piece = await anyio.to_thread.run_sync(following)
+            piece = await _on_disk(lambda: path, following)
             if piece is None:
                 return
             with stalling():
@@ -183,10 +185,24 @@ async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: 
             reporter.tell()
     except LimitError as error:
         raise too_much(error.what, error.most, "push") from None
+
+
+async def _on_disk(path: Callable[[], bytes], function: Callable[..., T], *args: Any) -> T:
+    """Do something with this machine's files in a thread; see `_of_this_machine`."""
+    with _of_this_machine(path):
+        return await anyio.to_thread.run_sync(function, *args)
+
+
+@contextmanager
+def _of_this_machine(path: Callable[[], bytes]) -> Iterator[None]:
+    """Tell what is wrong with this machine's files of `path`."""
+    try:
+        yield
     except OSError as error:
+        # Some of ours are of that kind, too.
         if isinstance(error, PocketDockError):
             raise
-        raise host_error(error, path) from None
+        raise host_error(error, path()) from None
 
 
 def _joined(batches: Iterator[list[bytes]]) -> bytes | None:
@@ -236,21 +252,18 @@ async def pull(
     reporter = Reporter(on_progress, incoming.counts)
     try:
         if isinstance(transport, ExecTransport):
-            await _pull_tar(transport, source, incoming, given)
+            with _of_this_machine(lambda: target.path):
+                await _pull_tar(transport, source, incoming, given)
         else:
             async with _at_other_end(transport, order, inbox) as process:
-                await _receive(process, inbox, incoming, reporter)
-        await anyio.to_thread.run_sync(target.commit, incoming.top_mode)
+                await _receive(process, inbox, partial(_on_disk, lambda: target.path), incoming, reporter)
+        await _on_disk(lambda: target.path, target.commit, incoming.top_mode)
     except BadStreamError:
         raise tampered() from None
     except LimitError as error:
         raise too_much(error.what, error.most, "pull") from None
     except SenderFailedError as error:
         raise _not_sent(error.number, given, limits) from None
-    except OSError as error:
-        if isinstance(error, PocketDockError):
-            raise
-        raise host_error(error, target.path) from None
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_put_away, incoming, target)
@@ -267,7 +280,13 @@ async def _pull_tar(transport: ExecTransport, source: str, incoming: Incoming, g
         raise tar_failed(code, "")
 
 
-async def _receive(process: Process, inbox: Inbox, incoming: Incoming, reporter: Reporter) -> None:
+async def _receive(
+    process: Process,
+    inbox: Inbox,
+    write: Callable[..., Awaitable[None]],
+    incoming: Incoming,
+    reporter: Reporter,
+) -> None:
     process.when_over(inbox.wake)
     while True:
         with stalling():
@@ -275,7 +294,7 @@ async def _receive(process: Process, inbox: Inbox, incoming: Incoming, reporter:
         if not pieces:
             end = await process.wait()
             raise broken_off(status_of(end), inbox.diagnostics)
-        await anyio.to_thread.run_sync(_take_all, incoming, pieces)
+        await write(_take_all, incoming, pieces)
         if incoming.is_complete:
             return
         reporter.tell()

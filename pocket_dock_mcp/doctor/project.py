@@ -95,7 +95,7 @@ def told(state: ProjectState, root: Path, engine: Engine) -> Iterator[Finding]:
     """Say what is out of order, and what mends it."""
     if state.stale:
         full = [name for name in state.stale if _has_data(root, name)]
-        title = f"{len(state.stale)} instance directories of this project have no container any more"
+        title = f"{_count(state.stale, 'instance directory', 'instance directories')} without a container"
         remedy = FIX
         if full:
             paths = " ".join(shlex.quote(str(instance_path(root, name))) for name in full[:SHOWN])
@@ -104,7 +104,7 @@ def told(state: ProjectState, root: Path, engine: Engine) -> Iterator[Finding]:
                 remedy = f"{FIX}   # for those without data. {remedy}"
         yield Finding("project.instances", "warning", title, some(state.stale), remedy)
     if state.orphaned:
-        title = f"{len(state.orphaned)} kept containers of this project are on no record"
+        title = f"{_count(state.orphaned, 'kept container', 'kept containers')} of this project on no record"
         detail = f"Nothing of ours can use them: {some(state.orphaned)}."
         remedy = (
             f"{program_of(engine.info)} rm --force {' '.join(state.orphaned[:SHOWN])}   # with their files"
@@ -119,6 +119,10 @@ def mend(state: ProjectState, root: Path) -> list[str]:
     """Remove the stale directories that hold no data; say what was done."""
     gone = [name for name in state.stale if not _has_data(root, name) and remove_instance_dir(root, name)]
     return [f"removed {instance_path(root, name)}" for name in gone]
+
+
+def _count(names: tuple[str, ...], one: str, more: str) -> str:
+    return f"{len(names)} {one if len(names) == 1 else more}"
 
 
 def _has_data(root: Path, name: str) -> bool:

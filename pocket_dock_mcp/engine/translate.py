@@ -43,6 +43,8 @@ IN_STREAM = 0
 """aiodocker's status for an error that came inside a successful response's progress stream."""
 
 _MISSING_PROGRAM = ("executable file", "no such file or directory", "command not found", "was not found")
+_NOT_GIVEN = ("gathering device information", "bind source path", "error mounting", "statfs")
+"""What an engine says when a volume or a device is not there where it looks."""
 _WRONG_STATE = ("container state improper", "is not running", "name is already in use")
 """Podman 4.3 answers 500 to these."""
 
@@ -55,6 +57,11 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
             f"The container engine does not answer: {message}",
             hint="Start it (Podman: systemctl --user start podman.socket; Docker: systemctl start docker) "
             "and try again.",
+        )
+    if _has(text, _NOT_GIVEN):
+        return EngineResponseError(
+            f"The engine cannot give the container what is its host's: {message}",
+            hint="It may see other files than we do, in a machine or a container of its own.",
         )
     # Podman 4.3 prepares the program when it is attached to, and says 409 then.
     if verb in ("start", "attach") and status in (400, 404, 409, 500) and _has(text, _MISSING_PROGRAM):
@@ -87,7 +94,7 @@ def image_not_found(reference: str) -> ImageNotFoundError:
 def _image_failure(verb: Verb, message: str, subject: str) -> ImageError:
     if verb == "pull":
         return ImageNotFoundError(
-            f"The image {subject!r} could not be pulled: {message}",
+            f"The image {subject!r} could not be pulled: {message.rstrip('.')}.",
             hint="Check its name and that its registry can be reached.",
         )
     if verb == "load":

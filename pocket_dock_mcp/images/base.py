@@ -57,8 +57,12 @@ async def from_registry(engine: Engine, reference: str, progress: Progress, *, a
     Raises:
         ImageNotFoundError: it can neither.
     """
+    if is_local(reference):
+        # No registry could be asked for it.
+        await engine.image(reference)
+        return reference
     is_there = await _has(engine, reference)
-    if is_there and (not anew or is_local(reference)):
+    if is_there and not anew:
         return reference
     progress(f"fetching the image {reference}")
     try:

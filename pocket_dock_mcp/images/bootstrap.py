@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import Process
 
 from pocket_dock_mcp.errors import ImageBuildError
+from pocket_dock_mcp.images.guard import guarded
 from pocket_dock_mcp.images.network import proxies
 from pocket_dock_mcp.images.recipe import Recipe, hash_of
 from pocket_dock_mcp.images.sources import ARCHITECTURES, own_sources, read_sources, release_of
@@ -184,7 +185,12 @@ async def _running(argv: Sequence[str], target: Path, environ: Mapping[str, str]
                 env={**environ, "TMPDIR": str(scratch)},
                 start_new_session=True,
             )
-        yield process
+        async with guarded(process.pid, folder=scratch, file=target):
+            try:
+                yield process
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await _end(process)
     finally:
         with anyio.CancelScope(shield=True):
             if process is not None:

@@ -53,7 +53,7 @@ PROFILES = (
     _ours("minimal", "120 MB", "Debian with Python 3 and pip."),
     _ours(
         "dev",
-        "400 MB",
+        "410 MB",
         "Also a C and C++ compiler, make, git, curl, wget, jq, vim, htop, tree; IPython, requests, httpx.",
         network=True,
     ),
@@ -65,12 +65,12 @@ PROFILES = (
     ),
     _ours(
         "embedded",
-        "600 MB",
+        "615 MB",
         "Also GCC for this machine and for ARM microcontrollers with newlib; make, CMake, Ninja, Meson, gdb, "
         "git, curl.",
         network=True,
     ),
-    _ours("node", "250 MB", "Also Node.js and npm."),
+    _ours("node", "240 MB", "Also Node.js and npm."),
     _ours("bun", "220 MB", "Also Bun; built only where its image can be had from a registry."),
 )
 

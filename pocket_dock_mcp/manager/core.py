@@ -250,8 +250,7 @@ class Manager:
             await self._ender.wait_until(lambda: not self._places.taken)
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
-            if self._mender.owes:
-                await self._mender.settle()
+            await self._mender.settle_all()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._access.aclose()
         self._access.close_journal()
@@ -350,7 +349,7 @@ class Manager:
             with self._reserved_for(owner, 1):
                 reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
             sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
-            sandbox.claim = reached.claim
+            sandbox.claim, sandbox.created = reached.claim, reached.kept.created
             sandbox.runs.adopt(reached.container.found_runs)
             return await opened(self._hold(sandbox, "open"))
 

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.5
 """Seconds until it is tried again. It doubles with each attempt, up to:"""
 LONGEST_PAUSE = 10.0
+SHORT_PAUSE = 0.05
+"""Seconds, where somebody waits for it."""
 START_PAUSE = 2.0
 """Seconds from the start in which no engine is touched for it: hosts wait for an answer to `initialize`."""
 
@@ -74,14 +76,14 @@ class Mender:
                 return False
         return self._access.is_clean and not self._owed
 
+    async def settle_all(self) -> None:
+        """Try until nothing of this process is left: an engine may take a moment to remove what it is to."""
+        while self._owed and not await self.settle():  # noqa: ASYNC110  # engines have no event for it
+            await anyio.sleep(SHORT_PAUSE)
+
     def is_owed(self, name: str) -> bool:
         """Whether something of that name is left to be cleared away."""
         return name in self._owed
-
-    @property
-    def owes(self) -> bool:
-        """Whether something of this process is left to be cleared away."""
-        return bool(self._owed)
 
     async def _pay(self, access: Access) -> None:
         intents = []

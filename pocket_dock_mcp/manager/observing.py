@@ -82,6 +82,9 @@ class Observer:
             env_names=sorted(request.env)[:50],
             name=request.name,
             persist=request.persist,
+            volumes=list(map(str, request.volumes)),
+            devices=list(map(str, request.devices)),
+            ports=list(map(str, request.ports)),
             container=sandbox.container.name,
         )
         recording = self._recorder.open(sandbox)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.images import PROFILES
 from pocket_dock_mcp.manager.audit import redacted
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import RunResult
@@ -34,7 +36,10 @@ from pocket_dock_mcp.spool.storage import OutputGoneError
 
 MAX_DIRECTORIES = 200
 """Histories of containers that are of no project; those that were used last stay."""
+MAX_AGE_S = 400 * 86_400.0
+"""Then nobody has used that container for longer than anything lives. Its lines have gone long before."""
 _PIECE = 64 * 1024
+_PROFILES = frozenset(profile.name for profile in PROFILES)
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class Recorder:
     def __init__(self, state_dir: Path) -> None:
         """Touch nothing yet."""
         self._histories = histories_path(state_dir)
+        self._has_tidied = False
 
     def open(self, sandbox: Sandbox) -> Recording | None:
         """Return the recording of a sandbox; None if it has none, or none can be made."""
@@ -73,8 +79,10 @@ class Recorder:
         if not root:
             directory = self._histories / name
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in _forgotten(self._histories, spared=name):
-                shutil.rmtree(path, ignore_errors=True)
+            if not self._has_tidied:
+                self._has_tidied = True
+                for path in _forgotten(self._histories, spared=name):
+                    shutil.rmtree(path, ignore_errors=True)
             return directory
         directory = ensure_instance_dir(Path(root), name)
         if read_instance_metadata(directory) is None:
@@ -177,21 +185,25 @@ def _metadata(sandbox: Sandbox) -> InstanceMetadata:
         image=request.snapshot or request.image,
         container_id=sandbox.container.container_id,
         sandbox_id=sandbox.id,
+        profile=request.image if request.image in _PROFILES and not request.snapshot else "",
         created_at=created.isoformat(timespec="seconds"),
         persist=request.persist,
         pid=os.getpid(),
         mem_limit=request.limits.memory_bytes,
         cpu_percent=request.limits.cpus * 100,
+        ports={str(port.host_port): port.port for port in request.ports},
     )
 
 
 def _forgotten(histories: Path, *, spared: str) -> list[Path]:
-    """Return the histories beyond a number, oldest first."""
+    """Return the histories beyond a number and an age: of containers that died with their process, mostly."""
     found = []
     with contextlib.suppress(OSError), os.scandir(histories) as entries:
         found = [(_used(Path(entry.path)), entry.path) for entry in entries if entry.name != spared]
+    newest, oldest = sorted(found, reverse=True), time.time() - MAX_AGE_S
     # One less: there is one more.
-    return [Path(path) for _, path in sorted(found, reverse=True)[MAX_DIRECTORIES - 1 :]]
+    gone = (pair for index, pair in enumerate(newest) if index >= MAX_DIRECTORIES - 1 or pair[0] < oldest)
+    return [Path(path) for _, path in gone]
 
 
 def _used(directory: Path) -> float:

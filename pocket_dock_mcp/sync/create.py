@@ -9,6 +9,7 @@ from typing import Literal, cast
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S
 from pocket_dock_mcp.async_.create import create_new_container as _create_new_container
 from pocket_dock_mcp.models import Workspace
+from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.sync.container import Container
 from pocket_dock_mcp.sync.facade import aside, call, mirrored
 
@@ -25,7 +26,7 @@ def create_new_container(
     project: str | None = None,
     profile: str | None = None,
     devices: Sequence[str] | None = None,
-    ports: Mapping[int, int] | None = None,
+    ports: Mapping[int, int] | Sequence[PortMapping] | None = None,
     env: Mapping[str, str] | None = None,
     workdir: str | None = None,
     network: bool | Literal["none", "open"] | None = None,
@@ -59,7 +60,8 @@ def create_new_container(
         profile: the name of a profile; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
         ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
-            one. They are served by this process, to this machine only; see `Container.open_port`.
+            one. They are served by this process, to this machine only; see `Container.open_port`. As
+            `PortMapping` values there may be several free ones, and other addresses.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
         network: whether it has one; the profile's default if left out, and none for any other image.

@@ -143,7 +143,7 @@ class FakeKeep:
             kept.fed_by = client.number
             return False
         else:
-            return op in ("heard", "forget", "unfollow")
+            return op in ("heard", "forget", "unfollow", "beat")
         return True
 
     # -- runs -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
 from pocket_dock_mcp.settings import Settings
@@ -65,41 +66,43 @@ async def test_they_are_listed_stopped_resumed_and_destroyed(
 
     listed = dock("list")
     assert listed.returncode == 0
-    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
-        [first, "first", "running"],
-        [second, "second", "running"],
+    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("first", "running", first),
+        ("second", "running", second),
     ]
 
     def statuses() -> list[str]:
         return [one["status"] for one in json.loads(dock("list", "--json").stdout)]
 
-    assert dock("stop", "first", second).stdout == f"stopped {first}\nstopped {second}\n"
+    assert dock("stop", "first", second).stdout == f"stopped first\nstopped {second}\n"
     assert statuses() == ["stopped", "stopped"]
-    assert dock("resume", "first").stdout == f"resumed {first}\n"
+    assert dock("resume", "first").stdout == "resumed first\n"
     assert statuses() == ["running", "stopped"]
 
-    refused = dock("prune")
+    assert dock("prune").stdout == "No sandbox is stopped that may go.\n", "those of MCP clients persist"
+    refused = dock("prune", "--all")
     assert refused.returncode == 1
     assert "--yes" in refused.stderr
-    refused = dock("prune", "--json")
+    refused = dock("prune", "--all", "--json")
     assert refused.returncode == 1
     assert "nothing was destroyed" in refused.stderr
     assert [(one["sandbox_id"], one["destroyed"]) for one in json.loads(refused.stdout)] == [(second, False)]
-    assert dock("prune", "--yes").stdout == f"destroyed {second}\n"
-    assert dock("destroy", "first").stdout == f"destroyed {first}\n"
+    assert dock("prune", "--all", "--yes").stdout == "destroyed second\n"
+    assert dock("destroy", "first").stdout == "destroyed first\n"
     assert statuses() == []
-    assert dock("prune").stdout == "No persistent sandbox is stopped.\n"
+    assert dock("prune", "--all").stdout == "No sandbox is stopped that may go.\n"
 
 
 async def test_what_cannot_be_done_is_said_in_one_line_and_the_rest_is_done(
     target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
 ) -> None:
-    (only,) = await made(target, tmp_path, image, "only")
+    await made(target, tmp_path, image, "only")
 
     done = dock("destroy", "nothing\x1b[2J", "", "only")
 
     assert done.returncode == 1
-    assert done.stdout == f"destroyed {only}\n"
+    assert done.stdout == "destroyed only\n"
     unknown, empty = done.stderr.splitlines()
     assert unknown.startswith("pocket-dock: nothing: There is no such sandbox")
     assert empty.startswith("pocket-dock: '': ")
@@ -107,20 +110,19 @@ async def test_what_cannot_be_done_is_said_in_one_line_and_the_rest_is_done(
     assert "\x1b" not in done.stderr
 
 
-async def test_one_in_use_is_refused_and_stays(
+async def test_one_in_use_can_be_used_and_ended_from_here(
     target: Target, tmp_path: Path, image: str, dock: Callable[..., Done]
 ) -> None:
     async with Manager(Settings(state_dir=tmp_path / "state"), lambda: connect(target)) as manager:
         request = SandboxRequest(image=image, persist=True, name="busy")
         sandbox = await manager.create(OWNER, request, lambda _line: None)
 
-        refused = await anyio.to_thread.run_sync(dock, "destroy", "busy")
-
-        assert refused.returncode == 1
-        assert "Another process" in refused.stderr
-        with sandbox.use() as box:
-            assert (await box.run("echo hi")).ok
-        await manager.kill(OWNER, sandbox.id)
+        used = await anyio.to_thread.run_sync(dock, "run", "busy", "echo hi")
+        assert (used.returncode, used.stdout) == (0, "hi\n")
+        done = await anyio.to_thread.run_sync(dock, "destroy", "busy")
+        assert (done.returncode, done.stdout) == (0, "destroyed busy\n")
+        with sandbox.use() as box, pytest.raises(PocketDockError):
+            await box.run("echo hi")
 
 
 def test_an_engine_that_is_down_has_an_exit_status_of_its_own(tmp_path: Path) -> None:

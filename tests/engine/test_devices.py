@@ -27,9 +27,9 @@ OPEN = "python3 -c \"import os; os.close(os.open('/dev/{0}', os.{1})); print('op
 
 
 @pytest.fixture
-def null(tmp_path: Path) -> Path:
+def null(seen: Path) -> Path:
     """Return a node of the host that nobody but its owner may open."""
-    node = tmp_path / "null"
+    node = seen / "null"
     try:
         os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     except PermissionError:

@@ -381,14 +381,10 @@ async def test_ports_do_not_lead_in_and_devices_are_not_given(
         await LiveContainer.create(engine, wanted)
 
 
-async def test_volumes_are_there_all_the_same(engine: Engine, bare_image: str, tmp_path: Path) -> None:
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        directory.chmod(0o755)
-    (tmp_path / "file").write_text("from the host")
-    volumes = volumes_of({str(tmp_path): "/data with space:ro"})
-    wanted = Launch(
-        unique("bare"), bare_image, LABELS, volumes=volumes, host=HostAccess((tmp_path,)), keep=True
-    )
+async def test_volumes_are_there_all_the_same(engine: Engine, bare_image: str, seen: Path) -> None:
+    (seen / "file").write_text("from the host")
+    volumes = volumes_of({str(seen): "/data with space:ro"})
+    wanted = Launch(unique("bare"), bare_image, LABELS, volumes=volumes, host=HostAccess((seen,)), keep=True)
     container = await LiveContainer.create(engine, wanted)
     try:
         assert (await container.run("cat '/data with space/file'")).stdout == "from the host"

@@ -52,13 +52,11 @@ async def new_manager(target: Target, engine: Engine, tmp_path: Path) -> AsyncIt
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(seen: Path) -> Path:
     """Return a directory of the host with a file that everybody can read."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        directory.chmod(0o755)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/file").write_text("from the host")
-    return tmp_path / "data"
+    (seen / "data").mkdir()
+    (seen / "data/file").write_text("from the host")
+    return seen / "data"
 
 
 def silent(_line: str) -> None:
@@ -105,6 +103,23 @@ async def test_a_kept_sandboxs_ports_are_there_whoever_holds_it(new_manager: New
         (mapping,) = sandbox.container.ports()
         await serve(sandbox.container)
         assert await echo(mapping) == b"here"
+
+
+async def test_a_visitor_serves_ports_of_its_own(new_manager: NewManager, image: str) -> None:
+    async with new_manager() as manager, new_manager() as other:
+        request = SandboxRequest(image=image, persist=True, ports=(MINE,))
+        sandbox = await manager.create(ALICE, request, silent)
+        (mapping,) = sandbox.container.ports()
+        await serve(sandbox.container)
+        visited = await other.open(ALICE, sandbox.id)
+        (another,) = visited.container.ports()
+        assert another.host_port != mapping.host_port
+        for one in (mapping, another):
+            assert await echo(one) == b"here"
+        await other.aclose()
+        assert await echo(mapping) == b"here"
+        with pytest.raises(ConnectionRefusedError):
+            await echo(another)
 
 
 async def test_without_its_port_a_new_sandbox_is_not_made_and_an_old_one_is_used(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import keep
 from pocket_dock_mcp.images.profiles import make_profile
 from pocket_dock_mcp.images.recipe import read_recipe
-from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, unique
+from tests.engines import LABEL, LABELS, RUN, Deadline, eventually, remove_image, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +112,7 @@ async def make(engine: Engine, tmp_path: Path) -> AsyncIterator[Make]:
     yield make
     for profile in made:
         for image in await engine.images(f"pocket-dock.profile={profile.name}"):
-            await engine.remove_image(image.id)
+            await remove_image(engine, image.id)
 
 
 def store_of(engine: Engine, profile: ProfileInfo, base: str) -> ImageStore:
@@ -402,6 +404,46 @@ async def test_a_bootstrap_that_is_cancelled_leaves_no_process_and_no_file(
     assert scope.cancelled_caught
     assert processes_in(scratch) == []
     assert [path.name for path in files_in(tmp_path)] == ["base.lock"]
+
+
+KILLED = """\
+import os, sys
+from pathlib import Path
+import anyio
+from pocket_dock_mcp.images import resolve_profile
+from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
+from pocket_dock_mcp.images.recipe import read_recipe
+
+def tell(line):
+    print(line, flush=True)
+
+recipe = read_recipe(resolve_profile("minimal").dockerfile_dir)
+anyio.run(bootstrap, make_plan(recipe, os.environ), Path(sys.argv[1]), os.environ, tell)
+"""
+
+
+@needs_mmdebstrap
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_bootstrap_whose_process_is_killed_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    """Nobody of ours is left to tidy up: a guard does."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environ = {**os.environ, "TMPDIR": str(scratch)}
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "base.partial")]
+    async with await anyio.open_process(command, env=environ, stderr=None) as process:
+        assert process.stdout is not None
+        async for chunk in process.stdout:
+            if b"extracting" in chunk:
+                break
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    async def nothing_is_left() -> bool:
+        return not processes_in(scratch) and not list(scratch.iterdir())
+
+    await eventually(nothing_is_left, within=60)
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
 
 
 def files_in(folder: Path) -> list[Path]:

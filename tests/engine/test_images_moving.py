@@ -181,11 +181,7 @@ async def test_an_export_that_is_cut_short_leaves_no_file(
 
     async def has_begun(process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, "it was too fast"
-        places = Path(f"/proc/{process.pid}/fd")
-        # It has no name yet.
-        ours = [path for path in places.iterdir() if str(path.readlink()).startswith(f"{folder}/#")]
-        sizes = [path.stat().st_size for path in ours]
-        return any(size > 0 for size in sizes)
+        return _written_without_a_name(process.pid, folder) > 0
 
     with start("export", "--image", image, "-o", str(folder / "images.tar.gz")) as process:
         await eventually(lambda: has_begun(process), within=deadline(60))
@@ -195,6 +191,19 @@ async def test_an_export_that_is_cut_short_leaves_no_file(
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert [path.name for path in folder.iterdir()] == ["images.tar.gz"]
     assert (folder / "images.tar.gz").read_bytes() == b"of yesterday"
+
+
+def _written_without_a_name(process: int, folder: Path) -> int:
+    """Return how many bytes are in files of a folder that a process has open and that have no name yet."""
+    total = 0
+    for path in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            if str(path.readlink()).startswith(f"{folder}/#"):
+                total += path.stat().st_size
+        except OSError:
+            # It has just been closed.
+            continue
+    return total
 
 
 async def test_an_export_goes_to_files_and_pipes_only(tags: list[str], dock: Dock, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pocket_dock_mcp.errors import InvalidArgumentError, PortError, PortInUseErr
 from pocket_dock_mcp.models import MIB, Limits
 from pocket_dock_mcp.outside import PortMapping
 from tests.behaviours import PORT, SERVER
-from tests.engines import LABELS, Deadline, eventually, unique
+from tests.engines import LABELS, Deadline, Target, eventually, unique
 from tests.kept import Kept, keeping
 
 pytestmark = [pytest.mark.anyio, pytest.mark.contract]
@@ -221,6 +221,18 @@ async def test_a_program_that_does_not_read_is_in_nobodys_way(box: LiveContainer
     assert not box.is_connected
 
 
+async def test_bytes_one_by_one_that_nobody_reads_take_no_more_room(
+    box: LiveContainer, server: AsyncRun
+) -> None:
+    async with client(await box.open_port(PORT), b"hang\n") as stuck:
+        await said(server, "hanging")
+        with stuck.socket.dup() as copy:
+            for _ in range(20_000):
+                copy.send(b"x")
+    await box.close_port(PORT)
+    assert not box.is_connected
+
+
 # -- ends that are none -----------------------------------------------------------------------------------
 
 
@@ -264,6 +276,19 @@ async def test_too_many_are_sent_away_and_the_others_served(
         await one.send(b"still")
         assert await one.receive() == b"still"
     await idle(box)
+
+
+async def test_a_program_that_listens_on_the_other_loopback_address_is_found(
+    own: LiveContainer, target: Target
+) -> None:
+    bind = "import socket; socket.create_server(('::1', 0), family=socket.AF_INET6)"
+    if target.is_fake or not (await own.run(bind, language="python")).ok:
+        pytest.skip("there is no such address")
+    source = SERVER.replace("'127.0.0.1'", "'::1'").replace("backlog", "family=socket.AF_INET6, backlog")
+    run = await own.start(source, language="python")
+    await said(run, "listening")
+    async with client(await own.open_port(PORT), b"echo\nhere") as one:
+        assert await one.receive() == b"here"
 
 
 # -- ports ------------------------------------------------------------------------------------------------

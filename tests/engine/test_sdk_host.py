@@ -22,6 +22,7 @@ from pocket_dock_mcp.async_ import (
     ContainerNotRunning,
     PodmanNotRunning,
     create_new_container,
+    destroy_container,
     list_containers,
     resume_container,
 )
@@ -126,6 +127,21 @@ async def test_two_loops_in_two_threads_have_hosts_of_their_own(name: str) -> No
             group.start_soon(anyio.to_thread.run_sync, in_a_thread, work(number))
 
 
+async def test_an_engine_that_is_named_by_its_socket_is_the_same_engine(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POCKET_DOCK_ENGINE", "docker")
+    monkeypatch.setenv("DOCKER_HOST", target.url)
+    if "podman" in target.name:
+        monkeypatch.setenv("POCKET_DOCK_ENGINE", "podman")
+        monkeypatch.setenv("CONTAINER_HOST", target.url)
+    async with await create_new_container() as c:
+        (item,) = await list_containers(socket_path=c.socket_path)
+        assert (item.sandbox_id, item.held_elsewhere) == (c.sandbox_id, False)
+        same = await resume_container(c.name, socket_path=c.socket_path)
+        assert same._live is c._live
+
+
 async def test_a_container_is_used_in_its_own_loop_only() -> None:
     async with await create_new_container() as c:
 
@@ -221,6 +237,8 @@ async def test_what_another_process_holds_is_listed_and_not_to_be_had(
         "from pocket_dock_mcp.async_ import create_new_container\n"
         "async def main():\n"
         f"    c = await create_new_container(name={name!r}, project='theirs', labels={{'team': 'x'}})\n"
+        f"    kept = await create_new_container(name='{name}-kept', persist=True, project='both')\n"
+        "    await kept.write_file('note', 'theirs')\n"
         "    print('made', flush=True)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
@@ -237,6 +255,10 @@ async def test_what_another_process_holds_is_listed_and_not_to_be_had(
             with pytest.raises(ContainerNotRunning, match="another process"):
                 await resume_container(wanted)
         assert (await engine.inspect(name)).labels["team"] == "x"
+        (item,) = await list_containers(project="both")
+        assert (item.name, item.busy, item.held_elsewhere) == (f"{name}-kept", True, False)
+        kept = await resume_container(item.name)
+        assert await kept.read_file("note") == b"theirs"
         other.send_signal(signal.SIGKILL)
     finally:
         other.kill()
@@ -244,6 +266,8 @@ async def test_what_another_process_holds_is_listed_and_not_to_be_had(
         if other.stdout is not None:
             other.stdout.close()
     await gone(engine, name)
+    assert (await kept.run("cat note")).stdout == "theirs"
+    await destroy_container(f"{name}-kept")
 
 
 @pytest.mark.fake_too

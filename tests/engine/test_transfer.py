@@ -255,8 +255,9 @@ async def test_a_disk_that_is_full_leaves_the_old_files(engine: Engine, image: s
 
 
 async def test_one_that_is_cancelled_leaves_nothing_on_either_side(
-    container: LiveContainer, tmp_path: Path
+    container: LiveContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transfer, "REPORT_EVERY_S", 0.0)
     (tmp_path / "big").write_bytes(random.Random(2).randbytes(MIB) * 64)
     await sh(container, f"{CLEAR}; head -c {64 * MIB} /dev/urandom > big; echo old > new")
     (tmp_path / "old").write_text("old")
@@ -279,6 +280,22 @@ async def test_one_that_is_cancelled_leaves_nothing_on_either_side(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "old"]
     assert (tmp_path / "old").read_text() == "old"
     assert (await container.info()).processes == 0
+
+
+async def test_an_error_of_whoever_is_told_of_progress_is_raised_as_it_is(
+    container: LiveContainer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("1")
+    await sh(container, f"{CLEAR}; echo 1 > file")
+
+    def fail(_progress: TransferProgress) -> None:
+        raise BrokenPipeError(tmp_path)
+
+    with pytest.raises(BrokenPipeError, match="pytest"):
+        await container.push(tmp_path / "file", "new", on_progress=fail)
+    with pytest.raises(BrokenPipeError, match="pytest"):
+        await container.pull("file", tmp_path / "back", on_progress=fail)
+    assert await stages(container) == ""
 
 
 async def test_a_sandbox_that_dies_meanwhile_is_said_and_leaves_nothing_here(
@@ -309,8 +326,8 @@ async def test_a_sandbox_that_dies_meanwhile_is_said_and_leaves_nothing_here(
 async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
     container: LiveContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "big").write_bytes(bytes(32 * MIB))
-    await sh(container, f"{CLEAR}; head -c {32 * MIB} /dev/zero > big")
+    (tmp_path / "big").write_bytes(bytes(64 * MIB))
+    await sh(container, f"{CLEAR}; head -c {64 * MIB} /dev/zero > big")
 
     acts = {
         "push": partial(container.push, tmp_path / "big", "new"),
@@ -324,21 +341,31 @@ async def test_a_program_that_is_killed_or_stopped_or_forged_is_an_error(
             # It has met what starts programs, too.
             pass
 
-    for signal, error in (("KILL", "broken off"), ("STOP", "stalled")):
-        monkeypatch.setattr(transfer_errors, "STALL_S", 3.0 if signal == "STOP" else 100.0)
-        monkeypatch.setattr(transfer, "END_S", 1.0)
-        for act in acts:
+    async def struck(act: str, signal: str) -> TransferError:
+        """Transfer until it is hit, which is never before the first bytes are through."""
+        for _ in range(8):
             async with anyio.create_task_group() as group:
-                hit = False
+                hits: list[int] = []
 
-                def once(progress: TransferProgress, signal: str = signal) -> None:
-                    nonlocal hit
-                    if not hit and progress.bytes:
-                        hit = True
+                def once(progress: TransferProgress, group: anyio.abc.TaskGroup = group) -> None:
+                    if progress.bytes and not hits:  # noqa: B023  # it is called before the next round
+                        hits.append(progress.bytes)  # noqa: B023
                         group.start_soon(tamper, progress, signal)
 
-                with pytest.raises(TransferError, match=error):
+                try:
                     await acts[act](on_progress=once)
+                except TransferError as error:
+                    return error
+            (tmp_path / "back").unlink(missing_ok=True)
+            await container.run("rm -f new")
+        raise AssertionError
+
+    monkeypatch.setattr(transfer, "REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(transfer, "END_S", 1.0)
+    for signal, error in (("KILL", "broken off"), ("STOP", "stalled")):
+        monkeypatch.setattr(transfer_errors, "STALL_S", 3.0 if signal == "STOP" else 100.0)
+        for act in acts:
+            assert error in str(await struck(act, signal))
     await container.kill_all()
     assert await sh(container, f"ls; {STAGES}") == "big\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big"]

@@ -30,11 +30,9 @@ LIMITS = Limits(memory_bytes=128 * MIB, cpus=1, pids=64)
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a directory that every uid can get at, below which volumes may be."""
-    for directory in (tmp_path.parent.parent, tmp_path.parent):
-        directory.chmod(0o755)
-    root = tmp_path / "root"
+def root(seen: Path) -> Path:
+    """Return a directory below which volumes may be."""
+    root = seen / "root"
     root.mkdir()
     (root / "data").mkdir(mode=0o777)
     (root / "data").chmod(0o777)
@@ -94,12 +92,14 @@ async def test_a_single_file_can_be_given(engine: Engine, image: str, root: Path
         assert await out(box, "cat /etc/settings.toml") == "from the host"
 
 
-@pytest.mark.parametrize("name", ["a:b", "with space", "ünï", "-n", "a=b;c", "$HOME", "back\\slash", "'"])
-async def test_names_are_no_trap(engine: Engine, image: str, root: Path, name: str) -> None:
-    (root / name).mkdir()
-    (root / name / "file").write_text("odd")
-    async with await LiveContainer.create(engine, wanted(image, root, {name: "/data"})) as box:
-        assert await out(box, "cat /data/file") == "odd"
+async def test_names_are_no_trap(engine: Engine, image: str, root: Path) -> None:
+    names = ["a:b", "with space", "ünï", "-n", "a=b;c", "$HOME", "back\\slash", "'"]
+    for name in names:
+        (root / name).mkdir()
+        (root / name / "file").write_text(f"{name}\n")
+    volumes = {name: f"/data/{number}" for number, name in enumerate(names)}
+    async with await LiveContainer.create(engine, wanted(image, root, volumes)) as box:
+        assert (await out(box, "cat /data/?/file")).splitlines() == names
 
 
 async def test_without_permissions_the_user_cannot_write(engine: Engine, image: str, root: Path) -> None:
@@ -242,6 +242,19 @@ async def test_volumes_stay_over_stop_detach_and_reboot(
         await box.reboot()
         assert await out(box, "cat /data/file") == "from the host"
         await box.reboot(fresh=True)
+        assert await out(box, "cat /data/file") == "from the host"
+
+
+async def test_a_reboot_for_which_a_volume_is_missing_ends_nothing(
+    engine: Engine, image: str, root: Path, deadline: Deadline
+) -> None:
+    volumes = volumes_of({str(root / "data"): "/data"})
+    async with keeping(engine, image, deadline, volumes=volumes, host=HostAccess((root,))) as kept:
+        box = await kept.create()
+        (root / "data").rename(root / "aside")
+        for fresh in (False, True):
+            with pytest.raises(HostPathError, match="make it first"):
+                await box.reboot(fresh=fresh)
         assert await out(box, "cat /data/file") == "from the host"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines import Target
-from tests.trials import faults, soak, steps
+from tests.trials import faults, soak, steps, transfer
 from tests.trials.operations import OPERATIONS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -35,3 +35,10 @@ async def test_what_a_server_holds_does_not_grow(target: Target) -> None:
     assert report.violations == []
     assert report.errors == {}
     assert report.calls.total() >= 160
+
+
+async def test_many_files_and_a_large_one_move_in_flat_memory(target: Target, image: str) -> None:
+    report = await transfer.trial(target.url, files=200, megabytes=16, image=image)
+
+    assert report.violations == []
+    assert set(report.ratios) == {"push", "pull"}

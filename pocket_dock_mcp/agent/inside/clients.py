@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from typing import TYPE_CHECKING, Callable, List
 
 from . import wire
@@ -25,6 +26,8 @@ MOST_QUEUED = 32 * 1024 * 1024
 """Bytes on their way to a visitor; who asks for more at once than it reads is let go of."""
 STALL = 15.0
 """Seconds between two looks at whether a visitor reads at all."""
+SILENCE = 45.0
+"""Seconds after which a visitor that says nothing is gone: not every engine tells it."""
 
 
 class Client:
@@ -38,6 +41,7 @@ class Client:
         """To be closed with it."""
         self._agent = agent
         self._written = 0
+        self._heard = time.monotonic()
         self.sender = Sender(agent.loop, fds[1])
         self.receiver = Receiver(agent.loop, fds[0], self._serve)
         if is_visitor:
@@ -62,6 +66,7 @@ class Client:
     def _serve(self, header: wire.Header, payload: bytes) -> None:
         number = header.get("id")
         keep = self._agent.keep
+        self._heard = time.monotonic()
         try:
             if type(number) is not int or (keep is None and self.number):
                 raise ValueError("a frame without a number")
@@ -78,10 +83,11 @@ class Client:
             self._agent.serve(number, header, payload)
 
     def _look(self) -> None:
-        """Let go of a visitor that has not read anything for a while of what there is for it."""
+        """Let go of a visitor that does not read what there is for it, or has not been heard of for long."""
         if not self.fds:
             return
-        if self.sender.queued and self.sender.written == self._written:
+        is_stuck = self.sender.queued > 0 and self.sender.written == self._written
+        if is_stuck or time.monotonic() - self._heard > SILENCE:
             self.sender.on_lost(1)
             return
         self._written = self.sender.written

@@ -6,11 +6,10 @@ end may be hostile: nothing waits for it, and no more of what is said is held th
 
 from __future__ import annotations
 
-import collections
 import errno
 import socket
 import struct
-from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from . import wire
 from .loop import READ, WRITE, Timer
@@ -38,7 +37,8 @@ class Connection:
         """Bytes that may be here for the program."""
         self._spent = 0
         """Bytes that the program has taken, and the host has not been told of."""
-        self._pending: Deque[memoryview] = collections.deque()
+        self._pending = bytearray()
+        """No more than that, however small the pieces are that it comes in."""
         self._addresses: List[Tuple[int, str]] = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
         self._why: Optional[int] = None
         self._socket: Optional[socket.socket] = None
@@ -79,8 +79,7 @@ class Connection:
 
     def feed(self, data: bytes, end: bool) -> None:
         """Take what the host says, which is the last of it if `end`."""
-        if data:
-            self._pending.append(memoryview(data))
+        self._pending += data
         self._host_has_ended = self._host_has_ended or end
         self._turn()
 
@@ -108,11 +107,9 @@ class Connection:
     def _write(self, to: socket.socket) -> None:
         try:
             while self._pending:
-                written = to.send(self._pending[0])
+                written = to.send(self._pending)
                 self._spent += written
-                rest = self._pending.popleft()[written:]
-                if rest:
-                    self._pending.appendleft(rest)
+                del self._pending[:written]
         except BlockingIOError:
             pass
         if self._spent >= self._room // 4:

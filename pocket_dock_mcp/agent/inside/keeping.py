@@ -92,7 +92,7 @@ class Keep:
         else:
             # What comes late is about nothing any more.
             is_late = op in ("data", "credit") and number >> SHIFT != client.number
-            return op in ("heard", "forget", "unfollow") or is_late
+            return op in ("heard", "forget", "unfollow", "beat") or is_late
         return True
 
     def _replay(self, client: Client, number: int, kept: Optional[Kept]) -> None:
@@ -179,7 +179,8 @@ class Keep:
         """
         if self.is_leased and not client.is_visitor:
             os._exit(0)
-        del self.clients[client.number]
+        if self.clients.pop(client.number, None) is None:
+            return
         client.close()
         for request_id, work in list(self._agent.work.items()):
             if request_id >> SHIFT != client.number:

@@ -87,6 +87,8 @@ class Loop:
             heapq.heappop(self._timers)
         if self._timers:
             timeout = max(0.0, self._timers[0].when - time.monotonic())
+        if self.soon:
+            timeout = 0.0
         return self._epoll.poll(timeout)
 
     def _run_timers(self) -> None:
