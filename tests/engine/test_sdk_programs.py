@@ -205,7 +205,12 @@ async def test_kill_sends_the_signal_to_all_that_the_program_has_started(c: Asyn
     assert result.exit_code == 5
     assert sorted(result.stdout.split()) == ["child", "parent", "up"]
 
-    stubborn = await c.run("trap '' TERM; while :; do sleep 0.1; done", detach=True)
+    stubborn = await c.run("trap '' TERM; echo up; while :; do sleep 0.1; done", detach=True)
+
+    async def is_deaf() -> bool:
+        return "up" in stubborn.peek().stdout
+
+    await eventually(is_deaf, within=10)
     await stubborn.kill(15)
     with pytest.raises(TimeoutError):
         await stubborn.wait(0.3)
