@@ -13,7 +13,7 @@ from pocket_dock_mcp.async_.callbacks import Callbacks, Remove
 from pocket_dock_mcp.async_.errors import in_result
 from pocket_dock_mcp.async_.holds import Hold
 from pocket_dock_mcp.async_.process import AsyncProcess, Watch
-from pocket_dock_mcp.async_.session import AsyncSession
+from pocket_dock_mcp.async_.session import AsyncSession, Ending, begun
 from pocket_dock_mcp.async_.stream import AsyncExecStream
 from pocket_dock_mcp.container.options import RunOptions
 from pocket_dock_mcp.container.run import AsyncRun
@@ -35,7 +35,7 @@ class Programs:
         self._hold = hold
         self._timeout = timeout
         self._callbacks = Callbacks()
-        self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Ending] = weakref.WeakSet()
 
     @overload
     async def run(
@@ -178,14 +178,14 @@ class Programs:
             InvalidArgumentError: there is no such language, or the image has no python3.
             ContainerGone: the container died.
         """
-        made = AsyncSession(self._hold.use, commands.language_of(lang))
-        await made.begin(commands.directory(self._hold.workdir, None))
-        self._sessions.add(made)
+        language, ending = commands.language_of(lang), Ending()
+        made = await begun(self._hold.use, language, commands.directory(self._hold.workdir, None), ending)
+        self._sessions.add(ending)
         return made
 
     def _end_sessions(self, why: str) -> None:
-        for session in tuple(self._sessions):
-            session.end(why)
+        for ending in tuple(self._sessions):
+            ending.note(why)
 
     def on_stdout(self, fn: Callable[[AsyncContainer, str], object]) -> Remove:
         """Have ``fn(container, data)`` called for what detached programs print from now on, as it comes.
