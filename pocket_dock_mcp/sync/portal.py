@@ -62,7 +62,7 @@ class _Call(Generic[T]):
         try:
             return task.result()
         finally:
-            # An error has this frame in its traceback: what the caller lets go of would wait for the collector.
+            # An error has this frame in its traceback: without this the two would hold each other.
             del task
 
 

@@ -1,4 +1,4 @@
-"""The blocking SDK where blocking matters: Ctrl-C, forks, the interpreter's end, threads, other event loops."""
+"""The blocking SDK where blocking matters: Ctrl-C, forks, the interpreter's end, threads, event loops."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ with create() as c:
             how = "interrupted"
         left = idle(c)
         # Every name, as a transfer's stage begins with a dot.
-        is_clean = (sorted(os.listdir()), c.list_files(), c.run("head -c 9 new").stdout) == (here, there, "old\\n")
+        now = (sorted(os.listdir()), c.list_files(), c.run("head -c 9 new").stdout)
+        is_clean = now == (here, there, "old\\n")
         found[case.__name__] = [how, left, "clean" if is_clean else c.list_files(), Path("old").read_text()]
 print(json.dumps(found))
 """
@@ -195,19 +196,24 @@ found.append(process.wait().stdout)
 c.shutdown()
 print(json.dumps(found))
 """
+BUSY = """
+def run():
+    try:
+        c.run("sleep 600")
+    except ContainerError:
+        pass
+
+threading.Thread(target=run, daemon=True).start()
+c.run("yes", stream=True)
+c.run("yes > /dev/null", detach=True)
+c.session().send("sleep 600")
+while len(c.processes()) < 4:
+    time.sleep(0.01)
+"""
 ENDS = {
     "no shutdown": ("", 0, ""),
     "an error": ("1 / 0", 1, "ZeroDivisionError"),
-    "busy": (
-        "def run():\n"
-        "    try: c.run('sleep 600')\n"
-        "    except ContainerError: pass\n"
-        "threading.Thread(target=run, daemon=True).start()\n"
-        "c.run('yes', stream=True); c.run('yes > /dev/null', detach=True); c.session().send('sleep 600')\n"
-        "while len(c.processes()) < 4: time.sleep(0.01)",
-        0,
-        "",
-    ),
+    "busy": (BUSY, 0, ""),
     "Ctrl-C": ("strike(c, 'run'); c.run('sleep 600')", -2, "KeyboardInterrupt"),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -15, ""),
 }
