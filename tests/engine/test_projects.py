@@ -22,7 +22,7 @@ from pocket_dock_mcp.async_ import (
     stop_container,
 )
 from pocket_dock_mcp.async_.host import Host, settings_for
-from pocket_dock_mcp.doctor.project import mend, survey, told
+from pocket_dock_mcp.diagnosis.project import mend, survey, told
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.observing import PATIENCE
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
