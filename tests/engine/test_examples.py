@@ -15,7 +15,7 @@ from pocket_dock_mcp import async_, sync
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import Target
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.front]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SDK = (EXAMPLES / "sdk.md").read_text()

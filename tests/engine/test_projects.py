@@ -40,7 +40,7 @@ from pocket_dock_mcp.projects.runlog import LogPolicy, RunLog
 from tests.engines import Target, connect, eventually, unique
 from tests.sdk import hosted, prepare
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 
