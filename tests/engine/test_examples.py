@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import pocket_dock_mcp
-from pocket_dock_mcp import async_
+from pocket_dock_mcp import async_, sync
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import Target
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.front]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SDK = (EXAMPLES / "sdk.md").read_text()
@@ -45,7 +44,7 @@ def run(environ: dict[str, str], cwd: Path, *argv: str, timeout: float = 110) ->
 
 
 def test_every_public_name_has_an_example() -> None:
-    names = {*pocket_dock_mcp.__all__, *async_.__all__}
+    names = {*sync.__all__, *async_.__all__}
     shown = set(re.findall(r"\w+", " ".join([*SECTIONS, *SECTIONS.values()])))
 
     assert names - shown == set()

@@ -25,7 +25,7 @@ from pocket_dock_mcp.errors import FileError, InvalidArgumentError, SandboxClose
 from tests.engines import Target, eventually
 from tests.sdk import hosted, prepare
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 SPLIT = r"printf 'h\303'; sleep 0.2; printf '\251\342\202'; sleep 0.2; printf '\254\377\n'"
 """Two characters in pieces, and a byte that is none."""
