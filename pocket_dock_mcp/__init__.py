@@ -7,8 +7,6 @@ the command line only does not wait for them.
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pocket_dock_mcp.version import __version__ as __version__
@@ -18,17 +16,6 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.async_ import AsyncContainer as AsyncContainer
     from pocket_dock_mcp.async_ import AsyncContainerPool as AsyncContainerPool
     from pocket_dock_mcp.sync import *  # noqa: F403
-
-
-class _Package(ModuleType):
-    """This package. Its `doctor` is the function of the SDK, also when the subpackage was imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "doctor" or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 _OF_THE_OTHER_COLOUR = ("AsyncContainer", "AsyncContainerPool")
 _NAMES = (
@@ -47,23 +34,33 @@ _NAMES = (
     "ExecResult",
     "ExecStream",
     "FileEntry",
+    "FileError",
+    "HostPathError",
     "ImageNotFound",
     "InvalidArgumentError",
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortError",
+    "PortInUseError",
     "PortMapping",
     "Process",
     "ProcessInfo",
     "ProfileInfo",
     "ProjectNotInitialized",
+    "ProvisionError",
+    "RunFailedError",
     "Session",
     "SessionClosed",
+    "Skipped",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
     "StreamChunk",
     "StreamNotEnded",
+    "TransferError",
+    "TransferLimitError",
+    "TransferProgress",
     "Transferred",
     "create_new_container",
     "destroy_container",

@@ -8,6 +8,7 @@ status says whether all of it is up to date.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,6 @@ RENAMED = {
 CONSTRUCTED = {"AsyncContainerPool"}
 """Made by users, not by a function or method of ours."""
 WORDS = (
-    ("an async context manager", "a context manager"),
     ("an async iterator", "an iterator"),
     ("async with await ", "with "),
     ("async with ", "with "),
@@ -139,6 +139,7 @@ class Renamer(ast.NodeTransformer):
 
     def text(self, text: str) -> str:
         """Return prose or an example."""
+        text = re.sub(r"\ban async(\s+)context manager", r"a\1context manager", text)
         for old, new in (*WORDS, *sorted(self._names.items(), reverse=True)):
             text = text.replace(old, new)
         return text

@@ -19,6 +19,7 @@ from pocket_dock_mcp.testing import FakeEngine
 from tests.agents import Agent, Keeper
 from tests.engines import (
     FAKE,
+    SECOND_RELEASES,
     WITH_PROFILES,
     Deadline,
     Target,
@@ -52,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"an engine with the images of all profiles (repeatable); default: {', '.join(WITH_PROFILES)}",
     )
+    parser.addoption(
+        "--everywhere", action="store_true", help="run tests marked front on podman-next and docker-next, too"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "direct: is about an engine's own socket, not one that ssh forwards: ssh keeps a full channel open",
         "lease: runs on slow engines too, whatever else they are spared",
         "profiles: needs the large images of dev, embedded and node: runs on the engines of --profiles-on",
+        "front: is about what is built on containers: spared a second release, unless --everywhere",
         "slow: takes more than a second on an ordinary engine",
     ):
         config.addinivalue_line("markers", line)
@@ -79,11 +84,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not for an engine, and give slow engines their time."""
     with_profiles = config.getoption("profiles_on") or WITH_PROFILES
+    without_front = () if config.getoption("everywhere") else SECOND_RELEASES
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
         target = _target_of(item)
-        (kept if target is None or _is_for(item, target, with_profiles) else left_out).append(item)
+        is_spared = target is not None and target.name in without_front and item.get_closest_marker("front")
+        is_meant = target is None or (not is_spared and _is_for(item, target, with_profiles))
+        (kept if is_meant else left_out).append(item)
         if target is not None and target.slowness > 1:
             item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT * target.slowness))
     items[:] = kept

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pocket_dock_mcp.doctor.trial import program
+from pocket_dock_mcp.diagnosis.trial import program
 from pocket_dock_mcp.testing import FakeEngine, Process
 
 HEALTHY: dict[str, Any] = {

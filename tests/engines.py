@@ -57,6 +57,8 @@ class Target:
 FAKE = Target("fake", "")
 WITH_PROFILES = ("podman", "docker")
 """Engines that have the images of all profiles, unless an option says which; 1.3 GB that others spare."""
+SECOND_RELEASES = ("podman-next", "docker-next")
+"""Engines that are spared tests of what is built on containers, and not of an engine."""
 _SLOWNESS = {"podman-rootless": 20.0}
 """It runs in an emulated machine."""
 

@@ -12,17 +12,25 @@ from pocket_dock_mcp.async_.errors import (
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
+    FileError,
+    HostPathError,
     ImageNotFound,
     InvalidArgumentError,
     LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
+    PortError,
+    PortInUseError,
     ProjectNotInitialized,
+    ProvisionError,
+    RunFailedError,
     SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
     StreamNotEnded,
+    TransferError,
+    TransferLimitError,
 )
 from pocket_dock_mcp.async_.info import ContainerInfo, ContainerListItem, DoctorReport
 from pocket_dock_mcp.async_.kept import (
@@ -38,7 +46,7 @@ from pocket_dock_mcp.async_.processes import ProcessInfo
 from pocket_dock_mcp.async_.session import AsyncSession
 from pocket_dock_mcp.async_.stream import AsyncExecStream, StreamChunk
 from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
-from pocket_dock_mcp.models import FileEntry, Transferred
+from pocket_dock_mcp.models import FileEntry, Skipped, TransferProgress, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.projects import find_project_root, init_project
@@ -62,21 +70,31 @@ __all__ = [
     "DoctorReport",
     "ExecResult",
     "FileEntry",
+    "FileError",
+    "HostPathError",
     "ImageNotFound",
     "InvalidArgumentError",
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortError",
+    "PortInUseError",
     "PortMapping",
     "ProcessInfo",
     "ProfileInfo",
     "ProjectNotInitialized",
+    "ProvisionError",
+    "RunFailedError",
     "SessionClosed",
+    "Skipped",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
     "StreamChunk",
     "StreamNotEnded",
+    "TransferError",
+    "TransferLimitError",
+    "TransferProgress",
     "Transferred",
     "__version__",
     "create_new_container",

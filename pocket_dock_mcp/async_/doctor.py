@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pocket_dock_mcp.async_.host import engine_environ, settings_for
 from pocket_dock_mcp.async_.info import DoctorReport
-from pocket_dock_mcp.doctor.leftovers import kept_store, look
-from pocket_dock_mcp.doctor.project import ProjectState, survey
+from pocket_dock_mcp.diagnosis.leftovers import kept_store, look
+from pocket_dock_mcp.diagnosis.project import ProjectState, survey
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import ProjectNotInitializedError
 from pocket_dock_mcp.manager.others import others

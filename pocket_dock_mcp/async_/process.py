@@ -51,7 +51,7 @@ class Unread:
             self.overflow = True
             oldest = self._pieces.popleft()
             self.size -= len(oldest)
-            if keep := self._limit - self.size:
+            if (keep := self._limit - self.size) > 0:
                 # Not from the middle of a character.
                 rest = oldest[-keep:].lstrip(_CONTINUATIONS) if keep < len(oldest) else b""
                 if rest:

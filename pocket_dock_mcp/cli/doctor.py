@@ -11,7 +11,7 @@ from pocket_dock_mcp.cli.console import Colour, Console, plain
 from pocket_dock_mcp.cli.surroundings import valid_environ
 
 if TYPE_CHECKING:
-    from pocket_dock_mcp.doctor.findings import Finding, Report, Severity
+    from pocket_dock_mcp.diagnosis.findings import Finding, Report, Severity
 
 _MARKS: dict[Severity, tuple[str, Colour]] = {
     "ok": ("ok     ", "green"),
@@ -43,7 +43,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
     """Examine the machine and show what was found."""
-    from pocket_dock_mcp.doctor.examine import Orders, examine
+    from pocket_dock_mcp.diagnosis.examine import Orders, examine
     from pocket_dock_mcp.projects import find_project_root
 
     root = find_project_root()

@@ -100,7 +100,7 @@ def _show_next(console: Console) -> None:
 
 async def _help_to_an_engine(error: EngineUnavailableError | EngineTimeoutError, console: Console) -> None:
     """Say what the doctor says of an engine that is not there."""
-    from pocket_dock_mcp.doctor.examine import Orders, examine
+    from pocket_dock_mcp.diagnosis.examine import Orders, examine
 
     report = await examine(os.environ, console.progress, Orders(quick=True))
     problems = [one for one in report.findings if one.severity == "problem"]

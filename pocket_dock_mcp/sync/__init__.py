@@ -10,24 +10,32 @@ from pocket_dock_mcp.async_.errors import (
     ContainerNameTaken,
     ContainerNotFound,
     ContainerNotRunning,
+    FileError,
+    HostPathError,
     ImageNotFound,
     InvalidArgumentError,
     LimitsNotEnforcedError,
     PocketDockError,
     PodmanNotRunning,
+    PortError,
+    PortInUseError,
     ProjectNotInitialized,
+    ProvisionError,
+    RunFailedError,
     SessionClosed,
     SocketCommunicationError,
     SocketConnectionError,
     SocketError,
     StreamNotEnded,
+    TransferError,
+    TransferLimitError,
 )
 from pocket_dock_mcp.async_.info import ContainerInfo, ContainerListItem, DoctorReport
 from pocket_dock_mcp.async_.process import BufferSnapshot
 from pocket_dock_mcp.async_.processes import ProcessInfo
 from pocket_dock_mcp.async_.stream import StreamChunk
 from pocket_dock_mcp.images import ProfileInfo, list_profiles, resolve_profile
-from pocket_dock_mcp.models import FileEntry, Transferred
+from pocket_dock_mcp.models import FileEntry, Skipped, TransferProgress, Transferred
 from pocket_dock_mcp.models import RunResult as ExecResult
 from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.projects import find_project_root, init_project
@@ -63,23 +71,33 @@ __all__ = [
     "ExecResult",
     "ExecStream",
     "FileEntry",
+    "FileError",
+    "HostPathError",
     "ImageNotFound",
     "InvalidArgumentError",
     "LimitsNotEnforcedError",
     "PocketDockError",
     "PodmanNotRunning",
+    "PortError",
+    "PortInUseError",
     "PortMapping",
     "Process",
     "ProcessInfo",
     "ProfileInfo",
     "ProjectNotInitialized",
+    "ProvisionError",
+    "RunFailedError",
     "Session",
     "SessionClosed",
+    "Skipped",
     "SocketCommunicationError",
     "SocketConnectionError",
     "SocketError",
     "StreamChunk",
     "StreamNotEnded",
+    "TransferError",
+    "TransferLimitError",
+    "TransferProgress",
     "Transferred",
     "__version__",
     "create_new_container",

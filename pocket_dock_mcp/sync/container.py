@@ -21,7 +21,7 @@ from pocket_dock_mcp.sync.programs import Programs
 class Container(Programs, of=AsyncContainer):
     """One container: a place where programs run with a home directory, limits and nothing of the host.
 
-    Made by `create_new_container`, `resume_container` and `ContainerPool.claim`. Use it as an async
+    Made by `create_new_container`, `resume_container` and `ContainerPool.claim`. Use it as a
     context manager: leaving it is `shutdown`. All methods may be called concurrently.
 
         with create_new_container() as c:

@@ -27,7 +27,7 @@ from pocket_dock_mcp.container.abandoned import (
     this_process,
 )
 from pocket_dock_mcp.container.pool import LivePool
-from pocket_dock_mcp.doctor import leftovers
+from pocket_dock_mcp.diagnosis import leftovers
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
 from pocket_dock_mcp.manager.access import EngineAccess

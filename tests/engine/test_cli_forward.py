@@ -23,7 +23,7 @@ from pocket_dock_mcp.settings import Settings
 from tests.behaviours import PORT, SERVER
 from tests.engines import Target, connect, eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 Forward = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]

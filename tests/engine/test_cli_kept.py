@@ -18,7 +18,7 @@ from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxReque
 from pocket_dock_mcp.settings import Settings
 from tests.engines import Target, connect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 Done = subprocess.CompletedProcess[str]

@@ -15,6 +15,8 @@ import pytest
 from tests.commands import COMMAND, TIMEOUT, Commands
 from tests.engines import Target
 
+pytestmark = pytest.mark.front
+
 BOX = "box"
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.commands import Commands
 from tests.engines import Target
 
+pytestmark = pytest.mark.front
+
 
 @pytest.fixture(scope="module")
 def dock(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:

@@ -13,6 +13,8 @@ from tests.engines import Target
 
 EDITOR = r"""
 import curses, os, signal
+
+pytestmark = pytest.mark.front
 def main(screen):
     text = ""
     while True:

@@ -20,7 +20,7 @@ from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
 from tests.engines import Target, connect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 

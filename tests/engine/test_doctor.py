@@ -17,10 +17,10 @@ import pytest
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.launch import KEPT_LABEL
-from pocket_dock_mcp.doctor import leftovers
-from pocket_dock_mcp.doctor.examine import Orders, examine
-from pocket_dock_mcp.doctor.findings import Finding, Report
-from pocket_dock_mcp.doctor.trial import program
+from pocket_dock_mcp.diagnosis import leftovers
+from pocket_dock_mcp.diagnosis.examine import Orders, examine
+from pocket_dock_mcp.diagnosis.findings import Finding, Report
+from pocket_dock_mcp.diagnosis.trial import program
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
 from pocket_dock_mcp.manager.audit import AuditLog

@@ -27,7 +27,7 @@ from tests.engines import Target, connect, eventually
 from tests.sdk import hosted, prepare
 from tests.servers import call, client, environment, failure
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 ALICE = Owner(session="first", principal="alice")
 MINE = PortMapping(PORT)

@@ -23,7 +23,7 @@ from pocket_dock_mcp.testing.images import pack
 from tests.engines import LABELS, Deadline, Target, eventually, unique
 from tests.lab import Lab, in_pieces, tar_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 RECORDED = sorted((Path(__file__).parent.parent / "archives").glob("*.tar.gz"))
 Done = subprocess.CompletedProcess[bytes]

@@ -22,7 +22,7 @@ from pocket_dock_mcp.async_ import (
     stop_container,
 )
 from pocket_dock_mcp.async_.host import Host, settings_for
-from pocket_dock_mcp.doctor.project import mend, survey, told
+from pocket_dock_mcp.diagnosis.project import mend, survey, told
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.observing import PATIENCE
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner, SandboxRequest
@@ -40,7 +40,7 @@ from pocket_dock_mcp.projects.runlog import LogPolicy, RunLog
 from tests.engines import Target, connect, eventually, unique
 from tests.sdk import hosted, prepare
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OWNER = Owner(session="s", principal=LOCAL_PRINCIPAL)
 

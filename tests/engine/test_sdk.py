@@ -27,7 +27,7 @@ from tests.behaviours import BOTH_STREAMS, EARLY_THEN_HANG, SHOW_GREETING, SOURC
 from tests.engines import Target, eventually, is_gone
 from tests.sdk import hosted, prepare
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fake_too]
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ from pocket_dock_mcp.testing import FakeEngine
 from tests.engines import Deadline, Target, connect, eventually, is_gone
 from tests.sdk import prepare
 
-pytestmark = [pytest.mark.anyio]
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 
 @pytest.fixture(autouse=True)

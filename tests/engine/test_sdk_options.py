@@ -28,7 +28,7 @@ from pocket_dock_mcp.models import MIB
 from tests.engines import Target, eventually, is_gone, remove_image
 from tests.sdk import hosted, prepare
 
-pytestmark = [pytest.mark.anyio]
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 EXACT = [
     "",

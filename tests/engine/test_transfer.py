@@ -37,7 +37,7 @@ from pocket_dock_mcp.models import MIB, Limits, TransferProgress
 from tests.engines import LABELS, Deadline, eventually, unique
 from tests.kept import keeping
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 CLEAR = "chmod -R u+rwx ~; rm -rf ~/*"
 STAGES = "ls -dA ~/.pocket-dock-* ~/*/.pocket-dock-* 2>/dev/null || true"

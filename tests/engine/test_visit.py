@@ -34,7 +34,7 @@ from pocket_dock_mcp.settings import Settings
 from tests.engines import LABELS, Target, connect, eventually, remove_image, unique
 from tests.servers import call, client, environment
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 KILLS = int(os.environ.get("POCKET_DOCK_TEST_KILLS", "2"))
 """Processes that are killed at random moments; more of them prove more."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 import pytest
 
-from pocket_dock_mcp.doctor import damaged, host, leftovers, reach
-from pocket_dock_mcp.doctor.configuration import read_settings
-from pocket_dock_mcp.doctor.remedies import Machine, machine_of
-from pocket_dock_mcp.doctor.setup import parse_version, setup
+from pocket_dock_mcp.diagnosis import damaged, host, leftovers, reach
+from pocket_dock_mcp.diagnosis.configuration import read_settings
+from pocket_dock_mcp.diagnosis.remedies import Machine, machine_of
+from pocket_dock_mcp.diagnosis.setup import parse_version, setup
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.connect import Silence, survey
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan

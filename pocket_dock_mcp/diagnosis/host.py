@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pocket_dock_mcp.doctor.findings import Finding, size
-from pocket_dock_mcp.doctor.remedies import Machine
+from pocket_dock_mcp.diagnosis.findings import Finding, size
+from pocket_dock_mcp.diagnosis.remedies import Machine
 from pocket_dock_mcp.engine.base import EngineKind
 from pocket_dock_mcp.models import GIB, MIB
 

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.launch import KEPT_LABEL
-from pocket_dock_mcp.doctor.findings import Finding, some
-from pocket_dock_mcp.doctor.remedies import program_of
+from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.remedies import program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
 from pocket_dock_mcp.manager.audit import read_log

@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pocket_dock_mcp.doctor.findings import Finding, Severity, some
-from pocket_dock_mcp.doctor.remedies import Machine
+from pocket_dock_mcp.diagnosis.findings import Finding, Severity, some
+from pocket_dock_mcp.diagnosis.remedies import Machine
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.connect import Silence
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan

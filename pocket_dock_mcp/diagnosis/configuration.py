@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pocket_dock_mcp.doctor.findings import Finding, some
-from pocket_dock_mcp.doctor.remedies import FIX
+from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.remedies import FIX
 from pocket_dock_mcp.engine.endpoint import Plan, candidates
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.settings import PREFIX, Settings

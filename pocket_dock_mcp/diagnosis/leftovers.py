@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
-from pocket_dock_mcp.doctor.damaged import held_back, unreadable_journals, unreadable_snapshots
-from pocket_dock_mcp.doctor.findings import Finding, some
-from pocket_dock_mcp.doctor.remedies import FIX, program_of
+from pocket_dock_mcp.diagnosis.damaged import held_back, unreadable_journals, unreadable_snapshots
+from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError, SandboxBusyError
 from pocket_dock_mcp.images import PROFILES

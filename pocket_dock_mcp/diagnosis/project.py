@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_dock_mcp.container.launch import KEPT_LABEL
-from pocket_dock_mcp.doctor.findings import Finding, some
-from pocket_dock_mcp.doctor.remedies import FIX, program_of
+from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.manager.records import Kept, KeptStore

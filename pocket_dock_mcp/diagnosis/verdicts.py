@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pocket_dock_mcp.doctor.findings import Finding, Severity, size
-from pocket_dock_mcp.doctor.remedies import Machine, program_of
+from pocket_dock_mcp.diagnosis.findings import Finding, Severity, size
+from pocket_dock_mcp.diagnosis.remedies import Machine, program_of
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.models import GIB, MIB, Limits, RunResult
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from pocket_dock_mcp.doctor.findings import Finding
-from pocket_dock_mcp.doctor.remedies import BUILD, Machine
+from pocket_dock_mcp.diagnosis.findings import Finding
+from pocket_dock_mcp.diagnosis.remedies import BUILD, Machine
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
 from pocket_dock_mcp.images import PROFILES, ImageStore, ProfileInfo

@@ -15,8 +15,8 @@ import anyio
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
-from pocket_dock_mcp.doctor.findings import Finding
-from pocket_dock_mcp.doctor.verdicts import Judge, Reply, disk
+from pocket_dock_mcp.diagnosis.findings import Finding
+from pocket_dock_mcp.diagnosis.verdicts import Judge, Reply, disk
 from pocket_dock_mcp.engine.base import STDOUT, Engine
 from pocket_dock_mcp.errors import PocketDockError, StreamLostError
 from pocket_dock_mcp.manager.journal import Intent, Journal
@@ -113,7 +113,7 @@ async def _probe(
 @functools.cache
 def program() -> str:
     """Return the source of the program that runs inside."""
-    return resources.files("pocket_dock_mcp.doctor").joinpath("probe.py").read_text(encoding="utf-8")
+    return resources.files("pocket_dock_mcp.diagnosis").joinpath("probe.py").read_text(encoding="utf-8")
 
 
 async def _run(container: LiveContainer, **asked: Any) -> Reply | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pocket_dock_mcp.doctor.findings import Finding
-from pocket_dock_mcp.doctor.remedies import Machine
+from pocket_dock_mcp.diagnosis.findings import Finding
+from pocket_dock_mcp.diagnosis.remedies import Machine
 from pocket_dock_mcp.engine.base import EngineDetails, EngineInfo
 
 Version = tuple[int, int, int]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import anyio
 
-from pocket_dock_mcp.doctor import configuration, damaged, host, leftovers, profiles, project, reach
-from pocket_dock_mcp.doctor.findings import Finding, Report
-from pocket_dock_mcp.doctor.remedies import Machine, machine_of
-from pocket_dock_mcp.doctor.setup import setup
-from pocket_dock_mcp.doctor.trial import Tell, tried, untried
-from pocket_dock_mcp.doctor.verdicts import Judge
+from pocket_dock_mcp.diagnosis import configuration, damaged, host, leftovers, profiles, project, reach
+from pocket_dock_mcp.diagnosis.findings import Finding, Report
+from pocket_dock_mcp.diagnosis.remedies import Machine, machine_of
+from pocket_dock_mcp.diagnosis.setup import setup
+from pocket_dock_mcp.diagnosis.trial import Tell, tried, untried
+from pocket_dock_mcp.diagnosis.verdicts import Judge
 from pocket_dock_mcp.engine.base import Engine, EngineInfo
 from pocket_dock_mcp.engine.connect import connect as connect_to
 from pocket_dock_mcp.engine.connect import survey
