@@ -112,8 +112,8 @@ class Programs:
                 `stream` or `detach` any.
             max_output: bytes of each of stdout and stderr that a result has, head and tail of what is longer;
                 it is ``truncated`` then. The program is not disturbed by it.
-            lang: ``shell`` (the default; ``sh`` and ``bash`` are the same), ``python`` or ``javascript``
-                (``node``).
+            lang: ``shell`` (the default, or ``sh``: the image's ``/bin/sh``), ``bash`` (exit code 127 if the
+                image has none), ``python`` or ``javascript`` (``node``).
             cwd: where; relative to the container's working directory. None is that itself.
             env: variables on top of the container's.
             stdin: what it reads; None is nothing, and with `detach` what is written to the handle.
@@ -172,7 +172,7 @@ class Programs:
         """Begin a shell, or an interpreter, that goes on from one command to the next.
 
         Args:
-            lang: as for `run`.
+            lang: as for `run`; a shell is bash, if the image has it.
 
         Raises:
             InvalidArgumentError: there is no such language, or the image has no python3.

@@ -78,7 +78,7 @@ def test_what_no_program_can_be_run_with_is_refused(argv: Any) -> None:
 
 
 def test_languages_have_the_names_that_people_use_and_no_others() -> None:
-    for lang, meant in (("bash", "shell"), ("SH", "shell"), ("node", "javascript"), ("python", "python")):
+    for lang, meant in (("BASH", "bash"), ("SH", "shell"), ("node", "javascript"), ("python", "python")):
         assert code_of("x", lang) == ("x", meant)
     for lang in ("ruby", "", "pythn"):
         with pytest.raises(InvalidArgumentError, match=r"lang.*node.*python"):
