@@ -128,6 +128,19 @@ class Programs(Facade[Any]):
             ),
         )
 
+    def detached(self) -> list[Process]:
+        """Return handles to the detached programs that it knows of, whoever has begun them; the oldest first.
+
+        Those that go on, and the latest of those that have ended: `wait` has all of their output that was
+        kept. `read` has it from the beginning on, but for what was read already by way of this object.
+        So they are found again after `resume_container`, in another process, too. Callbacks of this object
+        hear of those that were begun by way of it, and of no others.
+
+        Raises:
+            ContainerGone: the container died.
+        """
+        return cast("list[Process]", self._mirrored(self._call(self._async.detached)))
+
     def session(self, *, lang: str = "shell") -> Session:
         """Begin a shell, or an interpreter, that goes on from one command to the next.
 
