@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.errors import ConfigError, PocketDockError
 from pocket_dock_mcp.output import neutralise
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ def in_our_words(text: str) -> str:
 
 def told(error: PocketDockError) -> str:
     """Return an error in one line for people at a shell. The tools that its advice names are for models."""
-    return " ".join(f"{in_our_words(error.message)} {advice(error)}".split())
+    # In a file keys have the names that they have there.
+    message = error.message if isinstance(error, ConfigError) else in_our_words(error.message)
+    return " ".join(f"{message} {advice(error)}".split())
 
 
 def error_document(error: PocketDockError) -> dict[str, object]:
@@ -195,6 +197,8 @@ def error_document(error: PocketDockError) -> dict[str, object]:
 
 def advice(error: PocketDockError) -> str:
     """Return the next step, for people at a shell."""
+    if isinstance(error, ConfigError):
+        return error.hint
     sentences = _SENTENCE_END.split(error.hint)
     ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
     if len(ours) < len(sentences):

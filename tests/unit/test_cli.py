@@ -16,6 +16,7 @@ import pytest
 from pocket_dock_mcp.cli import reaching
 from pocket_dock_mcp.cli.console import Console, told
 from pocket_dock_mcp.errors import (
+    ConfigError,
     InvalidArgumentError,
     PocketDockError,
     SandboxBusyError,
@@ -207,6 +208,9 @@ def test_advice_for_people_names_no_tools() -> None:
     )
     assert told(SandboxBusyError()) == str(SandboxBusyError())
     assert told(PocketDockError("It fails.")) == "It fails."
+    said = {"message": "mem_limit is 'lots'.", "hint": "Give mem_limit=7."}
+    assert told(InvalidArgumentError(**said)) == "--mem-limit is 'lots'. Give --mem-limit=7."
+    assert told(ConfigError(**said)) == "mem_limit is 'lots'. Give mem_limit=7."
 
 
 def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:
