@@ -167,11 +167,12 @@ class RunLog:
         self._history.append(entry)
 
     def attempt(self, action: Callable[[], object]) -> bool:
-        """Do something with the disk; whether it could be done. It is warned of once."""
+        """Do something with the disk; whether it could be. It is warned of once, unless all was removed."""
         try:
             action()
         except OSError as error:
-            if not self._has_failed:
+            # Where all of it is gone, so is the container, and nobody misses the end of its runs.
+            if not self._has_failed and self.directory.exists():
                 self._has_failed = True
                 logger.warning("%s cannot be written: %s; this is said once", self.directory / LOGS, error)
             return False
