@@ -275,6 +275,7 @@ class AsyncContainer(Programs):
                 processes = []
         return described(
             found,
+            image=self._hold.image,
             container_id=live.container_id,
             created=self._hold.created,
             sandbox_id=self._hold.id,

@@ -34,6 +34,10 @@ class Hold(Protocol):
         """When it was made, in seconds since the epoch."""
 
     @property
+    def image(self) -> str:
+        """What it began with, as it was asked for: a profile, an image reference, or a snapshot's id."""
+
+    @property
     def persists(self) -> bool:
         """Whether it outlives the process, and ends only when it is destroyed."""
 
@@ -81,6 +85,11 @@ class Managed:
         """When it was made."""
         claim = self._sandbox.claim
         return self._sandbox.created if claim is None else claim.kept.created
+
+    @property
+    def image(self) -> str:
+        """What it began with, as it was asked for."""
+        return self._sandbox.request.snapshot or self._sandbox.request.image
 
     @property
     def persists(self) -> bool:

@@ -25,6 +25,7 @@ class ContainerInfo:
     name: str
     status: Status
     image: str
+    """What it began with, as it was asked for: a profile, an image reference, or a snapshot's id."""
     created_at: dt.datetime
     """In UTC, as all times here."""
     started_at: dt.datetime | None = None
@@ -112,6 +113,7 @@ class DoctorReport:
 def described(
     live: LiveInfo,
     *,
+    image: str,
     container_id: str,
     created: float,
     sandbox_id: str = "",
@@ -129,7 +131,7 @@ def described(
         id=container_id,
         name=live.name,
         status="running",
-        image=live.image,
+        image=image,
         created_at=moment(created),
         started_at=None if uptime is None else now - uptime,
         uptime=uptime,

@@ -82,7 +82,7 @@ class AsyncContainerPool:
         """
         checked_timeout(timeout)
         settings = settings_for(engine, socket_path)
-        base = base_of(settings.profile, image, profile)
+        self._base = base = base_of(settings.profile, image, profile)
         environ = engine_environ(settings, os.environ)
         self._timeout = timeout
         self._enough = asyncio.Event()
@@ -155,7 +155,7 @@ class AsyncContainerPool:
         """
         with told_in_sdk_words():
             live = await self._pool.claim(env=env)
-        return AsyncContainer(Claimed(live), timeout=self._timeout)
+        return AsyncContainer(Claimed(live, self._base), timeout=self._timeout)
 
     async def aclose(self) -> None:
         """End all containers of the pool. Idempotent."""
@@ -175,8 +175,9 @@ class Claimed:
     data_path: Path | None = None
     workdir = ""
 
-    def __init__(self, live: LiveContainer) -> None:
+    def __init__(self, live: LiveContainer, image: str) -> None:
         self.live = live
+        self.image = image
         self.created = time.time()
         self._pid = os.getpid()
 

@@ -201,7 +201,8 @@ class AsyncProcess:
     async def wait(self, timeout: float | None = None) -> ExecResult:
         """Wait for its end and return what came of it, with all output up to `max_output`, read or not.
 
-        Callbacks of the container have been told of all of it by then. Being cancelled does not kill it.
+        Callbacks of the container have been told of all of it by then: one that is slow holds this up, also
+        beyond `timeout`. Being cancelled does not kill it.
 
         Args:
             timeout: seconds to wait; None for any. The program goes on when they are over.
@@ -215,8 +216,11 @@ class AsyncProcess:
             message = f"timeout is {timeout!r}; it must be a number of seconds."
             raise InvalidArgumentError(message, hint="None waits for any time.")
         if not self._watch.over.is_set():
-            with anyio.fail_after(timeout):
+            with anyio.move_on_after(timeout):
                 await self._watch.over.wait()
+            if not self._watch.over.is_set():
+                message = f"{self.id} has not ended after {timeout:g} seconds, and goes on."
+                raise TimeoutError(message)
         with told_in_sdk_words():
             return in_result(await self._run.wait(self._max_output))
 

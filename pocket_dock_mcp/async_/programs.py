@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import anyio
 
@@ -91,6 +91,38 @@ class Programs:
         stdin: str | bytes | None = None,
         tty: tuple[int, int] | None = None,
     ) -> AsyncProcess: ...
+
+    @overload
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stream: bool,
+        detach: Literal[False] = False,
+        timeout: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        lang: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        tty: tuple[int, int] | None = None,
+    ) -> ExecResult | AsyncExecStream: ...
+
+    @overload
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stream: Literal[False] = False,
+        detach: bool,
+        timeout: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        lang: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        tty: tuple[int, int] | None = None,
+    ) -> ExecResult | AsyncExecStream | AsyncProcess: ...
 
     async def run(
         self,
@@ -236,7 +268,7 @@ class Programs:
         """Have ``fn(container, data)`` called for what detached programs print from now on, as it comes.
 
         It is not called for other runs. `data` has whole characters, not lines. What `fn` raises is logged,
-        and disturbs nobody; what it takes long for, others wait for.
+        and disturbs nobody; what it takes long for, others wait for: `AsyncProcess.wait`, too.
 
         Returns:
             A function that undoes it.
@@ -250,10 +282,10 @@ class Programs:
         """Have ``fn(container, data)`` called for what detached programs print to stderr; see `on_stdout`."""
         return self._callbacks.output(STDERR).add(fn)
 
-    def on_exit(self, fn: Callable[[AsyncContainer, int | None], object]) -> Remove:
+    def on_exit(self, fn: Callable[[AsyncContainer, Any], object]) -> Remove:
         """Have ``fn(container, exit_code)`` called when a detached program has ended; see `on_stdout`.
 
-        All of its output has been told by then. The code is None if it did not exit by itself: it was killed,
-        or its container died.
+        All of its output has been told by then. The code is a whole number, and None if it did not exit by
+        itself: it was killed, or its container died. Whoever counts on neither may take an ``int`` alone.
         """
         return self._callbacks.exit.add(fn)

@@ -93,6 +93,7 @@ async def _described(reached: Reached, found: KeptSandbox) -> ContainerInfo:
     engine = reached.live.engine_info
     return described(
         await reached.live.info(),
+        image=found.kept.request.snapshot or found.kept.request.image,
         container_id=reached.live.container_id,
         created=found.kept.created,
         sandbox_id=found.kept.id,

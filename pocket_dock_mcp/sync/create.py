@@ -44,7 +44,9 @@ def create_new_container(
 ) -> Container:
     """Make a container and return it when it answers and its limits have been seen to hold.
 
-    It ends with `Container.shutdown`, and with this process at the latest, unless it is to persist.
+    It ends with `Container.shutdown`, with the event loop, and with this process at the latest, unless
+    it is to persist. A loop that is closed before its tasks are cancelled (`asyncio.run` cancels them) leaves
+    it until the process ends.
 
     Args:
         image: an image reference, or the name of a profile.

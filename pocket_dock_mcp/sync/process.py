@@ -70,7 +70,8 @@ class Process(Facade[Any], of=AsyncProcess):
     def wait(self, timeout: float | None = None) -> ExecResult:
         """Wait for its end and return what came of it, with all output up to `max_output`, read or not.
 
-        Callbacks of the container have been told of all of it by then. Being cancelled does not kill it.
+        Callbacks of the container have been told of all of it by then: one that is slow holds this up, also
+        beyond `timeout`. Being cancelled does not kill it.
 
         Args:
             timeout: seconds to wait; None for any. The program goes on when they are over.

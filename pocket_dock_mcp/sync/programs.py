@@ -69,6 +69,38 @@ class Programs(Facade[Any]):
         tty: tuple[int, int] | None = None,
     ) -> Process: ...
 
+    @overload
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stream: bool,
+        detach: Literal[False] = False,
+        timeout: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        lang: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        tty: tuple[int, int] | None = None,
+    ) -> ExecResult | ExecStream: ...
+
+    @overload
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stream: Literal[False] = False,
+        detach: bool,
+        timeout: float | None = None,
+        max_output: int = MAX_OUTPUT,
+        lang: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        tty: tuple[int, int] | None = None,
+    ) -> ExecResult | ExecStream | Process: ...
+
     def run(
         self,
         command: str | Sequence[str],
@@ -157,7 +189,7 @@ class Programs(Facade[Any]):
         """Have ``fn(container, data)`` called for what detached programs print from now on, as it comes.
 
         It is not called for other runs. `data` has whole characters, not lines. What `fn` raises is logged,
-        and disturbs nobody; what it takes long for, others wait for.
+        and disturbs nobody; what it takes long for, others wait for: `Process.wait`, too.
 
         Returns:
             A function that undoes it.
@@ -171,10 +203,10 @@ class Programs(Facade[Any]):
         """Have ``fn(container, data)`` called for what detached programs print to stderr; see `on_stdout`."""
         return cast("Remove", self._here(self._async.on_stderr, self._with_me(fn)))
 
-    def on_exit(self, fn: Callable[[Container, int | None], object]) -> Remove:
+    def on_exit(self, fn: Callable[[Container, Any], object]) -> Remove:
         """Have ``fn(container, exit_code)`` called when a detached program has ended; see `on_stdout`.
 
-        All of its output has been told by then. The code is None if it did not exit by itself: it was killed,
-        or its container died.
+        All of its output has been told by then. The code is a whole number, and None if it did not exit by
+        itself: it was killed, or its container died. Whoever counts on neither may take an ``int`` alone.
         """
         return cast("Remove", self._here(self._async.on_exit, self._with_me(fn)))

@@ -14,6 +14,7 @@ import pytest
 
 from pocket_dock_mcp.async_ import AsyncContainer, create_new_container, destroy_container, resume_container
 from pocket_dock_mcp.async_.host import Host
+from pocket_dock_mcp.engine.base import Engine
 from tests.engines import Target, eventually
 from tests.sdk import hosted, prepare
 
@@ -83,7 +84,7 @@ async def look(c: AsyncContainer, ids: list[str]) -> None:
         return on.peek().stdout == "got it\n"
 
     await eventually(answered, within=20)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"run-.* 0.05 seconds"):
         await on.wait(0.05)
     await on.kill(9)
     result = await on.wait(20)
@@ -168,3 +169,19 @@ async def test_their_output_is_on_the_log_unless_that_is_turned_off(
 
         await eventually(is_noted, within=20)
         assert [path.name[:7] for path in logs.glob("*.log")] == ([] if said else ["detach-"])
+
+
+async def test_a_container_that_is_removed_from_outside_takes_its_log_along_quietly(
+    host: Host, engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = await create_new_container()
+    process = await c.run("echo begun; exec sleep 600", detach=True)
+    await engine.remove(c.container_id)
+    assert (await process.wait(60)).status == "lost"
+
+    async def is_removed() -> bool:
+        return not list((tmp_path / "state/history").iterdir())
+
+    await eventually(is_removed, within=20)
+    await c.shutdown()
+    assert "cannot be written" not in caplog.text

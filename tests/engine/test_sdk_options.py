@@ -242,11 +242,13 @@ async def test_trees_go_in_and_out_with_their_modes(tmp_path: Path) -> None:
             await c.shell()
 
 
-async def test_nothing_has_a_network_unless_it_asks_and_info_needs_no_ps() -> None:
+async def test_nothing_has_a_network_unless_it_asks_and_info_needs_no_ps(image: str) -> None:
     async with await create_new_container() as c:
         running = await c._live.start("exec sleep 60")
         info = await c.info()
         assert isinstance(info, ContainerInfo)
+        assert info.image == next(one.image for one in await list_containers() if one.name == c.name)
+        assert info.image == image
         assert (info.network, info.ip_address, info.status) == (False, "", "running")
         assert [process["COMMAND"] for process in info.processes] == ["sleep 60"]
         assert info.memory_usage.endswith(" MB")

@@ -60,6 +60,9 @@ async def programs(c: AsyncContainer) -> None:
         (result.ok, result.stdout, result.exit_code, result.timed_out), tuple[bool, str, int | None, bool]
     )
     assert_type(result.truncated, bool)
+    flag = bool(result.ok)
+    assert_type(await c.run("true", stream=flag), ExecResult | AsyncExecStream)
+    assert_type(await c.run("true", detach=flag), ExecResult | AsyncExecStream | AsyncProcess)
     stream = await c.run("true", stream=True, timeout=None)
     assert_type(stream, AsyncExecStream)
     async for chunk in stream:
@@ -94,10 +97,18 @@ async def programs(c: AsyncContainer) -> None:
     def heard(container: AsyncContainer, data: str) -> None:
         print(container.name, data)
 
+    def ended(container: AsyncContainer, code: int) -> None:
+        print(container.name, code + 1)
+
+    def ended_or_killed(container: AsyncContainer, code: int | None) -> None:
+        print(container.name, code)
+
     removals = [
         c.on_stdout(heard),
         c.on_stderr(heard),
         c.on_exit(lambda container, code: print(container.name, code)),
+        c.on_exit(ended),
+        c.on_exit(ended_or_killed),
     ]
     for remove in removals:
         remove()
