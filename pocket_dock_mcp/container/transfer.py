@@ -377,13 +377,14 @@ def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:
 
 
 def transferred(path: str, counts: Counts) -> Transferred:
-    """Return what was moved."""
+    """Return what was moved. A file alone has its name, where things in a directory have their path in it."""
+    alone = os.path.basename(os.fsencode(path)) if not counts.directories else None  # noqa: PTH119  # bytes
     return Transferred(
         path,
         files=counts.files,
         directories=counts.directories,
         symlinks=counts.symlinks,
         bytes=counts.bytes,
-        skipped=tuple(Skipped(os.fsdecode(where), why) for where, why in counts.skipped),
+        skipped=tuple(Skipped(os.fsdecode(alone or where), why) for where, why in counts.skipped),
         skipped_count=counts.skipped_count,
     )

@@ -267,13 +267,17 @@ async def test_times_far_from_now_are_kept_or_said(container: LiveContainer, tmp
         assert (int(times[f"{second}"]) == has) != (f"{second}" in {one.path for one in pushed.skipped})
 
     # A file system in memory has times that a disk's cannot have.
-    far = "mkdir /dev/shm/far; cd /dev/shm/far; for s in -1099511627776 99999999999; do touch -d @$s -- $s; done"
-    times = dict(line.split() for line in (await sh(container, f"{far}; stat -c '%n %Y' -- *")).splitlines())
+    far = "mkdir /dev/shm/far; cd /dev/shm/far; for s in -1099511627776 99999999999; do touch -d @$s -- $s"
+    times = dict(
+        line.split() for line in (await sh(container, f"{far}; done; stat -c '%n %Y' -- *")).splitlines()
+    )
     pulled = await container.pull("/dev/shm/far", tmp_path / "far")
     for path in (tmp_path / "far").iterdir():
         is_kept = int(path.stat().st_mtime) == int(times[path.name])
         assert is_kept != (path.name in {one.path for one in pulled.skipped})
     assert pulled.files == 2
+    (alone,) = (await container.pull("/dev/shm/far/-1099511627776", tmp_path / "alone")).skipped
+    assert alone.path == "alone"
     await sh(container, "rm -r /dev/shm/far")
 
 
