@@ -79,6 +79,7 @@ class Answer:
     def __init__(self) -> None:
         self.said = bytearray()
         self.diagnostics = b""
+        self._news = anyio.Event()
 
     def take(self, stream: int, data: bytes) -> None:
         """Take a piece of its output."""
@@ -86,6 +87,18 @@ class Answer:
             self.diagnostics = (self.diagnostics + data)[-_MAX_DIAGNOSTICS:]
         elif len(self.said) < _MAX_ANSWER:
             self.said += data
+            self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self._news.set()
+
+    async def begun(self, process: Process) -> None:
+        """Wait until it says something, or ends."""
+        process.when_over(self.wake)
+        while not self.said and not process.is_over:
+            self._news = anyio.Event()
+            await self._news.wait()
 
 
 class Inbox(Answer):
@@ -93,7 +106,6 @@ class Inbox(Answer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._news = anyio.Event()
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -105,10 +117,6 @@ class Inbox(Answer):
             self._pieces.append(data)
             self._size += len(data)
         self.wake()
-
-    def wake(self) -> None:
-        """Have whoever waits look again."""
-        self._news.set()
 
     async def get(self, process: Process) -> tuple[list[bytes], int]:
         """Wait for data and return all that is there, and how much it is; nothing at the end."""
@@ -153,7 +161,8 @@ async def push(
             async with _at_other_end(transport, order, answer) as process:
                 await _send(process, outgoing, reporter, path)
                 with stalling():
-                    await process.feed(b"", end=True)
+                    await answer.begun(process)
+                    await process.feed(inside.GO, end=True)
                     await process.wait()
             landed = await _landed(process, answer, given, outgoing.counts)
     finally:

@@ -338,6 +338,26 @@ async def test_one_that_is_cancelled_leaves_nothing_on_either_side(
     assert (await container.info()).processes == 0
 
 
+async def test_a_push_that_is_cancelled_when_all_is_under_way_has_not_happened(
+    container: LiveContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "REPORT_EVERY_S", 0.0)
+    (tmp_path / "many").mkdir()
+    for number in range(2000):
+        (tmp_path / "many" / f"{number}").touch()
+    await sh(container, CLEAR)
+
+    with anyio.CancelScope() as scope:
+
+        def cancel(progress: TransferProgress) -> None:
+            if progress.files == 2000:
+                scope.cancel()
+
+        await container.push(tmp_path / "many", "many", on_progress=cancel)
+    assert scope.cancelled_caught
+    assert await sh(container, f"ls; {STAGES}") == ""
+
+
 async def test_an_error_of_whoever_is_told_of_progress_is_raised_as_it_is(
     container: LiveContainer, tmp_path: Path
 ) -> None:
