@@ -272,7 +272,7 @@ def test_what_is_left_running_can_be_seen_and_ended(dock: Commands, box: str) ->
     found = {one["run_id"]: one for one in dock.document("ps", box)["runs"]}
     assert found[run_id]["status"] == "killed"
     assert dock("kill", box, "run-nonsense").returncode == 1
-    assert dock("kill", box).returncode == 1
+    assert dock("kill", box).returncode == 2
 
 
 def test_sessions_stay(dock: Commands, box: str) -> None:
