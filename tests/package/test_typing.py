@@ -81,6 +81,7 @@ async def programs(c: AsyncContainer) -> None:
     await process.kill()
     await process.kill(9)
     assert_type(await process.wait(timeout=60), ExecResult)
+    assert_type(await c.detached(), list[AsyncProcess])
     async with await c.session(lang="python") as session:
         assert_type(session, AsyncSession)
         assert_type(session.id, str)
