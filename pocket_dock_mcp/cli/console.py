@@ -149,7 +149,8 @@ class Console:
         try:
             print(text, end="", file=self._err, flush=True)
         except OSError:
-            # There is nobody left to tell.
+            # There is nobody left to tell. Python would exit with 120 for what is still buffered.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._err.fileno())
             self._err = None
 
     def paint(self, text: str, colour: Colour) -> str:

@@ -47,8 +47,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang",
         metavar="LANGUAGE",
-        help="COMMAND is source in this language: python, javascript or shell; without COMMAND, it is read "
-        "from standard input",
+        help="COMMAND is source in this language: python, javascript, bash or shell (/bin/sh); without "
+        "COMMAND, it is read from standard input",
     )
     parser.add_argument(
         "--stream", action="store_true", help="pass output on as it comes; it always is, unless with --json"
@@ -90,6 +90,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.lang is None and not arguments.command:
         message = "There is nothing to run."
         raise InvalidArgumentError(message, hint="Say what: pocket-dock run SANDBOX COMMAND")
+    if arguments.lang is None:
+        options.require_name(arguments.command)
     if arguments.lang is not None and len(arguments.command) > 1:
         message = "With --lang, the source is one argument."
         raise InvalidArgumentError(message, hint="Put quotes around it, or pipe it in.")
