@@ -25,6 +25,8 @@ CREDIT = struct.Struct(">I")
 LIMITS = {"files": 1 << 16, "bytes": (1 << 16) + 1}
 """What a sender says, where others say an errno, when there is more than is allowed."""
 _READ = 1024 * 1024
+_MAX_TOLD = 255
+"""Bytes of the path of something that has another time than it should."""
 _SET_PIPE_SIZE = 1031
 """F_SETPIPE_SZ, which Python knows from 3.10 on."""
 
@@ -114,7 +116,12 @@ def _taken(destination: placing.Destination, incoming: Incoming) -> Dict[str, An
             raise EarlyEndError
         incoming.feed(data)
     destination.commit(incoming.top_mode)
-    return {"done": True, "path": os.fsdecode(destination.path)}
+    return {
+        "done": True,
+        "path": os.fsdecode(destination.path),
+        "untimed": [os.fsdecode(path[-_MAX_TOLD:]) for path in incoming.untimed],
+        "untimed_count": incoming.untimed_count,
+    }
 
 
 def main() -> None:

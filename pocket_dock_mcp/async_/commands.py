@@ -13,13 +13,16 @@ from pocket_dock_mcp.errors import InvalidArgumentError
 
 
 def code_of(command: str | Sequence[str], lang: str | None) -> tuple[str, str]:
-    """Return code and its language. A sequence is a program and its arguments, of which no shell changes any.
+    """Return code and its language, or ``bash``, which is none of its own.
+
+    A sequence is a program and its arguments, of which no shell changes any.
 
     Raises:
         InvalidArgumentError: nothing of the kind can be run.
     """
     if isinstance(command, str):
-        return command, language_of(lang)
+        language = language_of(lang)
+        return command, "bash" if lang is not None and lang.lower() == "bash" else language
     if not _is_sequence(command):
         message = f"command is of the type {type(command).__name__}; it must be text, or a sequence of text."
         raise InvalidArgumentError(message)
@@ -56,7 +59,7 @@ def shell_command(argv: Sequence[str]) -> str:
 
 
 def language_of(lang: str | None) -> str:
-    """Return the language that is meant; None is a shell.
+    """Return the language that is meant; None is a shell. A session's shell is bash where there is one.
 
     Raises:
         InvalidArgumentError: there is no such language.

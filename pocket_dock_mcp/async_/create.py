@@ -20,7 +20,7 @@ from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.container.asked import devices_of, ports_of, volumes_of
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
-from pocket_dock_mcp.images.profiles import default_network
+from pocket_dock_mcp.images.profiles import default_network, resolve_profile
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
@@ -79,7 +79,7 @@ async def create_new_container(
             "/mnt:ro"}``. They have to be below the project or the current directory, unless
             ``POCKET_DOCK_HOST_ROOTS`` names others. To write there `user` has to be who may.
         project: a name to list it by.
-        profile: the name of a profile; `list_profiles` has them.
+        profile: the name of a profile, and of nothing else; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
         ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
             one. They are served by this process, to this machine only; see `AsyncContainer.open_port`. As
@@ -113,7 +113,7 @@ async def create_new_container(
     host = host_for(engine, socket_path)
     said = project_defaults()
     apply_log_level(said)
-    base = _base(said.profile or host.settings.profile, image, profile, snapshot)
+    base = base_of(said.profile or host.settings.profile, image, profile, snapshot)
     is_projects = said.root is not None and project in (None, said.project)
     mounts = volumes_of(volumes or {})
     request = SandboxRequest(
@@ -189,8 +189,8 @@ async def _make_workdir(sandbox: Sandbox, workdir: str) -> None:
         raise FileError(message, hint="Use one below the home directory, or one that the image has.")
 
 
-def _base(default: str, image: str | None, profile: str | None, snapshot: str | None) -> str:
-    """Return the profile or image that is meant."""
+def base_of(default: str, image: str | None, profile: str | None, snapshot: str | None = None) -> str:
+    """Return the profile or image that is meant; `default` may be either. Raises `InvalidArgumentError`."""
     given = [what for what in (image, profile, snapshot) if what is not None]
     if len(given) > 1:
         message = "Only one of image, profile and snapshot can be given."
@@ -200,7 +200,9 @@ def _base(default: str, image: str | None, profile: str | None, snapshot: str | 
     if given == [""]:
         message = "The name of the image or profile is empty."
         raise InvalidArgumentError(message, hint="Leave it out for the default.")
-    return given[0] if given else default
+    if profile is not None:
+        return resolve_profile(profile).name
+    return default if image is None else image
 
 
 def limits_of(

@@ -16,13 +16,13 @@ from typing import Literal
 from pocket_dock_mcp.async_.background import in_background
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S, AsyncContainer
-from pocket_dock_mcp.async_.create import limits_of, network_of
+from pocket_dock_mcp.async_.create import base_of, limits_of, network_of
 from pocket_dock_mcp.async_.errors import told_in_sdk_words
 from pocket_dock_mcp.async_.host import engine_environ, settings_for
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.connect import connect
-from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
+from pocket_dock_mcp.errors import SandboxClosedError
 from pocket_dock_mcp.images.references import kept_as
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class AsyncContainerPool:
 
         Args:
             image: an image reference, or the name of a profile; pulled or built where it is missing.
-            profile: the name of a profile; the environment's if neither is given.
+            profile: the name of a profile, and of nothing else; the environment's if neither is given.
             size: how many containers are to be ready, at most 64.
             timeout: seconds that a run in them may take unless it says otherwise; ``math.inf`` for any.
             mem_limit: memory of each, as ``"256m"`` or in bytes.
@@ -82,11 +82,8 @@ class AsyncContainerPool:
             InvalidArgumentError: an argument that can never work.
         """
         checked_timeout(timeout)
-        if image is not None and profile is not None:
-            message = "Both image and profile are given."
-            raise InvalidArgumentError(message, hint="Give one: each says what the containers begin with.")
         settings = settings_for(engine, socket_path)
-        base = image or profile or settings.profile
+        base = base_of(settings.profile, image, profile)
         environ = engine_environ(settings, os.environ)
         self._timeout = timeout
         self._enough = asyncio.Event()

@@ -122,6 +122,8 @@ class Watch:
 class AsyncProcess:
     """A program that runs in the background. Made by ``AsyncContainer.run(..., detach=True)``.
 
+    `AsyncContainer.detached` finds it again, in another process, too, where its container persists.
+
     It goes on until it ends, is killed, its time is over or its container ends, whether or not somebody holds
     this handle.
 

@@ -35,6 +35,29 @@ _NOTHING = {"shell": ":", "python": "pass", "javascript": "0"}
 Use = Callable[[], AbstractContextManager[LiveContainer]]
 
 
+class Ending:
+    """Whether a session is over, and why: of the session, and of who ends it from outside."""
+
+    def __init__(self) -> None:
+        self.error: SessionClosedError | None = None
+        """What those hear who use it later; None while it is open."""
+
+    def note(self, why: str) -> SessionClosedError:
+        """Note that it is over; the first reason stays."""
+        if self.error is None:
+            self.error = SessionClosedError(f"The session is over. {why}")
+        return self.error
+
+
+async def begun(use: Use, language: str, cwd: str | None, ending: Ending) -> AsyncSession:
+    """Begin a session, in a directory."""
+    session_id = f"session-{secrets.token_hex(8)}"
+    with use() as live:
+        result = await live.run(_NOTHING[language], language=language, session=session_id, cwd=cwd)
+        result.check()
+    return AsyncSession(use, language, session_id, ending)
+
+
 class AsyncSession:
     """A shell or an interpreter that goes on: directory, variables and functions stay.
 
@@ -48,17 +71,17 @@ class AsyncSession:
             print((await s.send_and_wait("pwd; echo $x")).stdout)
     """
 
-    def __init__(self, use: Use, language: str) -> None:
-        """Prepare a session; `begin` begins it."""
+    def __init__(self, use: Use, language: str, session_id: str, ending: Ending) -> None:
+        """Wrap a session that has just begun."""
         self._use = use
         self._language = language
-        self._id = f"session-{secrets.token_hex(8)}"
+        self._id = session_id
+        self._ending = ending
         self._listeners = Listeners()
         self._unread = Unread()
-        self._closed: SessionClosedError | None = None
 
     def __repr__(self) -> str:
-        return f"<AsyncSession {self._id} {'open' if self._closed is None else 'closed'}>"
+        return f"<AsyncSession {self._id} {'open' if self._ending.error is None else 'closed'}>"
 
     async def __aenter__(self) -> AsyncSession:
         return self
@@ -110,7 +133,7 @@ class AsyncSession:
             with self._use():
                 result = in_result(await run.wait(MAX_OUTPUT))
         except SessionDiedError as error:
-            raise self._end("It died before this command, which has not run.") from error
+            raise self._ending.note("It died before this command, which has not run.") from error
         except anyio.get_cancelled_exc_class():
             await abandon(run)
             await self._note(run)
@@ -119,14 +142,6 @@ class AsyncSession:
             run.close()
         await self._note(run)
         return result
-
-    async def begin(self, cwd: str | None) -> None:
-        """Begin it, in a directory."""
-        with self._use() as live:
-            result = await live.run(
-                _NOTHING[self._language], language=self._language, session=self._id, cwd=cwd
-            )
-            result.check()
 
     async def _start(self, cmd: str, timeout: float | None) -> AsyncRun:
         self._require_open()
@@ -166,21 +181,16 @@ class AsyncSession:
         """See whether the session has ended with a command."""
         outcome = await run.outcome()
         if isinstance(outcome, SessionDiedError):
-            self._end("It died.")
-        elif isinstance(outcome, PocketDockError) or self._closed is not None:
+            self._ending.note("It died.")
+        elif isinstance(outcome, PocketDockError) or self._ending.error is not None:
             return
         elif outcome.session is not None and not outcome.session.alive:
             how = f"exit code {outcome.exit_code}" if outcome.exit_code is not None else outcome.status
-            self._end(f"It ended with a command ({how}).")
-
-    def _end(self, why: str) -> SessionClosedError:
-        if self._closed is None:
-            self._closed = SessionClosedError(f"The session is over. {why}")
-        return self._closed
+            self._ending.note(f"It ended with a command ({how}).")
 
     def _require_open(self) -> None:
-        if self._closed is not None:
-            raise SessionClosedError(self._closed.message)
+        if self._ending.error is not None:
+            raise SessionClosedError(self._ending.error.message)
 
     def read(self) -> str:
         """Return what commands that were sent by `send` have printed since the last `read`, at once.
@@ -201,14 +211,10 @@ class AsyncSession:
         """
         return self._listeners.add(fn)
 
-    def end(self, why: str) -> None:
-        """Note that it is over, for one who has ended it."""
-        self._end(why)
-
     async def close(self) -> None:
         """End it with everything that runs in it. Idempotent, and quiet when it is gone already."""
-        was_closed = self._closed is not None
-        self._end("It was closed.")
+        was_closed = self._ending.error is not None
+        self._ending.note("It was closed.")
         if was_closed:
             return
         try:

@@ -176,6 +176,13 @@ _IN_OUR_WORDS = (
 )
 """What is called otherwise in the tools and in the SDK."""
 
+_COMMANDS = (
+    ("run_command", "pocket-dock run"),
+    ("run_code", "pocket-dock run"),
+    ("read_file", "pocket-dock read"),
+)
+"""What does in a shell what a tool does, for advice only: a message may be about a file of such a name."""
+
 
 def in_our_words(text: str) -> str:
     """Return what is said to a model or in the SDK with the names of the command line."""
@@ -200,7 +207,10 @@ def advice(error: PocketDockError) -> str:
     ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
     if len(ours) < len(sentences):
         ours.append("To see what there is: pocket-dock list")
-    return in_our_words(" ".join(ours))
+    said = in_our_words(" ".join(ours))
+    for tool, command in _COMMANDS:
+        said = said.replace(tool, command)
+    return said
 
 
 def _is_utf8(stream: io.TextIOWrapper) -> bool:

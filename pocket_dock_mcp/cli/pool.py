@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.container.pool import LivePool
     from pocket_dock_mcp.models import RunResult
 
-_LANGUAGES = {".py": "python", ".js": "javascript", ".mjs": "javascript", ".sh": "shell", ".bash": "shell"}
+_LANGUAGES = {".py": "python", ".js": "javascript", ".mjs": "javascript", ".sh": "shell", ".bash": "bash"}
 _MAX_LINE = 128 * 1024
 MAX_SIZE = 64
 _OUTPUT_BYTES = 1024 * 1024
@@ -49,7 +49,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         "--size", type=options.count, metavar="N", help="how many at once, at most 64; one for each core"
     )
     parser.add_argument(
-        "--lang", metavar="LANGUAGE", help="python, javascript or shell, whatever the suffixes say"
+        "--lang", metavar="LANGUAGE", help="python, javascript, bash or shell, whatever the suffixes say"
     )
     parser.add_argument(
         "--timeout", type=options.seconds, default=60.0, metavar="S", help="seconds that each may take; 60"

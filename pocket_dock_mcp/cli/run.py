@@ -47,8 +47,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang",
         metavar="LANGUAGE",
-        help="COMMAND is source in this language: python, javascript or shell; without COMMAND, it is read "
-        "from standard input",
+        help="COMMAND is source in this language: python, javascript, bash or shell (/bin/sh); without "
+        "COMMAND, it is read from standard input",
     )
     parser.add_argument(
         "--stream", action="store_true", help="pass output on as it comes; it always is, unless with --json"

@@ -81,6 +81,18 @@ def bar(done: int, total: int) -> str:
     return f"[{'#' * filled}{'.' * (_WIDTH - filled)}]"
 
 
+def amount(count: int) -> str:
+    """Return a number of bytes for people, where there may be few of them."""
+    if count >= _MB:
+        return size(count)
+    return counted(count, "byte") if count < 10_000 else f"{count // 1000} kB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of something."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def size(count: int) -> str:
     """Return a number of bytes for people."""
     return f"{count / _MB:.0f} MB" if count < 10_000 * _MB else f"{count / 1000 / _MB:.1f} GB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 
 from pocket_dock_mcp.agent.inside import wire
@@ -33,6 +34,11 @@ def language_of(language: str) -> Language:
         names = ", ".join(sorted(LANGUAGES))
         message = f"language is {language!r}; it must be one of: {names}."
         raise InvalidArgumentError(message) from None
+
+
+def in_bash(code: str) -> str:
+    """Return the shell command that becomes bash with that code; where there is none, the shell says so."""
+    return f"exec bash -c -- {shlex.quote(code)}"
 
 
 def checked_code(code: str, language: Language) -> str:

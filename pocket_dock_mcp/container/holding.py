@@ -17,6 +17,7 @@ from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.container.endings import Fate
 from pocket_dock_mcp.container.forwarding import Forwarder
 from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, launch
+from pocket_dock_mcp.container.left import LeftRuns
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import Memory, recalled, stays
 from pocket_dock_mcp.container.provisioning import explained
@@ -44,6 +45,8 @@ class HeldContainer:
         self._life = Life(engine, wanted, running, visits=visits)
         self._store = store or OutputStore()
         self._found: list[AsyncRun] = []
+        self.left_runs = LeftRuns(self._store)
+        """Runs that were begun from here and whose user may ask for them again."""
         self._forwarder = Forwarder(self._life)
 
     @classmethod
@@ -323,4 +326,5 @@ class HeldContainer:
     async def _close_ports(self) -> None:
         """Close the ports that lead into it, unless it goes on."""
         if self._life.state != "running":
+            self.left_runs.clear()
             await self._forwarder.aclose()

@@ -16,6 +16,7 @@ from pocket_dock_mcp.container.arguments import (
     checked_session,
     checked_terminal,
     checked_timeout,
+    in_bash,
     input_bytes,
     language_of,
 )
@@ -26,7 +27,7 @@ class RunOptions(TypedDict, total=False):
     """Options of a run; all may be left out."""
 
     language: str
-    """``shell`` (the default), ``python`` or ``javascript``."""
+    """``shell`` (the default: the image's ``/bin/sh``), ``bash``, ``python`` or ``javascript``."""
     timeout_s: float | None
     """Wall seconds after which all its processes are killed; None for no limit."""
     cwd: str | None
@@ -47,11 +48,16 @@ class RunOptions(TypedDict, total=False):
 
 def checked_program(code: str, **options: Unpack[RunOptions]) -> Program:
     """Return what is to be run. Raises `InvalidArgumentError` for what can never work."""
-    language = language_of(options.get("language", "shell"))
+    said = options.get("language", "shell")
+    language = language_of(said)
     cwd, session = options.get("cwd"), checked_session(options.get("session"))
+    code = checked_code(code, language)
+    # The shell of a session is bash already, wherever the image has it.
+    if said.lower() == "bash" and session is None:
+        code = checked_code(in_bash(code), language)
     return Program(
         language=language,
-        code=checked_code(code, language),
+        code=code,
         env=checked_environment(options.get("env") or {}),
         cwd=None if cwd is None else checked_path(cwd),
         stdin=input_bytes(options.get("stdin")),

@@ -41,7 +41,7 @@ from pocket_dock_mcp.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.3
-BEAT = 10.0
+BEAT = 5.0
 """Seconds between two signs of life of a visitor."""
 FULL_HINT = "Try again when one of them has ended."
 

@@ -57,7 +57,7 @@ def create_new_container(
             "/mnt:ro"}``. They have to be below the project or the current directory, unless
             ``POCKET_DOCK_HOST_ROOTS`` names others. To write there `user` has to be who may.
         project: a name to list it by.
-        profile: the name of a profile; `list_profiles` has them.
+        profile: the name of a profile, and of nothing else; `list_profiles` has them.
         devices: of the host: ``"/dev/ttyUSB0"``, or ``"/dev/x:/dev/y:rw"``.
         ports: ports of the host and which of the container they lead to, also without a network; 0 is a free
             one. They are served by this process, to this machine only; see `Container.open_port`. As

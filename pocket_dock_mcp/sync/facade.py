@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 CALLBACK_DEADLINE = 10.0
 """Seconds that a call waits, at its end, for callbacks that are still to hear of what was before."""
+_ENDS = frozenset({"shutdown", "aclose", "close", "__aexit__"})
+"""In a process that was forked these do nothing: what they would end is its parent's."""
 _HEARD_AFTER = frozenset({"wait", "send_and_wait", "shutdown", "aclose", "push", "pull"})
 """When these return, callbacks have heard of all that was before."""
 
@@ -53,6 +55,9 @@ class Facade(Generic[A]):
         return repr(self._async).replace("<Async", "<", 1)
 
     def _call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        name = getattr(function, "__name__", "")
+        if name in _ENDS and not self._portal.is_ours:
+            return cast("T", None)
         try:
             result = self._portal.run(function, *args, **kwargs)
         except (KeyboardInterrupt, SystemExit):
@@ -61,7 +66,7 @@ class Facade(Generic[A]):
             if interrupted is not None:
                 self._portal.run(interrupted)
             raise
-        if getattr(function, "__name__", "") in _HEARD_AFTER:
+        if name in _HEARD_AFTER:
             self._worker.wait(CALLBACK_DEADLINE)
         return result
 

@@ -47,7 +47,7 @@ class ContainerPool(Facade[Any], of=AsyncContainerPool):
 
         Args:
             image: an image reference, or the name of a profile; pulled or built where it is missing.
-            profile: the name of a profile; the environment's if neither is given.
+            profile: the name of a profile, and of nothing else; the environment's if neither is given.
             size: how many containers are to be ready, at most 64.
             timeout: seconds that a run in them may take unless it says otherwise; ``math.inf`` for any.
             mem_limit: memory of each, as ``"256m"`` or in bytes.

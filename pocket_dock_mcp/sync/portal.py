@@ -7,16 +7,63 @@ import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Future
-from typing import ParamSpec, TypeVar
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 from pocket_dock_mcp.errors import SandboxClosedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LOOK_EVERY_S = 1.0
 END_DEADLINE = 15.0
 """Seconds for ending all containers when the interpreter ends; the rest ends with the process."""
+
+
+class _Call(Generic[T]):
+    """One call on its way through the event loop's thread. It may be given up before it begins, too."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]]) -> None:
+        self._loop = loop
+        self._function = function
+        self._task: asyncio.Task[T] | None = None
+        self._is_given_up = False
+        self.ended = threading.Event()
+
+    def begin(self) -> None:
+        """Begin it; in the event loop's thread, as what follows."""
+        if not self._is_given_up:
+            self._task = self._loop.create_task(self._calling())
+            self._task.add_done_callback(self._end)
+
+    async def _calling(self) -> T:
+        return await self._function()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            # Seen, whether or not somebody still wants it.
+            task.exception()
+        self.ended.set()
+
+    def give_up(self) -> None:
+        """Cancel it, or see that it never begins."""
+        self._is_given_up = True
+        if self._task is None:
+            self.ended.set()
+        else:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """Return or raise what came of it."""
+        task, self._task = self._task, None
+        if task is None or not task.done() or task.cancelled():
+            message = "The event loop of the blocking SDK has ended, and its containers with it."
+            raise SandboxClosedError(message)
+        try:
+            return task.result()
+        finally:
+            # An error has this frame in its traceback: without this the two would hold each other.
+            del task
 
 
 class Portal:
@@ -40,9 +87,14 @@ class Portal:
         await self._enough.wait()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is of this process, and not of the one that this was forked from."""
+        return self.pid == os.getpid()
+
+    @property
     def is_here(self) -> bool:
         """Whether it is of this process, and at work."""
-        return self.pid == os.getpid() and self._thread.is_alive()
+        return self.is_ours and self._thread.is_alive()
 
     def require(self) -> None:
         """See that it can be called.
@@ -50,7 +102,7 @@ class Portal:
         Raises:
             SandboxClosedError: it is another process's, or this one is ending, or it is called from within.
         """
-        if self.pid != os.getpid():
+        if not self.is_ours:
             message = "This belongs to the process that this one was forked from."
             raise SandboxClosedError(
                 message, hint="Create or resume containers in the process that uses them."
@@ -75,21 +127,18 @@ class Portal:
             And what the function raises.
         """
         self.require()
-        ended = threading.Event()
-
-        async def calling() -> T:
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                ended.set()
-
-        future = asyncio.run_coroutine_threadsafe(calling(), self._loop)
+        called = _Call(self._loop, partial(function, *args, **kwargs))
         try:
-            return _result(future)
+            self.soon(called.begin)
+            # The loop may have stopped between the one and the other.
+            while not called.ended.wait(LOOK_EVERY_S) and self._thread.is_alive():
+                pass
         except BaseException:
-            if not future.done() and future.cancel():
-                ended.wait(END_DEADLINE)
+            # Of Ctrl-C nobody knows where it strikes: perhaps the call was not even handed over.
+            self.soon(called.give_up)
+            called.ended.wait(END_DEADLINE)
             raise
+        return called.result()
 
     def soon(self, function: Callable[[], object]) -> None:
         """Have it called in the event loop's thread, and do not wait; nothing happens when that has ended."""
@@ -107,14 +156,6 @@ class Portal:
             self._thread.join(END_DEADLINE)
 
 
-def _result(future: Future[T]) -> T:
-    try:
-        return future.result()
-    except CancelledError:
-        message = "The event loop of the blocking SDK has ended, and its containers with it."
-        raise SandboxClosedError(message) from None
-
-
 _lock = threading.Lock()
 _portal: Portal | None = None
 
@@ -123,7 +164,7 @@ def portal() -> Portal:
     """Return the portal of this process, which begins with the first call."""
     global _portal  # one for the process
     with _lock:
-        if _portal is None or _portal.pid != os.getpid():
+        if _portal is None or not _portal.is_ours:
             if _portal is None:
                 atexit.register(_end)
                 os.register_at_fork(after_in_child=_renew_lock)

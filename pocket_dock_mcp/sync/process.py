@@ -16,6 +16,8 @@ from pocket_dock_mcp.sync.facade import Facade
 class Process(Facade[Any], of=AsyncProcess):
     """A program that runs in the background. Made by ``Container.run(..., detach=True)``.
 
+    `Container.detached` finds it again, in another process, too, where its container persists.
+
     It goes on until it ends, is killed, its time is over or its container ends, whether or not somebody holds
     this handle.
 

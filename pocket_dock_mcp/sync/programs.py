@@ -96,8 +96,8 @@ class Programs(Facade[Any]):
                 `stream` or `detach` any.
             max_output: bytes of each of stdout and stderr that a result has, head and tail of what is longer;
                 it is ``truncated`` then. The program is not disturbed by it.
-            lang: ``shell`` (the default; ``sh`` and ``bash`` are the same), ``python`` or ``javascript``
-                (``node``).
+            lang: ``shell`` (the default, or ``sh``: the image's ``/bin/sh``), ``bash`` (exit code 127 if the
+                image has none), ``python`` or ``javascript`` (``node``).
             cwd: where; relative to the container's working directory. None is that itself.
             env: variables on top of the container's.
             stdin: what it reads; None is nothing, and with `detach` what is written to the handle.
@@ -128,11 +128,24 @@ class Programs(Facade[Any]):
             ),
         )
 
+    def detached(self) -> list[Process]:
+        """Return handles to the detached programs that it knows of, whoever has begun them; the oldest first.
+
+        Those that go on, and the latest of those that have ended: `wait` has all of their output that was
+        kept. `read` has it from the beginning on, but for what was read already by way of this object.
+        So they are found again after `resume_container`, in another process, too. Callbacks of this object
+        hear of those that were begun by way of it, and of no others.
+
+        Raises:
+            ContainerGone: the container died.
+        """
+        return cast("list[Process]", self._mirrored(self._call(self._async.detached)))
+
     def session(self, *, lang: str = "shell") -> Session:
         """Begin a shell, or an interpreter, that goes on from one command to the next.
 
         Args:
-            lang: as for `run`.
+            lang: as for `run`; a shell is bash, if the image has it.
 
         Raises:
             InvalidArgumentError: there is no such language, or the image has no python3.

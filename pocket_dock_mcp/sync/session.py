@@ -69,10 +69,6 @@ class Session(Facade[Any], of=AsyncSession):
         """
         return cast("ExecResult", self._call(self._async.send_and_wait, cmd, timeout=timeout))
 
-    def begin(self, cwd: str | None) -> None:
-        """Begin it, in a directory."""
-        self._call(self._async.begin, cwd)
-
     def read(self) -> str:
         """Return what commands that were sent by `send` have printed since the last `read`, at once.
 
@@ -89,10 +85,6 @@ class Session(Facade[Any], of=AsyncSession):
             InvalidArgumentError: it cannot be called, or only be awaited.
         """
         return cast("Remove", self._here(self._async.on_output, self._aside(fn)))
-
-    def end(self, why: str) -> None:
-        """Note that it is over, for one who has ended it."""
-        self._here(self._async.end, why)
 
     def close(self) -> None:
         """End it with everything that runs in it. Idempotent, and quiet when it is gone already."""

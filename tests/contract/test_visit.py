@@ -122,6 +122,24 @@ async def test_a_run_is_followed_by_all_who_want_to(kept: Kept) -> None:
     await eventually(forgotten, kept.deadline(10))
 
 
+async def test_who_does_not_read_holds_up_nobody(kept: Kept) -> None:
+    """Neither the program nor the others who follow it."""
+    holder = await kept.create()
+    run = await holder.start(behaviours.FLOOD, keep_stdin=True)
+    deaf = await join(kept)
+    number = await number_of(deaf)
+    await deaf.send(wire.encode({"op": "list_runs", "id": number, "after": 0}))
+    (known,) = (await reply(deaf))["runs"]
+    await deaf.send(wire.encode({"op": "replay", "id": known["id"]}))
+
+    with anyio.fail_after(kept.deadline(30)):
+        assert (await run.wait()).stdout_bytes == behaviours.FLOOD_BYTES
+        assert (await holder.run(behaviours.FLOOD)).stdout_bytes == behaviours.FLOOD_BYTES
+        guest = await kept.visit()
+        assert (await guest.run(behaviours.FLOOD)).stdout_bytes == behaviours.FLOOD_BYTES
+    await deaf.aclose()
+
+
 async def test_input_comes_from_several(kept: Kept) -> None:
     """Each as much as there is room for, and nobody waits for the credit of another."""
     holder = await kept.create()
@@ -141,6 +159,10 @@ async def test_all_is_killed_for_all(kept: Kept) -> None:
     holder = await kept.create()
     guest = await kept.visit()
     runs = [await one.start(behaviours.EARLY_THEN_HANG) for one in (holder, guest)]
+    # What comes over one connection may overtake what is under way on another.
+    for run in runs:
+        while not run.spool(STDOUT).total:
+            await run.news()
 
     await guest.kill_all()
 

@@ -82,6 +82,8 @@ def test_one_word_is_a_shell_command_and_options_come_before_it(dock: Commands, 
     assert dock.out("run", box, "--cwd", "/tmp", "pwd") == "/tmp\n"
     assert dock.out("run", box, "--lang", "python", "print(2 + 2)") == "4\n"
     assert dock.out("run", box, "--lang", "python", stdin=b"print(2 + 3)") == "5\n"
+    assert dock.out("run", box, "--lang", "bash", "a=(1 2); echo ${#a[@]}") == "2\n"
+    assert dock.out("run", box, "--lang", "sh", "echo ${BASH_VERSION:-none}") == "none\n"
 
 
 def test_exit_statuses_are_the_programs(dock: Commands, box: str) -> None:

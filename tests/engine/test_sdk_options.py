@@ -181,6 +181,27 @@ async def test_arguments_arrive_exactly_and_endings_are_the_programs_own() -> No
         assert long.stdout == "1\n"
 
 
+async def test_bash_is_bash_and_a_shell_is_the_images_own() -> None:
+    array = "a=(one 'it is'); echo \"${a[1]}\"; exit ${#a[@]}"
+    async with await create_new_container() as c:
+        done = await c.run(array, lang="bash")
+        assert (done.stdout, done.exit_code) == ("it is\n", 2)
+        assert (await c.run("kill -15 $$", lang="Bash")).signal == 15
+        assert (await c.run("cat", lang="bash", stdin="in\n")).stdout == "in\n"
+        for lang in ("sh", "shell", None):
+            assert (await c.run("echo ${BASH_VERSION:-none}", lang=lang)).stdout == "none\n"
+        async with await c.session(lang="bash") as session:
+            assert (await session.send_and_wait("a=(1 2)")).ok
+            assert (await session.send_and_wait("echo ${a[1]}")).stdout == "2\n"
+        # As where there is none.
+        absent = await c.run("true", lang="bash", env={"PATH": "/nowhere"})
+        assert absent.exit_code == 127
+        assert "bash" in absent.stderr
+        assert "not found" in absent.stderr
+        with pytest.raises(InvalidArgumentError, match="empty"):
+            await c.run(" ", lang="bash")
+
+
 async def test_a_cap_on_output_does_not_change_how_a_program_ends() -> None:
     async with await create_new_container() as c:
         result = await c.run("yes | head -c 3000000; exit 3", max_output=1000)

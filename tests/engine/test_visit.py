@@ -36,8 +36,10 @@ from tests.servers import call, client, environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
-KILLS = int(os.environ.get("POCKET_DOCK_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("POCKET_DOCK_TEST_KILLS", "2"))
 """Processes that are killed at random moments; more of them prove more."""
+COMMANDS = int(os.environ.get("POCKET_DOCK_TEST_COMMANDS", "2"))
+"""Commands that use a sandbox at once, beside a server."""
 OWNERS = [Owner(session=f"s{number}", principal=LOCAL_PRINCIPAL) for number in range(8)]
 HOLDER, GUEST, THIRD = OWNERS[:3]
 
@@ -110,7 +112,7 @@ async def test_several_managers_use_it_and_each_run_is_told_of_once(
         assert [one.is_kept and one.claim is None for one in everybody] == [False, True, True]
 
         async def work(number: int, box: Sandbox) -> None:
-            for turn in range(4):
+            for turn in range(2):
                 run = await box.runs.start(f"echo {number}-{turn}", key=None, background=False)
                 assert (await run.run.wait()).stdout == f"{number}-{turn}\n"
 
@@ -120,7 +122,7 @@ async def test_several_managers_use_it_and_each_run_is_told_of_once(
         ids = [run_id for box in everybody for run_id in box.runs.ids()]
 
     assert ends_of(tmp_path, sandbox) == dict.fromkeys(ids, 1)
-    assert len(ids) == 12
+    assert len(ids) == 6
 
 
 async def test_a_background_run_of_a_guest_goes_on_and_is_found_by_all(
@@ -130,10 +132,10 @@ async def test_a_background_run_of_a_guest_goes_on_and_is_found_by_all(
         sandbox = await first.create(HOLDER, request_, silent)
         async with new_manager() as second:
             guest = await second.open(GUEST, sandbox.id)
-            code = "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done; read x; echo $x"
+            code = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); done; read x; echo $x"
             lasting = await guest.runs.start(code, key="once", background=True, keep_stdin=True)
             brief = await guest.runs.start("sleep 1000", key=None, background=False)
-        expected = "".join(f"line {number}\n" for number in range(4000)) + "last\n"
+        expected = "".join(f"line {number}\n" for number in range(400)) + "last\n"
         async with new_manager() as third:
             again, run = await third.open_run(THIRD, lasting.id)
             assert again.container.visits
@@ -171,12 +173,12 @@ async def test_a_server_and_commands_use_it_together(target: Target, image: str,
             said[number] = done.stdout.decode()
 
         async with anyio.create_task_group() as group:
-            for number in range(5):
+            for number in range(COMMANDS):
                 group.start_soon(command, number)
-            for _ in range(5):
+            for _ in range(COMMANDS):
                 reply = await call(connected, "run_command", sandbox_id=box, command="echo server")
                 assert "server" in str(reply)
-        assert said == {number: f"{number}\n" for number in range(5)}
+        assert said == {number: f"{number}\n" for number in range(COMMANDS)}
 
         detached = await dock("run", "--detach", "box", "--", "sh", "-c", "sleep 0.3; echo from the command")
         run_id = detached.stdout.decode().strip()
@@ -402,7 +404,8 @@ async def test_who_is_killed_at_any_moment_harms_nobody(
                 found = await box.run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '")
             return bool(found.stdout.count("sleep 4321") <= 1 + KILLS // 2)
 
-        await eventually(only_the_holders_are_left, within=20)
+        # Podman may not say that a client was killed; the agent then goes by its silence.
+        await eventually(only_the_holders_are_left, within=60)
         (found,) = await manager._persistence.list(LOCAL_PRINCIPAL)
         assert (found.kept.id, found.status, found.busy) == (sandbox.id, "running", True)
         holder.send_signal(signal.SIGKILL)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.cli import reaching
 from pocket_dock_mcp.cli.console import Console, told
 from pocket_dock_mcp.errors import (
@@ -287,6 +288,11 @@ def test_advice_for_people_names_no_tools() -> None:
     )
     assert told(SandboxBusyError()) == str(SandboxBusyError())
     assert told(PocketDockError("It fails.")) == "It fails."
+    for code in ("not_regular", "procfs", "EACCES"):
+        assert "run_command" not in told(file_error(code, "/home/x", "/home"))
+    assert "look at it with pocket-dock run." in told(file_error("not_regular", "/x"))
+    # What a file is called is nobody's advice.
+    assert "'run_command'" in told(file_error("ENOENT", "run_command"))
 
 
 def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from pocket_dock_mcp.async_ import create_new_container
+from pocket_dock_mcp.async_ import AsyncContainerPool, create_new_container
 from pocket_dock_mcp.async_.commands import check_max_output, checked_timeout, code_of, directory
+from pocket_dock_mcp.async_.create import base_of
 from pocket_dock_mcp.async_.names import checked_image_name
 from pocket_dock_mcp.async_.processes import _of_json, _of_lines
 from pocket_dock_mcp.async_.sizes import size_of, size_text
@@ -78,7 +79,7 @@ def test_what_no_program_can_be_run_with_is_refused(argv: Any) -> None:
 
 
 def test_languages_have_the_names_that_people_use_and_no_others() -> None:
-    for lang, meant in (("bash", "shell"), ("SH", "shell"), ("node", "javascript"), ("python", "python")):
+    for lang, meant in (("BASH", "bash"), ("SH", "shell"), ("node", "javascript"), ("python", "python")):
         assert code_of("x", lang) == ("x", meant)
     for lang in ("ruby", "", "pythn"):
         with pytest.raises(InvalidArgumentError, match=r"lang.*node.*python"):
@@ -142,6 +143,10 @@ def test_images_of_users_have_names_of_their_own() -> None:
         ({"name": ""}, "name"),
         ({"image": "x", "profile": "minimal"}, "image, profile and snapshot"),
         ({"image": ""}, "empty"),
+        ({"profile": ""}, "empty"),
+        ({"profile": "nope"}, "no profile 'nope'"),
+        ({"profile": "mininal"}, "Did you mean 'minimal'"),
+        ({"profile": "docker.io/library/zzz"}, "no profile.*minimal, dev"),
         ({"workdir": "$HOME/x"}, "variable"),
         ({"workdir": ""}, "empty"),
         ({"engine": "podman", "socket_path": "/x"}, "socket_path"),
@@ -155,6 +160,23 @@ async def test_options_that_can_never_work_say_what_may_be(
     monkeypatch.setenv("POCKET_DOCK_ENGINE", "unix:///nobody/listens")
     with pytest.raises(InvalidArgumentError, match=says):
         await create_new_container(**options)
+
+
+@pytest.mark.anyio
+async def test_a_pool_is_of_a_profile_or_an_image_and_not_of_what_is_called_so_by_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("POCKET_DOCK_STATE_DIR", str(tmp_path))
+    with pytest.raises(InvalidArgumentError, match="Did you mean 'minimal'"):
+        AsyncContainerPool(profile="mininal")
+    with pytest.raises(InvalidArgumentError, match="Only one"):
+        AsyncContainerPool(profile="dev", image="dev")
+
+
+def test_the_default_may_be_a_profile_or_an_image() -> None:
+    assert base_of("localhost/mine:1", None, None) == "localhost/mine:1"
+    assert base_of("localhost/mine:1", None, "dev") == "dev"
+    assert base_of("minimal", "debian", None) == "debian"
 
 
 @pytest.mark.anyio

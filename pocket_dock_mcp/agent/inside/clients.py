@@ -26,7 +26,7 @@ MOST_QUEUED = 32 * 1024 * 1024
 """Bytes on their way to a visitor; who asks for more at once than it reads is let go of."""
 STALL = 15.0
 """Seconds between two looks at whether a visitor reads at all."""
-SILENCE = 45.0
+SILENCE = 25.0
 """Seconds after which a visitor that says nothing is gone: not every engine tells it."""
 
 
