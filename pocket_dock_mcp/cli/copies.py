@@ -64,6 +64,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 async def snapshot(arguments: argparse.Namespace, console: Console) -> int:
     """Keep it, and say as what."""
     from pocket_dock_mcp.async_.names import checked_image_name
+    from pocket_dock_mcp.images.references import kept_as
 
     name = None if arguments.image is None else checked_image_name(arguments.image)
     async with reaching(arguments.sandbox) as reached:
@@ -71,6 +72,7 @@ async def snapshot(arguments: argparse.Namespace, console: Console) -> int:
             _, made = await reached.manager.snapshot(reached.owner, reached.sandbox.id, "")
             name, image = made.id, made.image_id
         else:
+            name = kept_as(name, reached.live.engine_info.kind)
             image = await reached.manager.save_as(reached.sandbox, name)
     if console.as_json:
         console.give({"name": name, "image_id": image})

@@ -22,7 +22,7 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
 
 
 def checked_profile(name: str | None) -> str | None:
-    """Return what was given as a profile, which the SDK lets be an image, too.
+    """Return what was given as a profile; a reference is left to whoever takes it.
 
     Raises:
         InvalidArgumentError: it is the name of no profile, and looks like nothing else.

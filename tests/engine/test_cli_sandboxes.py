@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pocket_dock_mcp.engine.base import Engine
 from tests.commands import Commands
-from tests.engines import Target
+from tests.engines import Target, remove_image
 
 pytestmark = pytest.mark.front
 
@@ -124,6 +125,21 @@ def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
     assert (idle.returncode, idle.stdout) == (0, b"")
     assert idle.stderr.decode() == f"pocket-dock: nothing runs in {forks[0]}\n"
     assert dock.out("destroy", name, *forks, again).count("destroyed") == 4
+
+
+async def test_an_image_of_a_short_name_is_found_by_it(dock: Commands, prefix: str, engine: Engine) -> None:
+    name = f"{prefix}-short"
+    dock.out("create", "--name", name)
+    dock.out("write", name, "notes.txt", "--content", "mine\n")
+
+    kept = dock.out("snapshot", name, f"{name}-image").strip()
+    try:
+        made = dock.out("create", "--image", f"{name}-image").strip()
+        assert dock.out("read", made, "notes.txt") == "mine\n"
+        dock.out("destroy", name, made)
+    finally:
+        await remove_image(engine, kept)
+    assert kept == ("localhost/" if engine.info.kind == "podman" else "") + f"{name}-image:latest"
 
 
 def test_files_are_read_written_and_listed_byte_by_byte(dock: Commands, prefix: str) -> None:

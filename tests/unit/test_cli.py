@@ -110,8 +110,8 @@ def test_what_is_no_profile_is_told_with_those_that_are(tmp_path: Path) -> None:
     assert "--image" in done.stderr
     assert "docker://" not in done.stderr
     assert "Did you mean 'minimal'?" in run(tmp_path, "create", "--profile", "minimla").stderr
-    # References are for --image, but what can only be one goes on to the engine.
-    assert run(tmp_path, "create", "--profile", "localhost/mine:1").returncode == 3
+    # References are for --image.
+    assert run(tmp_path, "create", "--profile", "localhost/mine:1").returncode == 2
 
 
 @pytest.mark.parametrize(
