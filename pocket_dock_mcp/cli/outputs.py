@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,6 +13,7 @@ import anyio
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Console
 from pocket_dock_mcp.cli.reaching import reaching
+from pocket_dock_mcp.container.store import STREAM_BYTES
 from pocket_dock_mcp.errors import PocketDockError, RunNotFoundError
 from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.projects.outputs import Tail, read_output
@@ -20,6 +22,8 @@ from pocket_dock_mcp.projects.runlog import is_alive
 if TYPE_CHECKING:
     from pocket_dock_mcp.cli.logs import Logged
 
+REPLAY_S = 10.0
+"""Seconds for the output of a run that its sandbox has to tell again, before what is there has to do."""
 LOOK_S = 0.2
 """Seconds between looks at a log that another process writes."""
 
@@ -54,13 +58,14 @@ async def print_output(
 ) -> int:
     """Print what a run has printed, and what it still prints if it is followed."""
     if console.as_json:
-        return _document(chosen, console)
+        return await _document(chosen, console)
     printer = Printer(streams)
     try:
         if is_followed and chosen.entry.get("status") == "running":
             await _follow(chosen, printer)
         else:
-            _print_log(chosen, printer)
+            async for stream, data in _kept(chosen):
+                await _in_thread(printer, stream, data)
     except BrokenPipeError:
         # Who closed it has seen enough.
         return exits.FAILED
@@ -74,22 +79,60 @@ async def print_output(
     return exits.OK
 
 
-def _document(chosen: Logged, console: Console) -> int:
+async def _document(chosen: Logged, console: Console) -> int:
     path = chosen.log.output_path(chosen.entry)
     texts = {1: bytearray(), 2: bytearray()}
-    for stream, data in [] if path is None else read_output(path):
+    async for stream, data in _kept(chosen):
         texts[stream] += data
     streams = {
         name: bytes(texts[stream]).decode(errors="replace") for stream, name in ((1, "stdout"), (2, "stderr"))
     }
-    console.give({"sandbox": chosen.sandbox, **chosen.entry, "has_log": path is not None, **streams})
+    console.give(
+        {
+            "sandbox": chosen.sandbox,
+            **chosen.entry,
+            "has_log": path is not None or any(texts.values()),
+            **streams,
+        }
+    )
     return exits.OK
 
 
-def _print_log(chosen: Logged, printer: Printer) -> None:
+async def _kept(chosen: Logged) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield what a run has printed so far, as its log has it, or its sandbox where nobody writes that now."""
+    if chosen.entry.get("status") == "running" and not is_alive(chosen.entry.get("pid")):
+        is_reached = False
+        async with aclosing(_inside(chosen)) as pieces:
+            async for stream, data in pieces:
+                is_reached = True
+                yield stream, data
+        if is_reached:
+            return
     path = chosen.log.output_path(chosen.entry)
     for stream, data in [] if path is None else read_output(path):
-        printer.write(stream, data)
+        yield stream, data
+
+
+async def _inside(chosen: Logged) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Yield what a run that was left to itself has printed so far; nothing if that cannot be had."""
+    from pocket_dock_mcp.manager.recording import so_far
+
+    try:
+        async with reaching(chosen.sandbox) as reached:
+            found = reached.sandbox.runs.get(chosen.entry["id"])
+            if found is None:
+                return
+            found.run.follow()
+            with anyio.move_on_after(REPLAY_S):
+                if found.run.had_ended:
+                    await found.run.outcome()
+                # Whose answer comes after the output that there was by then.
+                await reached.live.look_for_runs()
+            for stream in (1, 2):
+                for piece in so_far(found.run, stream, STREAM_BYTES):
+                    yield stream, piece
+    except PocketDockError:
+        return
 
 
 def _why_nothing(chosen: Logged) -> str:

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +125,7 @@ class Recording:
 
     def _follow(self, run: AsyncRun, record: RunRecord) -> None:
         for stream in STREAMS:
-            for piece in _so_far(run, stream, self._log.policy.max_log_size):
+            for piece in so_far(run, stream, self._log.policy.max_log_size):
                 record.write(stream, piece)
         run.on_output(lambda _run, stream, data: record.write(stream, data))
 
@@ -144,7 +145,7 @@ def concluded(record: RunRecord, outcome: RunResult | PocketDockError) -> None:
     record.end(outcome if isinstance(outcome, RunResult) else "not_started")
 
 
-def _so_far(run: AsyncRun, stream: int, most: int) -> Iterator[bytes]:
+def so_far(run: AsyncRun, stream: int, most: int) -> Iterator[bytes]:
     """Yield what a run has printed already, as far as it is kept: of more than `most` bytes, the last."""
     spool = run.spool(stream)
     start = max(0, spool.total - most)
@@ -170,10 +171,10 @@ def _policy(root: str) -> LogPolicy:
     except PocketDockError as error:
         # Whoever makes containers here has been told; this one may be older than the mistake.
         logger.warning("logs are kept as by default: %s", error)
-        return LogPolicy(auto_log=bool(root))
-    # Outside of projects output goes to disk only for those who want it there.
+        return LogPolicy(auto_log=bool(root), keeps_detached=True)
+    # Outside of projects output goes to disk only for those who want it there, or can see it nowhere else.
     is_off = not root and loaded.origin("auto_log").layer == "default"
-    return policy_of(loaded.config, auto_log=False if is_off else None)
+    return replace(policy_of(loaded.config, auto_log=False if is_off else None), keeps_detached=is_off)
 
 
 def _metadata(sandbox: Sandbox) -> InstanceMetadata:
@@ -213,4 +214,4 @@ def _used(directory: Path) -> float:
     return 0.0
 
 
-__all__ = ["Recorder", "Recording", "concluded", "histories_path", "kind_of"]
+__all__ = ["Recorder", "Recording", "concluded", "histories_path", "kind_of", "so_far"]

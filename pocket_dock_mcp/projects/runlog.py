@@ -52,10 +52,13 @@ class LogPolicy:
     max_logs: int = 100
     """Runs whose output is kept."""
     retention_days: float = 30.0
+    keeps_detached: bool = False
+    """Whether the output of detached runs is in any case: their log is what people look for it in."""
 
-    def keeps(self, stream: int) -> bool:
-        """Whether a stream (1 or 2) is kept."""
-        return self.auto_log and (self.log_stdout if stream == 1 else self.log_stderr)
+    def keeps(self, stream: int, kind: Kind = "run") -> bool:
+        """Whether a stream (1 or 2) of a run that was started so is kept."""
+        is_kept = self.auto_log or (self.keeps_detached and kind == "detach")
+        return is_kept and (self.log_stdout if stream == 1 else self.log_stderr)
 
 
 def policy_of(config: ProjectConfig, *, auto_log: bool | None = None) -> LogPolicy:
@@ -209,7 +212,7 @@ class RunRecord:
 
     def write(self, stream: int, data: bytes) -> None:
         """Take a piece of output of a stream (1 or 2), as it arrives."""
-        if self._is_broken or self._has_ended or not data or not self._log.policy.keeps(stream):
+        if self._is_broken or self._has_ended or not data or not self._log.policy.keeps(stream, self.kind):
             return
         if self._file is None:
             self._log.opening(self._name)

@@ -277,6 +277,17 @@ def test_what_is_left_running_can_be_seen_and_ended(dock: Commands, box: str) ->
     assert dock("kill", box).returncode == 2
 
 
+def test_what_is_left_running_has_its_output_on_the_log_outside_of_projects_too(
+    dock: Commands, box: str
+) -> None:
+    run_id = dock.out("run", "-d", box, "echo begun; until [ -e go ]; do sleep 0.05; done; echo over").strip()
+    assert dock.out("logs", box, run_id) == "begun\n"
+    dock.out("run", box, "touch go")
+    assert dock.out("logs", box, run_id, "--follow") == "begun\nover\n"
+    assert dock.out("logs", box, run_id) == "begun\nover\n"
+    assert dock.document("logs", box, run_id)["stdout"] == "begun\nover\n"
+
+
 def test_sessions_stay(dock: Commands, box: str) -> None:
     dock.out("run", box, "--session", "s", "x=41")
     assert dock.out("run", box, "--session", "s", "echo $((x + 1))") == "42\n"

@@ -40,7 +40,7 @@ asyncio.run(main())
 
 @pytest.fixture(autouse=True)
 def prepared(target: Target, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare(monkeypatch, target, image, tmp_path)
+    prepare(monkeypatch, target, image, tmp_path / "state")
 
 
 @pytest.fixture
@@ -148,3 +148,23 @@ async def test_the_process_that_began_them_finds_them_too(name: str, host: Host)
         assert (await on.wait()).stdout == "begun\n"
         assert ended == [3, None], "callbacks go on"
     assert (await on.wait()).stdout == "begun\n", "what is held stays"
+
+
+@pytest.mark.parametrize("said", ["", "logging: {auto_log: false}\n"])
+async def test_their_output_is_on_the_log_unless_that_is_turned_off(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if said:
+        (tmp_path / "home/.pocket-dock").mkdir(parents=True)
+        (tmp_path / "home/.pocket-dock/pocket-dock.yaml").write_text(said)
+    async with hosted(target), await create_new_container() as c:
+        assert (await c.run("echo seen by its caller")).ok
+        await (await c.run("echo detached", detach=True)).wait()
+        (logs,) = (tmp_path / "state").glob("history/*/logs")
+
+        async def is_noted() -> bool:
+            return (logs / "history.jsonl").read_text().count('"ended"') == 2
+
+        await eventually(is_noted, within=20)
+        assert [path.name[:7] for path in logs.glob("*.log")] == ([] if said else ["detach-"])

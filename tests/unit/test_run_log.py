@@ -64,6 +64,14 @@ def printed(log: RunLog, run_id: str) -> list[tuple[int, bytes]]:
 # -- history -----------------------------------------------------------------------------------------
 
 
+def test_detached_runs_may_be_the_only_ones_whose_output_is_kept(directory: Path, clock: Clock) -> None:
+    log = RunLog(directory, LogPolicy(auto_log=False, keeps_detached=True), clock=clock)
+    kinds: tuple[Kind, ...] = ("run", "stream", "detach", "session")
+    for kind in kinds:
+        run(log, kind=kind)
+    assert [name.partition("-")[0] for name in files(log)] == ["detach"]
+
+
 def test_a_run_is_one_entry_from_its_beginning_to_its_end(directory: Path, clock: Clock) -> None:
     log = RunLog(directory, LogPolicy(), clock=clock)
     record = log.begin("detach", "make test", run_id="run-00ff", language="shell")
