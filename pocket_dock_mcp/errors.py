@@ -244,8 +244,8 @@ class SandboxNotFoundError(SandboxError, LookupError):
     code = "sandbox_not_found"
     default_hint = "It may have expired or been killed. Call create_sandbox to get a new one."
 
-    def __init__(self) -> None:
-        super().__init__("There is no such sandbox.")
+    def __init__(self, message: str = "There is no such sandbox.", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
 
 
 class SandboxBusyError(SandboxError):

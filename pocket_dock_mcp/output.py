@@ -16,6 +16,12 @@ _SEQUENCE = re.compile(
 )
 
 
+class Milestone(str):
+    """A line about long work that is worth saying also where its single steps are not shown."""
+
+    __slots__ = ()
+
+
 def neutralise(text: str) -> tuple[str, bool]:
     """Remove terminal sequences and control characters; say whether there were any.
 

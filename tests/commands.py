@@ -119,8 +119,9 @@ class Terminal:
     def __exit__(self, *_error: object) -> None:
         self._process.kill()
         self._process.wait()
-        os.close(self.fd)
-        os.close(self._slave)
+        if self.fd != -1:
+            os.close(self.fd)
+            os.close(self._slave)
 
     @property
     def text(self) -> str:
@@ -142,6 +143,12 @@ class Terminal:
     def signal(self, number: int) -> None:
         """Send the program a signal."""
         self._process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Close it, as a window is closed; nothing can be seen of it any more."""
+        os.close(self._slave)
+        os.close(self.fd)
+        self.fd = self._slave = -1
 
     def until(self, check: Callable[[Terminal], bool], within: float = TIMEOUT) -> None:
         """Wait until the screen is as it should be."""
@@ -168,7 +175,9 @@ class Terminal:
         return termios.tcgetattr(self._slave)
 
     def _pump(self) -> None:
-        if select.select([self.fd], [], [], 0.05)[0]:
+        if self.fd == -1:
+            time.sleep(0.05)
+        elif select.select([self.fd], [], [], 0.05)[0]:
             data = os.read(self.fd, 65536)
             self.raw += data
             self._stream.feed(data)

@@ -7,14 +7,14 @@ never a path, and nothing has to be looked up by what a stream says. One entry i
 from __future__ import annotations
 
 import struct
-from typing import Callable, Union
+from typing import Callable, Tuple, Union
 
 Body = memoryview
 Take = Callable[[bytes, Body], object]
 
 HEAD = struct.Struct(">cI")
-ENTRY = struct.Struct(">HqQ")
-"""Of a file, directory or link: its mode, its time in nanoseconds, its size; the name follows."""
+ENTRY = struct.Struct(">HqIQ")
+"""Of a file, directory or link: its mode, its time in seconds and nanoseconds, its size; the name follows."""
 OFFSET = struct.Struct(">Q")
 END = struct.Struct(">BQ")
 """Of a file: whether all went well, and how much of it there is."""
@@ -39,6 +39,9 @@ MAX_NAME = 255
 MAX_TARGET = 4095
 MAX_SHOWN = 4096
 """Bytes of a path that is told, and not used."""
+
+_SECOND = 10**9
+_EARLIEST, _LATEST = -(1 << 63) * _SECOND, (1 << 63) * _SECOND - 1
 
 WHOLE, CHANGED, UNREADABLE = 0, 1, 2
 """How a file ended: all of it came; it changed meanwhile; it cannot be read on, and is no file then."""
@@ -65,6 +68,22 @@ class BadStreamError(Exception):
 def frame(kind: bytes, body: bytes = b"") -> bytes:
     """Return one frame."""
     return HEAD.pack(kind, len(body)) + body
+
+
+def entry(mode: int, time: int, size: int) -> bytes:
+    """Return what is said of an entry before its name. For a time that no kernel knows it is the nearest."""
+    seconds, nanoseconds = divmod(min(max(time, _EARLIEST), _LATEST), _SECOND)
+    return ENTRY.pack(mode & 0o777, seconds, nanoseconds, size)
+
+
+def entry_of(body: Body) -> Tuple[int, int, int, bytes]:
+    """Return mode, time in nanoseconds, size, and what follows. Raises `BadStreamError`."""
+    if len(body) < ENTRY.size:
+        raise BadStreamError("entry")
+    mode, seconds, nanoseconds, size = ENTRY.unpack_from(body)
+    if nanoseconds >= _SECOND:
+        raise BadStreamError("entry")
+    return mode & 0o777, seconds * _SECOND + nanoseconds, size, bytes(body[ENTRY.size :])
 
 
 def data_head(offset: int, length: int) -> bytes:

@@ -18,6 +18,10 @@ TOP = b"x"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
+MAX_UNTIMED = 10
+"""Of those that have another time than they should that are named."""
+_NEAR = 2 * 10**9
+"""Nanoseconds that the time of a file may be off: some file systems count in two seconds."""
 _MAX_PULSES = 100_000
 
 OnTop = Callable[[bool], int]
@@ -41,6 +45,9 @@ class Incoming:
         self.is_complete = False
         self.top_mode = 0
         """Of the directory at the top, which gets it when it was moved: that takes the right to write."""
+        self.untimed: List[bytes] = []
+        """What has another time than it should, the first few of it."""
+        self.untimed_count = 0
         self._on_top = on_top
         self._decoder = frames.Decoder(self._take)
         self._fds: List[int] = []
@@ -119,7 +126,7 @@ class Incoming:
             raise BadStreamError("skipped")
         if reason not in (names.BITS, names.CHANGED) and self._file < 0:
             self.counts.entry()
-        elif self.counts.skipped_count > 3 * (self.counts.files + self.counts.directories + 2):
+        elif not self.counts.remark():
             raise BadStreamError("skipped")
         self.counts.skip(bytes(body[1:]) or b".", reason)
 
@@ -149,7 +156,7 @@ class Incoming:
         return self._fds[-1]
 
     def _directory(self, body: Body) -> None:
-        mode, time, _, name = _entry(body)
+        mode, time, _, name = frames.entry_of(body)
         self.counts.entry()
         if len(self._fds) > names.MAX_DEPTH:
             raise BadStreamError("depth")
@@ -169,14 +176,17 @@ class Incoming:
         if len(self._fds) == 1:
             self.top_mode = mode
             mode |= _OWNER
-        os.fchmod(fd, mode)
-        stamp(fd, time)
-        os.close(fd)
+        self._name = b""
+        try:
+            os.fchmod(fd, mode)
+            self._untimed(stamp(fd, time))
+        finally:
+            os.close(fd)
         self._path.pop()
         self.counts.directories += 1
 
     def _begin(self, body: Body) -> None:
-        self._mode, self._time, self._size, self._name = _entry(body)
+        self._mode, self._time, self._size, self._name = frames.entry_of(body)
         self.counts.entry(self._size)
         self._file = os.open(self._name, _NEW, 0o600, dir_fd=self._parent(self._name))
         self._at = 0
@@ -210,13 +220,13 @@ class Incoming:
             if end != self._at:
                 os.ftruncate(fd, end)
             os.fchmod(fd, self._mode)
-            stamp(fd, self._time)
+            self._untimed(stamp(fd, self._time))
             self.counts.files += 1
         finally:
             os.close(fd)
 
     def _link(self, body: Body) -> None:
-        _, time, _, rest = _entry(body)
+        _, time, _, rest = frames.entry_of(body)
         name, separator, target = rest.partition(b"\0")
         self.counts.entry()
         self._name = name
@@ -227,23 +237,32 @@ class Incoming:
             self.counts.skip(self.path, names.LINK_OUT)
             return
         os.symlink(target, name, dir_fd=parent)
-        try:
-            os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
-        except (OSError, OverflowError):
-            pass
+        self._untimed(_stamp_link(parent, name, time))
         self.counts.symlinks += 1
 
+    def _untimed(self, is_stamped: bool) -> None:
+        if is_stamped:
+            return
+        path = self.path.rstrip(b"/") or b"."
+        self.untimed_count += 1
+        if len(self.untimed) < MAX_UNTIMED:
+            self.untimed.append(path)
+        self.counts.skip(path, names.TIME)
 
-def _entry(body: Body) -> Tuple[int, int, int, bytes]:
-    if len(body) < frames.ENTRY.size:
-        raise BadStreamError("entry")
-    mode, time, size = frames.ENTRY.unpack_from(body)
-    return mode & 0o777, time, size, bytes(body[frames.ENTRY.size :])
 
-
-def stamp(fd: int, time: int) -> None:
-    """Give a file its time, where its file system can say it."""
+def stamp(fd: int, time: int) -> bool:
+    """Give a file its time, where its file system can say it; return whether it has it."""
     try:
         os.utime(fd, ns=(time, time))
     except (OSError, OverflowError):
-        pass
+        return False
+    # What it cannot say it takes and alters.
+    return abs(os.fstat(fd).st_mtime_ns - time) <= _NEAR
+
+
+def _stamp_link(parent: int, name: bytes, time: int) -> bool:
+    try:
+        os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+    except (OSError, OverflowError):
+        return False
+    return abs(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mtime_ns - time) <= _NEAR

@@ -2,7 +2,8 @@
 
 Its input begins with an order: four bytes of length, and JSON. To send, it waits for credit, numbers of bytes
 that the host has written to its disk, so that nobody between the two has to hold more than a window. To take,
-it reads the stream. Whichever it does, it stops and removes what it made when its input ends early.
+it reads the stream, and puts what came in its place when it is told to. Whichever it does, it stops and
+removes what it made when its input ends early.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ WINDOW = 4 * 1024 * 1024
 CREDIT = struct.Struct(">I")
 LIMITS = {"files": 1 << 16, "bytes": (1 << 16) + 1}
 """What a sender says, where others say an errno, when there is more than is allowed."""
+READY, GO = b"\n", b"!"
+"""What a taker says when all is written beside its destination, and what then has it put there.
+
+So a transfer that is given up while much of it is still in pipes has not happened.
+"""
 _READ = 1024 * 1024
+_MAX_TOLD = 255
+"""Bytes of the path of something that has another time than it should."""
 _SET_PIPE_SIZE = 1031
 """F_SETPIPE_SZ, which Python knows from 3.10 on."""
 
@@ -113,8 +121,15 @@ def _taken(destination: placing.Destination, incoming: Incoming) -> Dict[str, An
         if not data:
             raise EarlyEndError
         incoming.feed(data)
+    _write([READY])
+    _exactly(len(GO))
     destination.commit(incoming.top_mode)
-    return {"done": True, "path": os.fsdecode(destination.path)}
+    return {
+        "done": True,
+        "path": os.fsdecode(destination.path),
+        "untimed": [os.fsdecode(path[-_MAX_TOLD:]) for path in incoming.untimed],
+        "untimed_count": incoming.untimed_count,
+    }
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ MAX_DEPTH = 256
 """Directories below each other; each is held open."""
 STAGE_PREFIX, STAGE_SUFFIX = b".pocket-dock-", b".part"
 
-LINK_OUT, DEVICE, SOCKET, FIFO, CLOSED, GONE, CHANGED, BITS, DEEP, STAGE, HARD_LINK, SPARSE, ODD = range(
-    1, 14
+LINK_OUT, DEVICE, SOCKET, FIFO, CLOSED, GONE, CHANGED, BITS, DEEP, STAGE, HARD_LINK, SPARSE, ODD, TIME = (
+    range(1, 15)
 )
 REASONS = {
     LINK_OUT: "a link that is absolute, or may lead out of the tree: left out",
@@ -23,10 +23,11 @@ REASONS = {
     DEEP: "more than %d directories deep: left out" % MAX_DEPTH,
     STAGE: "of a transfer under way or broken off: left out",
     HARD_LINK: "a hard link that this image's tar does not turn into a file: left out",
+    TIME: "its time is one that cannot be set there: it has another",
     ODD: "more is in it than its size says, as in /proc: left out",
     SPARSE: "a sparse file in a form of tar's own: left out",
 }
-"""What each code says. Bits and changed ones are transferred all the same."""
+"""What each code says. Those with bits, changed or with another time are transferred all the same."""
 
 
 def check_name(name: bytes) -> None:

@@ -55,7 +55,7 @@ class Counts:
         self.skipped: List[Tuple[bytes, str]] = []
         self.skipped_count = 0
         self._limits = limits
-        self._entries = self._room = 0
+        self._entries = self._room = self._remarks = 0
 
     def entry(self, size: int = 0) -> None:
         """Count one more, which looks as large as that, before anything is done with it."""
@@ -65,6 +65,14 @@ class Counts:
             raise LimitError("files", self._limits.files)
         if self._room > self._limits.bytes:
             raise LimitError("bytes", self._limits.bytes)
+
+    def remark(self) -> bool:
+        """Count something that is said of an entry that is counted by itself; whether there can be so many.
+
+        Of one its bits and how it ended, at most; its bits before it is there.
+        """
+        self._remarks += 1
+        return self._remarks <= 2 * (self._entries + 1)
 
     def skip(self, path: bytes, reason: int) -> None:
         """Note what was left out."""
@@ -268,7 +276,7 @@ class Outgoing:
             said = frames.frame(frames.SKIPPED, frames.REASON.pack(names.BITS) + shown[-frames.MAX_SHOWN :])
         size = status.st_size if kind == frames.FILE else 0
         self.counts.directories += kind == frames.DIRECTORY
-        return said + frames.frame(kind, frames.ENTRY.pack(mode & 0o777, status.st_mtime_ns, size) + name)
+        return said + frames.frame(kind, frames.entry(mode, status.st_mtime_ns, size) + name)
 
     def _link(self, walk: Walk, step: Step) -> bytes:
         try:
@@ -278,7 +286,7 @@ class Outgoing:
         if step.status is None or not names.stays_inside(target, walk.depth):
             return self._skip(step.name, names.LINK_OUT)
         self.counts.symlinks += 1
-        head = frames.ENTRY.pack(0o777, step.status.st_mtime_ns, 0)
+        head = frames.entry(0o777, step.status.st_mtime_ns, 0)
         return frames.frame(frames.LINK, head + step.name + b"\0" + target)
 
     def _file(self, step: Step) -> Iterator[bytes]:
@@ -302,6 +310,7 @@ class Outgoing:
         size = status.st_size
         yield self._entry(frames.FILE, name, status)
         verdict, end = frames.WHOLE, size
+        at = 0
         try:
             for start, stop in _extents(fd, status):
                 at = start
@@ -318,7 +327,8 @@ class Outgoing:
                     break
             now = os.fstat(fd)
             if (now.st_mtime_ns, now.st_size) != (status.st_mtime_ns, size):
-                verdict, end = frames.CHANGED, min(end, now.st_size)
+                # What it was cut to may be less than has been sent by now.
+                verdict, end = frames.CHANGED, max(at, min(end, now.st_size))
         except OSError:
             verdict = frames.UNREADABLE
         if verdict == frames.UNREADABLE:

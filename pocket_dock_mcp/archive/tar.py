@@ -98,6 +98,8 @@ class FromTar:
             raise BadStreamError("checksum")
         kind = block[156:157]
         size = _number(block[124:136])
+        if size < 0:
+            raise BadStreamError("size")
         if kind in _NOTES:
             self._begin_note(kind, size)
             return
@@ -109,8 +111,6 @@ class FromTar:
         path = notes.get("path", _name(block))
         target = notes.get("linkpath", block[157:257].partition(b"\0")[0])
         time = _time(notes["mtime"]) if "mtime" in notes else _number(block[136:148]) * 10**9
-        if not -_MAX_NUMBER * 2 <= time < _MAX_NUMBER * 2:
-            time = 0
         self._entry(kind, path, target, _number(block[100:108]), time, size)
 
     def _begin_note(self, kind: bytes, size: int) -> None:
@@ -180,7 +180,7 @@ class FromTar:
         self._has_top = True
         name = parts[-1] if parts else TOP
         self._path.append(name)
-        self._take(frame(frames.DIRECTORY, frames.ENTRY.pack(mode & 0o777, time, 0) + name))
+        self._take(frame(frames.DIRECTORY, frames.entry(mode, time, 0) + name))
 
     def _file(self, parts: list[bytes], mode: int, time: int, size: int) -> None:
         if not self._path:
@@ -192,7 +192,7 @@ class FromTar:
             return
         self._say_bits(parts, mode)
         self._has_top = True
-        self._take(frame(frames.FILE, frames.ENTRY.pack(mode & 0o777, time, size) + parts[-1]))
+        self._take(frame(frames.FILE, frames.entry(mode, time, size) + parts[-1]))
         self._in_file = True
         if not size:
             self._over()
@@ -203,7 +203,7 @@ class FromTar:
         if not names.stays_inside(target, len(parts) - 1):
             self._skip(parts, names.LINK_OUT)
             return
-        self._take(frame(frames.LINK, frames.ENTRY.pack(0o777, time, 0) + parts[-1] + b"\0" + target))
+        self._take(frame(frames.LINK, frames.entry(0o777, time, 0) + parts[-1] + b"\0" + target))
 
     def _skip(self, parts: list[bytes], reason: int) -> None:
         self._take(frame(frames.SKIPPED, frames.REASON.pack(reason) + b"/".join(parts)[-frames.MAX_SHOWN :]))
@@ -239,8 +239,8 @@ def _number(field: bytes) -> int:
     return int(digits or b"0", 8)
 
 
-def _digits(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 18:
+def _digits(text: bytes, most: int = 18) -> int:
+    if not text.isdigit() or len(text) > most:
         raise BadStreamError("number")
     return int(text)
 
@@ -249,7 +249,8 @@ def _time(text: bytes) -> int:
     """Return seconds with a fraction as nanoseconds."""
     whole, _, fraction = text.partition(b".")
     sign = -1 if whole.startswith(b"-") else 1
-    seconds = _digits(whole.lstrip(b"-"))
+    # More than any kernel knows is no error yet.
+    seconds = _digits(whole.lstrip(b"-"), 30)
     return sign * (seconds * 10**9 + (_digits(fraction[:9].ljust(9, b"0")) if fraction else 0))
 
 
@@ -297,8 +298,8 @@ class ToTar:
             self._header(tarfile.REGTYPE, SENTINEL, 0o600, 0, 0)
             self._pad(self._file.tell() + 2 * BLOCK, 20 * BLOCK)
         elif kind in (frames.DIRECTORY, frames.FILE, frames.LINK):
-            mode, time, size = frames.ENTRY.unpack_from(body)
-            self._entry(kind, bytes(body[frames.ENTRY.size :]), mode, time, size)
+            mode, time, size, rest = frames.entry_of(body)
+            self._entry(kind, rest, mode, time, size)
 
     def _entry(self, kind: bytes, rest: bytes, mode: int, time: int, size: int) -> None:
         name, _, target = rest.partition(b"\0")

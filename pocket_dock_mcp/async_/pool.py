@@ -23,6 +23,7 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import SandboxClosedError
+from pocket_dock_mcp.images.references import kept_as
 
 logger = logging.getLogger(__name__)
 
@@ -198,4 +199,4 @@ class Claimed:
     async def save_as(self, tag: str) -> str:
         """Make an image of its files."""
         with self.use() as live:
-            return await live.commit(tag, labels={})
+            return await live.commit(kept_as(tag, live.engine_info.kind), labels={})

@@ -9,7 +9,7 @@ import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
 
@@ -150,7 +150,8 @@ class Modes:
 
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
-            termios.tcsetattr(self._in, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+            with suppress(termios.error):
+                termios.tcsetattr(self._in, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
         if not self.is_tidy and os.isatty(self._out):
             try:
                 os.write(self._out, (_NORMAL if self._is_alternate else b"") + _TIDY)
@@ -162,7 +163,9 @@ class Modes:
         """Make it raw: at the beginning, and after we were stopped and go on."""
         if self._before is not None:
             # What was typed already is not thrown away.
-            tty.setraw(self._in, termios.TCSADRAIN)
+            with suppress(termios.error):
+                # Whoever hangs up has us go on, too, and it is not there any more.
+                tty.setraw(self._in, termios.TCSADRAIN)
 
     def note(self, data: bytes) -> None:
         """Look whether the program takes the whole screen."""

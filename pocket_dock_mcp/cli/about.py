@@ -184,13 +184,18 @@ async def ps(arguments: argparse.Namespace, console: Console) -> int:
         )
         for one in runs
     ]
-    show_table(console, ("RUN", "SESSION", "STATUS", "AGE", "COMMAND"), rows)
-    console.say()
+    if rows:
+        show_table(console, ("RUN", "SESSION", "STATUS", "AGE", "COMMAND"), rows)
     listed = [
         (str(one["pid"]), str(one["state"]), size_text(one["memory_bytes"]), plain(str(one["command"]))[:80])
         for one in processes
     ]
-    show_table(console, ("PID", "STATE", "MEMORY", "COMMAND"), listed)
+    if rows and listed:
+        console.say()
+    if listed:
+        show_table(console, ("PID", "STATE", "MEMORY", "COMMAND"), listed)
+    else:
+        console.note(f"pocket-dock: nothing runs in {reached.name}")
     return exits.OK
 
 

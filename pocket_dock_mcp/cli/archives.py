@@ -35,9 +35,8 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         description="Writes images into one file, for pocket-dock import, docker load or podman load on "
         "another machine. What several images have in common is in it once.",
     )
-    exporting.add_argument(
-        "--image", action="append", default=[], metavar="REF", help="an image of the engine; repeatable"
-    )
+    exporting.add_argument("images", nargs="*", metavar="REF", help="an image of the engine")
+    exporting.add_argument("--image", action="append", default=[], metavar="REF", help="the same; repeatable")
     exporting.add_argument(
         "--profile", action="append", default=[], metavar="NAME", help="the image of a profile; repeatable"
     )
@@ -62,9 +61,10 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 
 async def export(arguments: argparse.Namespace, console: Console) -> int:
     """Write the images that were asked for."""
+    arguments.image = [*arguments.images, *arguments.image]
     if not (arguments.image or arguments.profile or arguments.all):
         raise InvalidArgumentError(
-            "Nothing is said of what to export.", hint="Say --profile NAME, --image REF or --all."
+            "Nothing is said of what to export.", hint="Say REF of an image, --profile NAME or --all."
         )
     to_pipe = arguments.output == _PIPE
     if to_pipe and (console.as_json or sys.stdout is None or sys.stdout.isatty()):

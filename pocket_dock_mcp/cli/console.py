@@ -149,7 +149,8 @@ class Console:
         try:
             print(text, end="", file=self._err, flush=True)
         except OSError:
-            # There is nobody left to tell.
+            # There is nobody left to tell. Python would exit with 120 for what is still buffered.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._err.fileno())
             self._err = None
 
     def paint(self, text: str, colour: Colour) -> str:
@@ -174,6 +175,13 @@ _IN_OUR_WORDS = (
     ("persist=True", "--persist"),
 )
 """What is called otherwise in the tools and in the SDK."""
+
+_COMMANDS = (
+    ("run_command", "pocket-dock run"),
+    ("run_code", "pocket-dock run"),
+    ("read_file", "pocket-dock read"),
+)
+"""What does in a shell what a tool does, for advice only: a message may be about a file of such a name."""
 
 
 def in_our_words(text: str) -> str:
@@ -203,7 +211,10 @@ def advice(error: PocketDockError) -> str:
     ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
     if len(ours) < len(sentences):
         ours.append("To see what there is: pocket-dock list")
-    return in_our_words(" ".join(ours))
+    said = in_our_words(" ".join(ours))
+    for tool, command in _COMMANDS:
+        said = said.replace(tool, command)
+    return said
 
 
 def _is_utf8(stream: io.TextIOWrapper) -> bool:

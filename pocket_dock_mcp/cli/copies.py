@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Colour, Console, plain
-from pocket_dock_mcp.cli.reaching import Reached, reaching
+from pocket_dock_mcp.cli.reaching import Reached, needing_snapshot, reaching
 from pocket_dock_mcp.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -63,14 +63,16 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 
 async def snapshot(arguments: argparse.Namespace, console: Console) -> int:
     """Keep it, and say as what."""
+    from pocket_dock_mcp.async_.names import checked_image_name
+    from pocket_dock_mcp.images.references import kept_as
+
+    name = None if arguments.image is None else checked_image_name(arguments.image)
     async with reaching(arguments.sandbox) as reached:
-        if arguments.image is None:
+        if name is None:
             _, made = await reached.manager.snapshot(reached.owner, reached.sandbox.id, "")
             name, image = made.id, made.image_id
         else:
-            from pocket_dock_mcp.async_.names import checked_image_name
-
-            name = checked_image_name(arguments.image)
+            name = kept_as(name, reached.live.engine_info.kind)
             image = await reached.manager.save_as(reached.sandbox, name)
     if console.as_json:
         console.give({"name": name, "image_id": image})
@@ -111,7 +113,10 @@ async def diff(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.since is not None and not arguments.since.startswith("snap-"):
         message = f"{plain(arguments.since)!r} is no snapshot."
         raise InvalidArgumentError(message, hint="Those of pocket-dock snapshot without IMAGE are: snap-...")
-    async with reaching(arguments.sandbox) as reached:
+    async with (
+        reaching(arguments.sandbox) as reached,
+        needing_snapshot(reached.manager, reached.owner, arguments.since),
+    ):
         _, found = await reached.manager.diff(
             reached.owner, reached.sandbox.id, since=arguments.since or "start", path=arguments.path
         )

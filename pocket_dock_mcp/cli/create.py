@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console, plain
-from pocket_dock_mcp.cli.reaching import Reached
+from pocket_dock_mcp.cli.reaching import Reached, needing_snapshot
 from pocket_dock_mcp.cli.steps import Steps
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def _add_outside(group: argparse._ArgumentGroup) -> None:
 def _add_inside(group: argparse._ArgumentGroup) -> None:
     options.add_environment(group)
     group.add_argument(
-        "--workdir", metavar="DIR", help="where its runs begin, made if it is not there; not the home then"
+        "--workdir",
+        metavar="DIR",
+        help="where its runs begin instead of the home directory, made if it is not there; relative to the "
+        "home directory, unless it begins with /",
     )
     group.add_argument(
         "--user", type=options.uid, metavar="UID", help="whom all runs as; a random uid if left out"
@@ -137,7 +140,10 @@ async def made(
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
         steps = Steps(console, plain(wanted["profile"] or wanted["image"] or host.settings.profile))
-        container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(steps.shown_if_it_fails())
+            await stack.enter_async_context(needing_snapshot(manager, host.owner, wanted["snapshot"]))
+            container = await create_new_container(name=name, persist=stays, on_progress=steps.tell, **wanted)
         sandbox = manager.get(host.owner, container.sandbox_id)
         if sandbox.claim is not None:
             limit = None if arguments.timeout in (None, math.inf) else arguments.timeout
@@ -171,10 +177,10 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `create_new_container`.
 
     Raises:
-        InvalidArgumentError: something is given twice.
+        InvalidArgumentError: something is given twice, or a profile is none.
     """
     return {
-        "profile": arguments.profile,
+        "profile": options.checked_profile(arguments.profile),
         "image": arguments.image,
         "snapshot": arguments.snapshot,
         "mem_limit": arguments.mem_limit,

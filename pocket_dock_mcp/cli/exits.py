@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pocket_dock_mcp.errors import ConfigError, EngineTimeoutError, EngineUnavailableError, PocketDockError
+from pocket_dock_mcp.errors import (
+    ConfigError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    HostPathError,
+    InvalidArgumentError,
+    PocketDockError,
+)
 
 OK = 0
 FAILED = 1
@@ -35,7 +42,7 @@ PROGRAM_TABLE = (
 
 def status_of(error: PocketDockError) -> int:
     """Return what a command that fails with this error exits with."""
-    if isinstance(error, ConfigError):
+    if isinstance(error, (ConfigError, InvalidArgumentError, HostPathError)):
         return USAGE
     if isinstance(error, (EngineUnavailableError, EngineTimeoutError)):
         return ENGINE_DOWN

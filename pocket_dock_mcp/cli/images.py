@@ -12,7 +12,7 @@ from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain, told
 from pocket_dock_mcp.cli.steps import Steps, size
 from pocket_dock_mcp.cli.surroundings import engine_named_by, environ
-from pocket_dock_mcp.errors import EngineUnavailableError, PocketDockError
+from pocket_dock_mcp.errors import EngineUnavailableError, InvalidArgumentError, PocketDockError
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.engine.base import Engine
@@ -86,7 +86,7 @@ async def _build(store: ImageStore, name: str, console: Console, *, anew: bool) 
         image = await (store.rebuild if anew else store.ensure)(name, steps.tell)
         built = await store.look(name)
     except PocketDockError as error:
-        if isinstance(error, EngineUnavailableError):
+        if isinstance(error, (EngineUnavailableError, InvalidArgumentError)):
             raise
         console.clear()
         steps.show_last()

@@ -65,7 +65,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         help="destroy the sandboxes that are stopped",
         description="Destroys the sandboxes that are stopped, with their files, and forgets those whose "
         "containers are gone. Those made with --persist, or by an SDK or MCP client, stay unless --all is "
-        "said.",
+        "said; prune() of the SDK removes those, too.",
     )
     pruning.add_argument("-a", "--all", action="store_true", help="also those that persist")
     pruning.add_argument("--project", help="only those of this project")

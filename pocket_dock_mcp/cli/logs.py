@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain
-from pocket_dock_mcp.errors import InvalidArgumentError, RunNotFoundError, SandboxNotFoundError
+from pocket_dock_mcp.cli.reaching import not_found
+from pocket_dock_mcp.errors import InvalidArgumentError, RunNotFoundError
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.projects.runlog import RunLog
@@ -123,9 +124,8 @@ def _directory_of(wanted: str, homes: Sequence[Path], state_dir: Path) -> Path:
         for name in names:
             if (home / name).is_dir():
                 return home / name
-    missing = SandboxNotFoundError()
-    missing.hint = "Nothing is on the log of one of this name. To see what there is: pocket-dock logs"
-    raise missing
+    hint = "Nothing is on the log of one of this name. To see what there is: pocket-dock logs"
+    raise not_found(wanted, hint)
 
 
 def _judged(entry: dict[str, Any], *, may_go_on: bool) -> dict[str, Any]:

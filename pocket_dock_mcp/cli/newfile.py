@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.errors import HostFileError, InvalidArgumentError
 
 # Where a file system has no files without a name.
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
@@ -23,6 +23,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         InvalidArgumentError: it cannot be written there; what was there stays.
+        HostFileError: writing it failed; the same.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -49,7 +50,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 _link(file.fileno(), folder, partial)
         os.replace(partial, target.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        # Not wrong from the beginning: a full disk, perhaps.
+        said = _unwritable(path, error)
+        raise HostFileError(said.message, hint=said.hint) from error
     finally:
         try:
             os.unlink(partial, dir_fd=folder)

@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pocket_dock_mcp.cli.console import plain
 
@@ -19,6 +19,38 @@ _MAX_PORT = 65_535
 def add_sandbox(parser: argparse.ArgumentParser) -> None:
     """Add the sandbox that a command is about."""
     parser.add_argument("sandbox", metavar="SANDBOX", help="its name or id")
+
+
+def checked_profile(name: str | None) -> str | None:
+    """Return what was given as a profile; a reference is left to whoever takes it.
+
+    Raises:
+        InvalidArgumentError: it is the name of no profile, and looks like nothing else.
+    """
+    from pocket_dock_mcp.errors import InvalidArgumentError
+
+    if name is None or "/" in name or ":" in name:
+        return name
+    from pocket_dock_mcp.images.profiles import resolve_profile
+
+    try:
+        return resolve_profile(name).name
+    except InvalidArgumentError as error:
+        error.hint += " For an image that is no profile: pocket-dock create --image REFERENCE"
+        raise
+
+
+def require_name(words: Sequence[str]) -> None:
+    """Refuse a command line whose program has no name.
+
+    Raises:
+        InvalidArgumentError: it has none.
+    """
+    from pocket_dock_mcp.errors import InvalidArgumentError
+
+    if words and not words[0]:
+        message = "The program has no name: the first word of the command is empty."
+        raise InvalidArgumentError(message, hint="Is a variable empty that should have it?")
 
 
 def add_environment(parser: argparse._ActionsContainer) -> None:

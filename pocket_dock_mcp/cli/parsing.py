@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pocket_dock_mcp.cli import exits
+from pocket_dock_mcp.cli.console import plain
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("first steps", ("quickstart", "doctor")),
@@ -24,6 +25,19 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("upkeep", ("completion",)),
 )  # fmt: skip
 """The commands in the order in which the help lists them. What is in no group comes last."""
+
+
+_ELSEWHERE = {
+    "attach": "shell",
+    "commit": "snapshot",
+    "cp": "push",
+    "exec": "run",
+    "images": "profiles",
+    "restart": "reboot",
+    "rm": "destroy",
+    "start": "resume",
+}
+"""What container engines call some of them, where nothing of that name is here."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +109,18 @@ def _values(action: argparse.Action) -> int:
 
 class MainParser(Parser):
     """That of the program itself: its help lists the commands in groups."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest command instead of all: they are listed, and in order, by the help."""
+        choices = action.choices
+        if not isinstance(choices, Mapping) or value in choices:
+            super()._check_value(action, value)
+            return
+        import difflib
+
+        near = [_ELSEWHERE[value]] if value in _ELSEWHERE else difflib.get_close_matches(value, choices, 1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        raise argparse.ArgumentError(None, f"there is no command {plain(value)[:80]!r}{advice}")
 
     def format_help(self) -> str:
         """Return the help."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console, error_document, in_our_words, plain, told
 from pocket_dock_mcp.cli.steps import Steps
-from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
+from pocket_dock_mcp.errors import FileTooLargeError, InvalidArgumentError, PocketDockError
 
 if TYPE_CHECKING:
     import anyio
@@ -123,11 +123,13 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
     limits = Limits()
     if arguments.mem_limit is not None:
         limits = replace(limits, memory_bytes=size_of("--mem-limit", arguments.mem_limit))
+    image = options.checked_profile(arguments.profile) or settings.profile
     engine = await connect(surroundings)
     try:
-        image = arguments.profile or settings.profile
+        steps = Steps(console, plain(image))
         # Here, where somebody sees how far it is.
-        await ImageStore(engine).ensure(image, Steps(console, plain(image)).tell)
+        with steps.shown_if_it_fails():
+            await ImageStore(engine).ensure(image, steps.tell)
         console.clear()
         async with LivePool(
             image,
@@ -193,7 +195,8 @@ async def _lines() -> AsyncGenerator[bytes, None]:
                 yield line
             if len(rest) > _MAX_LINE:
                 message = f"A line of standard input is longer than {_MAX_LINE} bytes."
-                raise InvalidArgumentError(message, hint="Put it into a file.")
+                # Others have been run meanwhile, so the command line was not wrong from the beginning.
+                raise FileTooLargeError(message, hint="Put it into a file.")
         if rest:
             yield rest
     finally:

@@ -19,6 +19,7 @@ from pocket_dock_mcp.errors import (
     SandboxNotFoundError,
     SandboxPausedError,
     SandboxStateError,
+    SnapshotNotFoundError,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
 
 _SETTLE = 2.0
+_SHOWN_SNAPSHOTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,32 @@ async def find(manager: Manager, owner: Owner, wanted: str) -> KeptSandbox:
     for one in found:
         if one.kept.id == sandbox_id:
             return one
-    missing = SandboxNotFoundError()
-    missing.hint = "To see what there is: pocket-dock list"
-    raise missing
+    raise not_found(wanted, "To see what there is: pocket-dock list")
+
+
+def not_found(wanted: str, hint: str) -> SandboxNotFoundError:
+    """Return what is said of a sandbox that is not there: by its name, since a script has many."""
+    return SandboxNotFoundError(f"There is no such sandbox: {plain(wanted)}.", hint=hint)
+
+
+@asynccontextmanager
+async def needing_snapshot(manager: Manager, owner: Owner, wanted: str | None) -> AsyncIterator[None]:
+    """Have it said which snapshots there are, if the one that is wanted is not: no command lists them.
+
+    Raises:
+        SnapshotNotFoundError: it is not there.
+    """
+    try:
+        yield
+    except SnapshotNotFoundError as error:
+        there = [one.id for one in await manager.list_snapshots(owner)][-_SHOWN_SNAPSHOTS:]
+        error.message = f"There is no such snapshot: {plain(wanted or '')}."
+        error.hint = (
+            f"The latest are {', '.join(there)}."
+            if there
+            else "There is none yet. To make one: pocket-dock snapshot SANDBOX. For an image: --image"
+        )
+        raise
 
 
 def require_running(found: KeptSandbox, wanted: str) -> None:

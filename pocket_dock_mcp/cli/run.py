@@ -90,6 +90,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.lang is None and not arguments.command:
         message = "There is nothing to run."
         raise InvalidArgumentError(message, hint="Say what: pocket-dock run SANDBOX COMMAND")
+    if arguments.lang is None:
+        options.require_name(arguments.command)
     if arguments.lang is not None and len(arguments.command) > 1:
         message = "With --lang, the source is one argument."
         raise InvalidArgumentError(message, hint="Put quotes around it, or pipe it in.")

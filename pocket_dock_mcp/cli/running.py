@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -128,13 +129,22 @@ class Job:
         wanted["tty"] = terminal.size_of(1)
         wanted["keep_stdin"] = True
         wanted["env"] = {**terminal.environment(os.environ), **(wanted.get("env") or {})}
+        was_terminal = os.isatty(0)
         run = await self._start(code, wanted)
         try:
             async with self._attended(run, None):
                 result = await terminal.interact(run, 0, 1)
+        except OSError:
+            if not was_terminal or os.isatty(0):
+                raise
+            return exits.SIGNALLED + signal.SIGHUP
         finally:
             await end(run)
             run.close()
+        if was_terminal and not os.isatty(0):
+            # It has hung up: the shell, which saw the end of its input, may have ended by itself, and the
+            # signal may reach us later or, behind another shell, never.
+            return exits.SIGNALLED + signal.SIGHUP
         return self._ended(result)
 
     # -- while it runs ----------------------------------------------------------------------------

@@ -41,8 +41,9 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     from pocket_dock_mcp.async_.terminal import SHELL, require_terminal
     from pocket_dock_mcp.cli.running import Job
 
-    require_terminal(0, 1)
     words: list[str] = arguments.command
+    options.require_name(words)
+    require_terminal(0, 1)
     code = SHELL if not words else words[0] if len(words) == 1 else f"exec {shlex.join(words)}"
     async with _sandbox(arguments, console) as reached:
         job = Job(reached, console, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Console, plain
 from pocket_dock_mcp.cli.reaching import reaching
-from pocket_dock_mcp.cli.steps import bar, size
+from pocket_dock_mcp.cli.steps import amount, bar, counted
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.models import TransferProgress, Transferred
@@ -57,7 +57,7 @@ async def push(arguments: argparse.Namespace, console: Console) -> int:
     async with reaching(arguments.sandbox) as reached:
         progress = Progress(console, "push")
         moved = await reached.live.push(arguments.source, arguments.destination, on_progress=progress.tell)
-    return _report(console, "pushed", moved)
+    return report(console, "pushed", moved)
 
 
 async def pull(arguments: argparse.Namespace, console: Console) -> int:
@@ -70,7 +70,7 @@ async def pull(arguments: argparse.Namespace, console: Console) -> int:
             max_files=arguments.max_files,
             on_progress=Progress(console, "pull").tell,
         )
-    return _report(console, "pulled", moved)
+    return report(console, "pulled", moved)
 
 
 class Progress:
@@ -86,18 +86,14 @@ class Progress:
         seconds = max(time.monotonic() - self._began, 0.001)
         done, total = progress.bytes, progress.total_bytes
         share = f"{bar(done, total)} {min(100, 100 * done // total)}% " if total else ""
-        of = f" of {size(total)}" if total else ""
-        rate = size(int(done / seconds))
-        self._console.progress(f"{share}{self._what}: {progress.files} files, {size(done)}{of}, {rate}/s")
+        of = f" of {amount(total)}" if total else ""
+        rate = amount(int(done / seconds))
+        files = counted(progress.files, "file")
+        self._console.progress(f"{share}{self._what}: {files}, {amount(done)}{of}, {rate}/s")
 
 
-def _amount(count: int) -> str:
-    return (
-        size(count) if count >= 1_000_000 else f"{count} bytes" if count < 10_000 else f"{count // 1000} kB"
-    )
-
-
-def _report(console: Console, done: str, moved: Transferred) -> int:
+def report(console: Console, done: str, moved: Transferred) -> int:
+    """Say what was moved, and what was not."""
     console.clear()
     for one in moved.skipped[:_SHOWN]:
         console.note(f"pocket-dock: {plain(one.path)}: {one.reason}")
@@ -106,7 +102,7 @@ def _report(console: Console, done: str, moved: Transferred) -> int:
     if console.as_json:
         console.give(asdict(moved))
     else:
-        links = f", {moved.symlinks} links" if moved.symlinks else ""
-        counted = f"{moved.files} {'file' if moved.files == 1 else 'files'}{links}, {_amount(moved.bytes)}"
-        console.say(f"{done} {counted} to {plain(moved.path)}")
+        links = f", {counted(moved.symlinks, 'link')}" if moved.symlinks else ""
+        what = f"{counted(moved.files, 'file')}{links}, {amount(moved.bytes)}"
+        console.say(f"{done} {what} to {plain(moved.path)}")
     return exits.OK

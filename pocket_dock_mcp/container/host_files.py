@@ -52,3 +52,11 @@ def host_error(error: OSError, path: bytes) -> HostFileError:
     if isinstance(name, (str, bytes)) and os.fsdecode(name) != where:
         where = os.path.join(where, os.fsdecode(name))  # noqa: PTH118  # one that is no directory, perhaps
     return cls(f"{where!r} {what}.", hint=hint)
+
+
+def host_write_error(error: OSError, path: bytes) -> HostFileError:
+    """Return the error for what was to be written. Its parents are made, so that none is missing."""
+    if error.errno == errno.ENOENT:
+        message = f"{os.fsdecode(path)!r} cannot be made there on this machine."
+        return HostFileError(message, hint="Choose another destination.")
+    return host_error(error, path)

@@ -23,21 +23,24 @@ from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import Process, Program, Transport
 from pocket_dock_mcp.archive import inside
 from pocket_dock_mcp.archive.frames import BadStreamError
-from pocket_dock_mcp.archive.incoming import Incoming, SenderFailedError
-from pocket_dock_mcp.archive.names import parted
+from pocket_dock_mcp.archive.incoming import MAX_UNTIMED, Incoming, SenderFailedError
+from pocket_dock_mcp.archive.names import TIME, parted
 from pocket_dock_mcp.archive.outgoing import Counts, LimitError, Limits, Outgoing
 from pocket_dock_mcp.archive.placing import Destination, receiver
 from pocket_dock_mcp.archive.program import program
 from pocket_dock_mcp.container.endings import status_of
-from pocket_dock_mcp.container.host_files import host_error, host_path
+from pocket_dock_mcp.container.host_files import host_error, host_path, host_write_error
 from pocket_dock_mcp.container.tar_transfer import pull_tar, push_tar, tar_failed
-from pocket_dock_mcp.container.transfer_errors import broken_off, stalling, tampered, too_much
-from pocket_dock_mcp.engine.base import STDERR
-from pocket_dock_mcp.errors import (
-    InvalidArgumentError,
-    PocketDockError,
-    TransferError,
+from pocket_dock_mcp.container.transfer_errors import (
+    broken_off,
+    not_sent,
+    refused,
+    stalling,
+    tampered,
+    too_much,
 )
+from pocket_dock_mcp.engine.base import STDERR
+from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError
 from pocket_dock_mcp.models import GIB, Skipped, TransferProgress, Transferred
 
 MAX_BYTES = 16 * GIB
@@ -45,10 +48,11 @@ MAX_FILES = 1_000_000
 END_S = 10.0
 """Seconds that it has to put away what it has made, before it is killed."""
 REPORT_EVERY_S = 0.1
-_MAX_ANSWER = 16 * 1024
+_MAX_ANSWER = 64 * 1024
 _MAX_DIAGNOSTICS = 2000
 
 T = TypeVar("T")
+HostError = Callable[[OSError, bytes], PocketDockError]
 OnProgress = Callable[[TransferProgress], object]
 
 
@@ -75,6 +79,7 @@ class Answer:
     def __init__(self) -> None:
         self.said = bytearray()
         self.diagnostics = b""
+        self._news = anyio.Event()
 
     def take(self, stream: int, data: bytes) -> None:
         """Take a piece of its output."""
@@ -82,6 +87,18 @@ class Answer:
             self.diagnostics = (self.diagnostics + data)[-_MAX_DIAGNOSTICS:]
         elif len(self.said) < _MAX_ANSWER:
             self.said += data
+            self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self._news.set()
+
+    async def begun(self, process: Process) -> None:
+        """Wait until it says something, or ends."""
+        process.when_over(self.wake)
+        while not self.said and not process.is_over:
+            self._news = anyio.Event()
+            await self._news.wait()
 
 
 class Inbox(Answer):
@@ -89,7 +106,6 @@ class Inbox(Answer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._news = anyio.Event()
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -101,10 +117,6 @@ class Inbox(Answer):
             self._pieces.append(data)
             self._size += len(data)
         self.wake()
-
-    def wake(self) -> None:
-        """Have whoever waits look again."""
-        self._news.set()
 
     async def get(self, process: Process) -> tuple[list[bytes], int]:
         """Wait for data and return all that is there, and how much it is; nothing at the end."""
@@ -149,9 +161,10 @@ async def push(
             async with _at_other_end(transport, order, answer) as process:
                 await _send(process, outgoing, reporter, path)
                 with stalling():
-                    await process.feed(b"", end=True)
+                    await answer.begun(process)
+                    await process.feed(inside.GO, end=True)
                     await process.wait()
-            landed = await _landed(process, answer, given)
+            landed = await _landed(process, answer, given, outgoing.counts)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(outgoing.close)
@@ -187,22 +200,24 @@ async def _send(process: Process, outgoing: Outgoing, reporter: Reporter, path: 
         raise too_much(error.what, error.most, "push") from None
 
 
-async def _on_disk(path: Callable[[], bytes], function: Callable[..., T], *args: Any) -> T:
+async def _on_disk(
+    path: Callable[[], bytes], function: Callable[..., T], *args: Any, error: HostError = host_error
+) -> T:
     """Do something with this machine's files in a thread; see `_of_this_machine`."""
-    with _of_this_machine(path):
+    with _of_this_machine(path, error):
         return await anyio.to_thread.run_sync(function, *args)
 
 
 @contextmanager
-def _of_this_machine(path: Callable[[], bytes]) -> Iterator[None]:
+def _of_this_machine(path: Callable[[], bytes], error: HostError = host_error) -> Iterator[None]:
     """Tell what is wrong with this machine's files of `path`."""
     try:
         yield
-    except OSError as error:
+    except OSError as cause:
         # Some of ours are of that kind, too.
-        if isinstance(error, PocketDockError):
+        if isinstance(cause, PocketDockError):
             raise
-        raise host_error(error, path()) from None
+        raise error(cause, path()) from None
 
 
 def _joined(batches: Iterator[list[bytes]]) -> bytes | None:
@@ -210,7 +225,7 @@ def _joined(batches: Iterator[list[bytes]]) -> bytes | None:
     return None if batch is None else b"".join(batch)
 
 
-async def _landed(process: Process, answer: Answer, given: str) -> str:
+async def _landed(process: Process, answer: Answer, given: str, counts: Counts) -> str:
     """Return where it landed, by the word of the program inside; raise what it could not do."""
     end = await process.wait()
     status = status_of(end)
@@ -221,18 +236,22 @@ async def _landed(process: Process, answer: Answer, given: str) -> str:
     except (ValueError, RecursionError):
         reply = None
     match reply:
-        case {"done": True, "path": str(path)}:
+        case {"done": True, "path": str(path), "untimed": list(paths), "untimed_count": int(count)}:
+            _note_untimed(counts, paths, count)
             return path
         case {"errno": int(number), "at": str(at), "path": str(path)} if number != errno.EBADMSG:
-            raise _refused(number, f"{path}/{at}" if at else path or given)
+            raise refused(number, f"{path}/{at}" if at else path or given)
     raise tampered()
 
 
-def _refused(number: int, path: str) -> PocketDockError:
-    if number == errno.EXDEV:
-        message = f"{path!r} is on another file system than what is around it."
-        return TransferError(message, hint="Transfer what goes there by itself.")
-    return file_error(errno.errorcode.get(number, "EIO"), path)
+def _note_untimed(counts: Counts, paths: list[object], count: int) -> None:
+    """Note what has another time than it should, by the word of the program inside."""
+    try:
+        for path in paths[:MAX_UNTIMED]:
+            counts.skip(os.fsencode(str(path)), TIME)
+    except UnicodeEncodeError:
+        raise tampered() from None
+    counts.skipped_count += min(max(count - len(paths), 0), MAX_FILES)
 
 
 async def pull(
@@ -250,20 +269,21 @@ async def pull(
     order = {"op": "send", "path": source, "files": limits.files, "bytes": limits.bytes}
     inbox = Inbox()
     reporter = Reporter(on_progress, incoming.counts)
+    on_disk = partial(_on_disk, lambda: target.path, error=host_write_error)
     try:
         if isinstance(transport, ExecTransport):
-            with _of_this_machine(lambda: target.path):
+            with _of_this_machine(lambda: target.path, host_write_error):
                 await _pull_tar(transport, source, incoming, given)
         else:
             async with _at_other_end(transport, order, inbox) as process:
-                await _receive(process, inbox, partial(_on_disk, lambda: target.path), incoming, reporter)
-        await _on_disk(lambda: target.path, target.commit, incoming.top_mode)
+                await _receive(process, inbox, on_disk, incoming, reporter)
+        await on_disk(target.commit, incoming.top_mode)
     except BadStreamError:
         raise tampered() from None
     except LimitError as error:
         raise too_much(error.what, error.most, "pull") from None
     except SenderFailedError as error:
-        raise _not_sent(error.number, given, limits) from None
+        raise not_sent(error.number, given, limits) from None
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_put_away, incoming, target)
@@ -305,13 +325,6 @@ async def _receive(
 def _take_all(incoming: Incoming, pieces: list[bytes]) -> None:
     for piece in pieces:
         incoming.feed(piece)
-
-
-def _not_sent(number: int, path: str, limits: Limits) -> PocketDockError:
-    for what, code in inside.LIMITS.items():
-        if number == code:
-            return too_much(what, getattr(limits, what), "pull")
-    return file_error(errno.errorcode.get(number, "EIO"), path)
 
 
 def _put_away(incoming: Incoming, target: Destination) -> None:
@@ -373,13 +386,14 @@ def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:
 
 
 def transferred(path: str, counts: Counts) -> Transferred:
-    """Return what was moved."""
+    """Return what was moved. A file alone has its name, where things in a directory have their path in it."""
+    alone = os.path.basename(os.fsencode(path)) if not counts.directories else None  # noqa: PTH119  # bytes
     return Transferred(
         path,
         files=counts.files,
         directories=counts.directories,
         symlinks=counts.symlinks,
         bytes=counts.bytes,
-        skipped=tuple(Skipped(os.fsdecode(where), why) for where, why in counts.skipped),
+        skipped=tuple(Skipped(os.fsdecode(alone or where), why) for where, why in counts.skipped),
         skipped_count=counts.skipped_count,
     )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 import anyio
 
-from pocket_dock_mcp.errors import DiskFullError, PocketDockError, TransferError, TransferLimitError
+from pocket_dock_mcp.agent.remote_errors import file_error
+from pocket_dock_mcp.archive.inside import LIMITS
+from pocket_dock_mcp.archive.outgoing import Limits
+from pocket_dock_mcp.errors import (
+    DiskFullError,
+    FileError,
+    FileNotRegularError,
+    PocketDockError,
+    TransferError,
+    TransferLimitError,
+)
 
 STALL_S = 120.0
 """Seconds in which the other end must have done something."""
@@ -88,3 +99,25 @@ def too_much(what: str, most: int, verb: str) -> PocketDockError:
     message = f"There is more to {verb} than may be moved in one call: over {most} {what}."
     hint = f"Nothing was written. Move parts of it, or raise max_{what}."
     return TransferLimitError(message, hint=hint if verb == "pull" else "Move parts of it.")
+
+
+def refused(number: int, path: str) -> PocketDockError:
+    """Return the error for what the program inside could not write, by its errno."""
+    if number == errno.EXDEV:
+        message = f"{path!r} is on another file system than what is around it."
+        return TransferError(message, hint="Transfer what goes there by itself.")
+    if number == errno.ENOENT:
+        # Parents are made: where that is no help, nothing can be.
+        return FileError(f"{path!r} cannot be made there.", hint="Choose another destination.")
+    return file_error(errno.errorcode.get(number, "EIO"), path)
+
+
+def not_sent(number: int, path: str, limits: Limits) -> PocketDockError:
+    """Return the error for what the program inside could not send, by its errno."""
+    for what, code in LIMITS.items():
+        if number == code:
+            return too_much(what, getattr(limits, what), "pull")
+    if number == errno.ENXIO:
+        message = f"{path!r} is neither a file nor a directory, but a FIFO, socket, device or file of /proc."
+        return FileNotRegularError(message, hint="Only files and directories can be transferred.")
+    return file_error(errno.errorcode.get(number, "EIO"), path)

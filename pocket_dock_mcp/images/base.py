@@ -15,6 +15,7 @@ from pocket_dock_mcp.images.bootstrap import bootstrap, make_plan
 from pocket_dock_mcp.images.cache import MAX_AGE, cache_directory, is_fresh, keep
 from pocket_dock_mcp.images.recipe import Recipe
 from pocket_dock_mcp.images.references import is_local
+from pocket_dock_mcp.output import Milestone
 
 DEFAULT_BASE = "debian:12-slim"
 
@@ -64,13 +65,15 @@ async def from_registry(engine: Engine, reference: str, progress: Progress, *, a
     is_there = await _has(engine, reference)
     if is_there and not anew:
         return reference
-    progress(f"fetching the image {reference}")
+    progress(Milestone(f"fetching the image {reference}"))
     try:
         await pull(engine, reference, progress)
     except ImageNotFoundError as error:
         if not is_there:
             raise
-        progress(f"no newer one can be had ({error.message[:_MAX_REASON]}); using the one that is here")
+        progress(
+            Milestone(f"no newer one can be had ({error.message[:_MAX_REASON]}); using the one that is here")
+        )
     return reference
 
 
@@ -113,12 +116,14 @@ async def from_packages(
     before = await _made_before(engine, tag)
     is_there = not anew and before is not None and _is_recent(before)
     if is_there or (not anew and is_fresh(path)):
-        progress(f"{why}; using the base image that was made on this machine before")
+        progress(Milestone(f"{why}; using the base image that was made on this machine before"))
     if is_there:
         return tag
 
     async def make(path: Path) -> None:
-        progress(f"{why}; making the base image from this machine's own package sources, a minute or so")
+        progress(
+            Milestone(f"{why}; making the base image from this machine's own package sources, a minute or so")
+        )
         await bootstrap(plan, path, environ, progress)
 
     await keep(path, make, progress, anew=anew)

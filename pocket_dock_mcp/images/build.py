@@ -14,6 +14,7 @@ from pocket_dock_mcp.images.base import Progress, from_packages, from_registry
 from pocket_dock_mcp.images.network import proxies, read_bundle
 from pocket_dock_mcp.images.profiles import ProfileInfo
 from pocket_dock_mcp.images.recipe import Recipe
+from pocket_dock_mcp.output import Milestone
 
 PROFILE_LABEL = "pocket-dock.profile"
 RECIPE_LABEL = "pocket-dock.recipe"
@@ -50,7 +51,7 @@ class Builder:
             ImageBuildError: it cannot be built, or something that it needs cannot be had.
             ImageNotFoundError: there is no base.
         """
-        tell(f"building the image of the profile {profile.name}, once")
+        tell(Milestone(f"building the image of the profile {profile.name}, once"))
         await self._have_needed(profile, recipe, tell)
         try:
             base = await from_registry(self.engine, self.base_image, tell, anew=self.anew)

@@ -41,6 +41,15 @@ def is_local(text: str) -> bool:
     return is_id(text) or text.startswith("localhost/")
 
 
+def kept_as(name: str, engine_kind: str) -> str:
+    """Return what an image is called that is made here under a name.
+
+    Podman would put a short one below ``docker.io/library``, as if it were from there. Below ``localhost`` it
+    is found by the short name, too.
+    """
+    return f"localhost/{name}" if engine_kind == "podman" and "/" not in name else name
+
+
 def full(text: str) -> str:
     """Return a reference with a tag: without one an engine may mean all that a repository has.
 

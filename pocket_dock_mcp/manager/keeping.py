@@ -20,6 +20,7 @@ from pocket_dock_mcp.errors import (
     StateError,
 )
 from pocket_dock_mcp.images.base import Progress
+from pocket_dock_mcp.images.references import kept_as
 from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
@@ -75,6 +76,7 @@ class SnapshotKeeper:
         Raises: what `keep` raises, and none of its quotas.
         """
         access = await self._access.ready()
+        tag = kept_as(tag, access.engine.info.kind)
         with sandbox.use() as container:
             written = await container.disk.used() or 0
             await container.disk.require_free(self._settings.min_free_mb * MIB + written)

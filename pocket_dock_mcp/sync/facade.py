@@ -71,6 +71,8 @@ class Facade(Generic[A]):
         return result
 
     def _mirrored(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._mirrored(one) for one in value]
         made = mirrored(value)
         if isinstance(made, Facade):
             # What is heard of the one and of the other is heard in order.

@@ -72,6 +72,8 @@ def destroy_container(name: str, *, socket_path: str | None = None) -> None:
 def prune(*, socket_path: str | None = None, project: str | None = None) -> int:
     """End all containers that persist and have stopped, with their files, and return how many.
 
+    `pocket-dock prune` is more careful: it leaves what was made to persist, unless ``--all`` is said.
+
     Args:
         socket_path: of their engine; see `create_new_container`.
         project: only those of this project.

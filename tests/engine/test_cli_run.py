@@ -274,7 +274,7 @@ def test_what_is_left_running_can_be_seen_and_ended(dock: Commands, box: str) ->
     found = {one["run_id"]: one for one in dock.document("ps", box)["runs"]}
     assert found[run_id]["status"] == "killed"
     assert dock("kill", box, "run-nonsense").returncode == 1
-    assert dock("kill", box).returncode == 1
+    assert dock("kill", box).returncode == 2
 
 
 def test_what_is_left_running_has_its_output_on_the_log_outside_of_projects_too(

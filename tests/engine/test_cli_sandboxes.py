@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pocket_dock_mcp.engine.base import Engine
 from tests.commands import Commands
-from tests.engines import Target
+from tests.engines import Target, remove_image
 
 pytestmark = pytest.mark.front
 
@@ -81,6 +82,16 @@ def test_what_persists_outlives_shutdown_and_prune(dock: Commands, prefix: str) 
     assert dock.out("prune", "--all", "--yes") == f"destroyed {kept}\n"
 
 
+@pytest.mark.parametrize(
+    "line", ["--name a/b", "--name ../x", "--user 0", "--label pocket-dock.x=1", "--shm-size 0", "-v /:/x"]
+)
+def test_what_no_sandbox_may_have_is_wrong_usage(dock: Commands, line: str) -> None:
+    done = dock("create", *line.split())
+
+    assert (done.returncode, done.stdout) == (2, b""), done
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
     name = f"{prefix}-source"
     dock.out("create", "--name", name)
@@ -101,9 +112,34 @@ def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
     assert dock.document("diff", name, "--since", snapshot)["changes"] == []
     again = dock.out("create", "--name", f"{prefix}-again", "--snapshot", snapshot).strip()
     assert dock.out("read", again, "notes.txt") == "one\n"
-    for failed in dock.each(["diff", name, "--since", "yesterday"], ["snapshot", name, "Not A Name"]):
-        assert failed.returncode == 1
+    for failed in dock.each(
+        ["diff", name, "--since", "yesterday"], ["snapshot", name, "Not A Name"],
+        ["fork", name, "--count", "999"], ["forward", name],
+    ):  # fmt: skip
+        assert failed.returncode == 2, failed
+    for unknown in dock.each(["diff", name, "--since", "snap-0"], ["create", "--snapshot", "snap-0"]):
+        assert unknown.returncode == 1
+        assert b"no such snapshot: snap-0." in unknown.stderr
+        assert snapshot.encode() in unknown.stderr
+    idle = dock("ps", forks[0])
+    assert (idle.returncode, idle.stdout) == (0, b"")
+    assert idle.stderr.decode() == f"pocket-dock: nothing runs in {forks[0]}\n"
     assert dock.out("destroy", name, *forks, again).count("destroyed") == 4
+
+
+async def test_an_image_of_a_short_name_is_found_by_it(dock: Commands, prefix: str, engine: Engine) -> None:
+    name = f"{prefix}-short"
+    dock.out("create", "--name", name)
+    dock.out("write", name, "notes.txt", "--content", "mine\n")
+
+    kept = dock.out("snapshot", name, f"{name}-image").strip()
+    try:
+        made = dock.out("create", "--image", f"{name}-image").strip()
+        assert dock.out("read", made, "notes.txt") == "mine\n"
+        dock.out("destroy", name, made)
+    finally:
+        await remove_image(engine, kept)
+    assert kept == ("localhost/" if engine.info.kind == "podman" else "") + f"{name}-image:latest"
 
 
 def test_files_are_read_written_and_listed_byte_by_byte(dock: Commands, prefix: str) -> None:

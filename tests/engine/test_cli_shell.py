@@ -11,10 +11,11 @@ import pytest
 from tests.commands import Commands
 from tests.engines import Target
 
+pytestmark = pytest.mark.front
+
 EDITOR = r"""
 import curses, os, signal
 
-pytestmark = pytest.mark.front
 def main(screen):
     text = ""
     while True:
@@ -102,6 +103,16 @@ def test_a_signal_ends_it_and_the_terminal_is_as_before(dock: Commands, number: 
         assert b"\x1b[?1049l" in terminal.raw[terminal.raw.rindex(b"\x1b[?1049h") :]
         assert b"\x1b[?25h" in terminal.raw
     assert not [one for one in dock.document("ps", box)["processes"] if "editor" in one["command"]]
+
+
+@pytest.mark.parametrize("program", [["python3", "editor.py"], []])
+def test_a_terminal_that_hangs_up_ends_it(dock: Commands, program: list[str]) -> None:
+    box = dock.environ["BOX"]
+    with dock.in_terminal("shell", box, *program) as terminal:
+        terminal.shows("EDITOR" if program else "~$")
+        terminal.hang_up()
+        assert terminal.end() == 128 + signal.SIGHUP
+    assert dock.document("ps", box)["processes"] == []
 
 
 def test_a_sandbox_that_goes_away_is_told_and_the_terminal_is_as_before(

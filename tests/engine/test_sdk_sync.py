@@ -140,7 +140,7 @@ def strike_in(seconds):
     return thread
 
 with create() as c:
-    for number in range(40):
+    for _ in range(25):
         begun = time.monotonic()
         try:
             striking = strike_in(random.random() * 0.02)

@@ -20,6 +20,7 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
     DiskFullError,
     FileDeniedError,
+    FileError,
     FileNotDirectoryError,
     FileNotRegularError,
     HostFileError,
@@ -167,8 +168,14 @@ async def test_what_cannot_be_is_a_typed_error_and_changes_nothing(
     with pytest.raises(SandboxFileNotFoundError):
         await container.pull("d/g/..", tmp_path / "y")
     for source in ("pipe", "/dev/null", "/proc/cpuinfo"):
-        with pytest.raises(FileNotRegularError):
+        with pytest.raises(FileNotRegularError, match="neither a file nor") as caught:
             await container.pull(source, tmp_path / "y")
+        assert "run" not in caught.value.hint
+    with pytest.raises(HostFileError, match="cannot be made there"):
+        await container.pull("d", "/proc/")
+    for source in ("file", "tree"):
+        with pytest.raises(FileError, match=f"'/proc/{source}' cannot be made there"):
+            await container.push(tmp_path / source, "/proc/")
     with pytest.raises(HostFileError, match="neither a file nor"):
         await container.push(tmp_path / "fifo", "y")
     with pytest.raises(FileDeniedError):
@@ -223,6 +230,55 @@ async def test_what_is_left_out_is_said_both_ways(container: LiveContainer, tmp_
     assert (tmp_path / "back" / "hard").stat().st_nlink == 1
     assert (tmp_path / "back" / "suid").stat().st_mode & 0o7777 == 0o711
     await sh(container, "chmod 700 left/out/shut")
+
+
+async def test_trees_of_the_kernel_and_many_things_left_out_are_no_tampering(
+    container: LiveContainer, tmp_path: Path
+) -> None:
+    for number in range(30):
+        (tmp_path / "tree" / f"{number}").mkdir(parents=True)
+        (tmp_path / "tree" / f"{number}").chmod(0o2755)
+        for link in range(5):
+            (tmp_path / "tree" / f"{number}" / f"{link}").symlink_to("/nothing")
+    pushed = await container.push(tmp_path / "tree", "many")
+    assert (pushed.skipped_count, len(pushed.skipped)) == (180, 100)
+    await sh(container, "chmod g+s many/*; for n in $(seq 90); do ln -s /x many/$n.l; done")
+    pulled = await container.pull("many", tmp_path / "back")
+    assert (pulled.directories, pulled.skipped_count) == (31, 120)
+
+    for tree in ("/dev", "/sys/kernel", "/proc/sys", "/proc/self"):
+        pulled = await container.pull(tree, tmp_path / "kernel")
+        assert pulled.skipped_count > len(pulled.skipped) // 2
+
+
+async def test_times_far_from_now_are_kept_or_said(container: LiveContainer, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    seconds = (-(1 << 40), -3_000_000_000, -1, 9_300_000_000, 14_000_000_000, 1 << 40)
+    for second in seconds:
+        (root / f"{second}").touch()
+        os.utime(root / f"{second}", (second, second))
+    pushed = await container.push(f"{root}/", "times")
+    times = dict(
+        line.split() for line in (await sh(container, "cd times; stat -c '%n %Y' -- *")).splitlines()
+    )
+    for second in seconds:
+        has = int((root / f"{second}").stat().st_mtime)
+        assert (int(times[f"{second}"]) == has) != (f"{second}" in {one.path for one in pushed.skipped})
+
+    # A file system in memory has times that a disk's cannot have.
+    far = "mkdir /dev/shm/far; cd /dev/shm/far; for s in -1099511627776 99999999999; do touch -d @$s -- $s"
+    times = dict(
+        line.split() for line in (await sh(container, f"{far}; done; stat -c '%n %Y' -- *")).splitlines()
+    )
+    pulled = await container.pull("/dev/shm/far", tmp_path / "far")
+    for path in (tmp_path / "far").iterdir():
+        is_kept = int(path.stat().st_mtime) == int(times[path.name])
+        assert is_kept != (path.name in {one.path for one in pulled.skipped})
+    assert pulled.files == 2
+    (alone,) = (await container.pull("/dev/shm/far/-1099511627776", tmp_path / "alone")).skipped
+    assert alone.path == "alone"
+    await sh(container, "rm -r /dev/shm/far")
 
 
 async def test_limits_of_a_pull_are_told_and_nothing_is_left(
@@ -280,6 +336,26 @@ async def test_one_that_is_cancelled_leaves_nothing_on_either_side(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "old"]
     assert (tmp_path / "old").read_text() == "old"
     assert (await container.info()).processes == 0
+
+
+async def test_a_push_that_is_cancelled_when_all_is_under_way_has_not_happened(
+    container: LiveContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "REPORT_EVERY_S", 0.0)
+    (tmp_path / "many").mkdir()
+    for number in range(2000):
+        (tmp_path / "many" / f"{number}").touch()
+    await sh(container, CLEAR)
+
+    with anyio.CancelScope() as scope:
+
+        def cancel(progress: TransferProgress) -> None:
+            if progress.files == 2000:
+                scope.cancel()
+
+        await container.push(tmp_path / "many", "many", on_progress=cancel)
+    assert scope.cancelled_caught
+    assert await sh(container, f"ls; {STAGES}") == ""
 
 
 async def test_an_error_of_whoever_is_told_of_progress_is_raised_as_it_is(

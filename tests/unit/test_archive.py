@@ -93,7 +93,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 
 
 def entry(kind: bytes, rest: bytes, mode: int = 0o644, size: int = 0, time: int = TIME) -> bytes:
-    return frame(kind, frames.ENTRY.pack(mode, time, size) + rest)
+    return frame(kind, frames.entry(mode, time, size) + rest)
 
 
 def file(name: bytes, content: bytes = b"") -> bytes:
@@ -326,6 +326,52 @@ def test_a_file_that_changes_meanwhile_is_said_and_one_that_vanishes_too(
         Outgoing(os.fsencode(root / "swapped"), ROOMY)
 
 
+def test_a_file_that_is_cut_after_it_was_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "cut").write_bytes(b"1" * 100_000)
+
+    def tamper(_fd: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
+        yield 0, status.st_size
+        os.truncate(root / "cut", 10)
+
+    monkeypatch.setattr(outgoing, "_extents", tamper)
+    stream, counts = sent(root)
+    made = take(stream, tmp_path / "copy")
+
+    assert counts.skipped == made.skipped == [(b"cut", names.REASONS[names.CHANGED])]
+    assert (tmp_path / "copy" / "cut").read_bytes() == b"1" * 100_000
+
+
+def test_any_number_of_things_left_out_goes_with_any_number_of_remarks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for number in range(200):
+        (root / f"{number}").symlink_to("/dev/null")
+    (root / "changes").write_bytes(b"1")
+    (root / "changes").chmod(0o4755)
+    deep = root / "d"
+    for _ in range(60):
+        deep.mkdir()
+        deep.chmod(0o2755)
+        deep /= "d"
+
+    def tamper(_fd: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
+        with (root / "changes").open("ab") as more:
+            more.write(b"2")
+        yield 0, status.st_size
+
+    monkeypatch.setattr(outgoing, "_extents", tamper)
+    stream, counts = sent(root)
+    made = take(stream, tmp_path / "copy")
+
+    assert (counts.skipped_count, made.skipped_count) == (262, 262)
+
+
 def test_a_source_that_is_none_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").touch()
@@ -390,6 +436,9 @@ HOSTILE = {
     "a frame without end": struct.pack(">cI", frames.DATA, 0xFFFFFFFF),
     "a short entry": frame(frames.FILE, b"x"),
     "a short end": entry(frames.FILE, b"x") + frame(frames.FILE_END),
+    "a time with more than a second of nanoseconds": frame(
+        frames.DIRECTORY, frames.ENTRY.pack(0o755, 0, 10**9, 0) + b"x"
+    ),
     "totals twice": 2 * frame(frames.TOTAL, bytes(16)),
     "short totals": frame(frames.TOTAL),
     "a reason of its own": frame(frames.SKIPPED, b"\xee/etc/passwd"),
@@ -455,18 +504,73 @@ def test_a_bomb_ends_in_bounded_space(tmp_path: Path) -> None:
     with pytest.raises(LimitError):
         take(skips, tmp_path / "there", limits=Limits(1000, 1000))
     bits = entry(frames.DIRECTORY, b"x") + 5000 * frame(frames.SKIPPED, bytes([names.BITS]) + b"name")
+    changes = entry(frames.DIRECTORY, b"x") + entry(frames.FILE, b"f", size=1)
+    changes += 5000 * frame(frames.SKIPPED, bytes([names.CHANGED]) + b"f")
     pulses = 200_000 * frame(frames.PULSE)
-    for endless in (bits, pulses):
+    for endless in (bits, changes, pulses):
         with pytest.raises(BadStreamError):
             take(endless, tmp_path / "there")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_time_that_no_file_system_knows_is_passed_by(tmp_path: Path) -> None:
-    odd = [entry(frames.FILE, b"f%d" % n, time=t) + end(0) for n, t in enumerate((-(1 << 63), (1 << 63) - 1))]
-    take(whole(*odd, entry(frames.LINK, b"l\0f0", time=(1 << 63) - 1)), tmp_path / "there")
+EXTREMES = (-(1 << 63), (1 << 63) - 1, -(1 << 63) * 10**9, ((1 << 63) - 1) * 10**9 + 999_999_999)
 
-    assert len(list((tmp_path / "there").iterdir())) == 3
+
+@pytest.mark.parametrize("time", EXTREMES)
+def test_a_time_that_a_file_system_does_not_know_is_said_and_stops_nothing(
+    tmp_path: Path, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_args: object, **_keys: object) -> None:
+        raise OverflowError
+
+    stream = whole(
+        entry(frames.FILE, b"f", time=time), end(0), entry(frames.LINK, b"l\0f", time=time), file(b"g")
+    )
+    counts = take(stream, tmp_path / "there")
+    told = [b"f", b"l"] if (tmp_path / "there" / "f").stat().st_mtime_ns // 10**9 != time // 10**9 else []
+    assert counts.skipped == [(path, names.REASONS[names.TIME]) for path in told]
+    assert (counts.files, counts.symlinks) == (2, 1)
+
+    monkeypatch.setattr(os, "utime", refuses)
+    counts = take(stream, tmp_path / "refused")
+    assert {path for path, _ in counts.skipped} == {b"f", b"l", b"g", b"."}
+    assert {why for _, why in counts.skipped} == {names.REASONS[names.TIME]}
+
+
+@pytest.mark.parametrize("time", [*EXTREMES, -1, -(10**9), 9_300_000_000 * 10**9 + 5, -9_300_000_000 * 10**9])
+def test_every_time_that_a_kernel_knows_can_be_sent(
+    tmp_path: Path, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "f").touch()
+    (tmp_path / "tree" / "l").symlink_to("f")
+    times: list[int] = []
+
+    class Status:
+        """As of a file of that time, which this file system need not be able to have."""
+
+        def __init__(self, real: os.stat_result) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> object:
+            return time if name == "st_mtime_ns" else getattr(self._real, name)
+
+    with monkeypatch.context() as patched:
+        real, real_fd = os.stat, os.fstat
+        patched.setattr(os, "stat", lambda *args, **keys: Status(real(*args, **keys)))
+        patched.setattr(os, "fstat", lambda fd: Status(real_fd(fd)))
+        stream, counts = sent(tmp_path / "tree")
+    assert counts.skipped == []
+    kinds = (frames.DIRECTORY, frames.FILE, frames.LINK)
+    frames.Decoder(lambda kind, body: times.append(frames.entry_of(body)[1]) if kind in kinds else None).feed(
+        stream
+    )
+    assert times == [time] * 3
+
+
+def test_a_time_beyond_what_can_be_said_is_the_nearest_one() -> None:
+    for time, said in ((1 << 200, EXTREMES[3]), (-(1 << 200), EXTREMES[2])):
+        assert frames.entry_of(memoryview(frames.entry(0o644, time, 0)))[1] == said
 
 
 def test_a_sender_that_gives_up_leaves_nothing(tmp_path: Path) -> None:

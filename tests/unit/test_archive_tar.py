@@ -111,6 +111,26 @@ def test_a_stream_becomes_a_tar_that_others_read(tmp_path: Path) -> None:
         assert tar.getnames()[-1] == "z"
 
 
+def negative() -> bytes:
+    """Return a header that says in binary that its file has a size of -512."""
+    block = bytearray(entry("./s")[:512])
+    block[124:136] = b"\xff" * 10 + b"\xfe\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("seconds", [-(1 << 63), -9_300_000_000, 9_300_000_000, (1 << 63) - 1, 1 << 70])
+def test_times_far_from_now_arrive_as_near_as_can_be(tmp_path: Path, seconds: int) -> None:
+    note = f"mtime={seconds}.5\n"
+    record = f"{len(note) + 3} {note}".encode()
+    counts = take(tarred(TOP, entry("n", b"x", content=record), entry("./f", content=b"1")), tmp_path / "in")
+
+    assert counts.files == 1
+    is_exact = int((tmp_path / "in" / "f").stat().st_mtime) == seconds
+    assert [path for path, _ in counts.skipped] == ([] if is_exact else [b"f"])
+
+
 HOSTILE = {
     "absolute": tarred(TOP, entry("/tmp/escaped", content=b"1")),
     "up": tarred(TOP, entry("../escaped", content=b"1")),
@@ -139,6 +159,7 @@ HOSTILE = {
     ),
     "a record that lies": tarred(TOP, entry("n", b"x", content=b"999 path=a\n")),
     "a size that is none": tarred(TOP, entry("n", b"x", content=b"11 size=-1\n"), entry("./s", content=b"1")),
+    "a size below nothing": tarred(TOP, negative()),
     "a name in a record": tarred(
         TOP, entry("n", b"x", content=b"19 path=../escaped\n"), entry("./s", content=b"1")
     ),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.cli import reaching
 from pocket_dock_mcp.cli.console import Console, told
 from pocket_dock_mcp.errors import (
@@ -60,6 +61,86 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str], tmp_path: P
 
     assert done.returncode == 0, done.stderr
     assert "pocket-dock" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("lst", "did you mean list?"), ("shutdwn", "did you mean shutdown?"), ("rm", "did you mean destroy?")],
+)
+def test_the_nearest_command_is_named_and_not_all(typed: str, meant: str, tmp_path: Path) -> None:
+    done = run(tmp_path, typed)
+
+    assert done.returncode == 2
+    assert meant in done.stderr
+    assert "quickstart" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "create --mem-limit 1k",
+        "create --shm-size 0",
+        "create -v /nowhere/at/all:/x",
+        "create --profile nosuch",
+        "shell box --profile nosuch",
+        "quickstart --profile nosuch",
+        "pool --profile minimla x.py",
+        "kill box",
+        "snapshot box Bad",
+        "diff box --since yesterday",
+        "logs --follow",
+    ],
+)
+def test_what_can_never_work_is_wrong_usage_and_the_engine_is_not_asked(line: str, tmp_path: Path) -> None:
+    done = run(tmp_path, *line.split())
+
+    # Where a program's own status is passed on, 2 may be that.
+    if line.startswith("quickstart"):
+        assert done.returncode == 3, "it looks for the engine first"
+        return
+    if line.startswith("shell"):
+        assert done.returncode == 125
+        return
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_profile_is_told_with_those_that_are(tmp_path: Path) -> None:
+    done = run(tmp_path, "create", "--profile", "nosuch")
+    assert "There is no profile 'nosuch'. The profiles are: minimal, dev" in done.stderr
+    assert "--image" in done.stderr
+    assert "docker://" not in done.stderr
+    assert "Did you mean 'minimal'?" in run(tmp_path, "create", "--profile", "minimla").stderr
+    # References are for --image.
+    assert run(tmp_path, "create", "--profile", "localhost/mine:1").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["info {}", "run {} true", "ps {}", "fork {}", "snapshot {}", "diff {}", "push {} a b", "pull {} a b",
+     "forward {} 80", "logs {}", "stop {}", "read {} x", "kill {} --all"],
+)  # fmt: skip
+def test_a_sandbox_that_is_not_there_is_named(line: str, tmp_path: Path) -> None:
+    done = run(tmp_path, *line.format("nosuch[31m").split(" "))
+
+    assert done.returncode == (125 if line.startswith("run") else 1)
+    assert "nosuch" in done.stderr
+    assert "There is no such sandbox" in done.stderr
+    assert "" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["run", "shell"])
+def test_a_program_without_a_name_is_refused_as_such(command: str, tmp_path: Path) -> None:
+    for words in (
+        [
+            "",
+        ],
+        ["", "x"],
+    ):
+        done = run(tmp_path, command, "box", "--", *words)
+        assert done.returncode == 125
+        assert "The program has no name" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["surgery"], ["doctor", "--cut"], ["doctor", "now"]])
@@ -211,6 +292,11 @@ def test_advice_for_people_names_no_tools() -> None:
     said = {"message": "mem_limit is 'lots'.", "hint": "Give mem_limit=7."}
     assert told(InvalidArgumentError(**said)) == "--mem-limit is 'lots'. Give --mem-limit=7."
     assert told(ConfigError(**said)) == "mem_limit is 'lots'. Give mem_limit=7."
+    for code in ("not_regular", "procfs", "EACCES"):
+        assert "run_command" not in told(file_error(code, "/home/x", "/home"))
+    assert "look at it with pocket-dock run." in told(file_error("not_regular", "/x"))
+    # What a file is called is nobody's advice.
+    assert "'run_command'" in told(file_error("ENOENT", "run_command"))
 
 
 def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:

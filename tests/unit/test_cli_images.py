@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,8 +15,9 @@ import pytest
 from pocket_dock_mcp.cli.console import Console
 from pocket_dock_mcp.cli.newfile import new_file
 from pocket_dock_mcp.cli.steps import Steps, Transfer, bar, size
-from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.errors import HostFileError, ImageBuildError, InvalidArgumentError
 from pocket_dock_mcp.images.references import full
+from pocket_dock_mcp.output import Milestone
 
 
 class Terminal(io.StringIO):
@@ -42,16 +44,17 @@ def run(home: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("step", ["STEP 2/4: RUN make", "Step 2/4 : RUN make"])
-def test_where_nothing_moves_progress_is_lines(lines: io.StringIO, step: str) -> None:
+def test_where_nothing_moves_only_what_matters_is_told_and_the_rest_if_it_fails(
+    lines: io.StringIO, step: str
+) -> None:
     steps = Steps(Console({}, err=lines), "dev")
-    for line in (step, "compiling", "compiling", "a\x1b[31mred"):
+    for line in (Milestone("building\x1b[31m it"), step, "compiling"):
         steps.tell(line)
-    steps.show_last()
+    assert lines.getvalue() == "dev: building it\n"
+    with pytest.raises(ImageBuildError), steps.shown_if_it_fails():
+        raise ImageBuildError("It fails.")
 
-    said = lines.getvalue().splitlines()
-    assert said[:2] == ["dev: step 2/4: RUN make", "dev: compiling"]
-    assert len(said) == 3
-    assert "\x1b" not in said[2]
+    assert lines.getvalue().splitlines()[1:] == ["  | building it", f"  | {step}", "  | compiling"]
 
 
 def test_on_a_terminal_one_line_moves_and_the_last_ones_are_shown_of_what_has_failed() -> None:
@@ -70,12 +73,15 @@ def test_on_a_terminal_one_line_moves_and_the_last_ones_are_shown_of_what_has_fa
     assert shown[-1].endswith("STEP 3/4: RUN false")
 
 
-def test_transfers_are_told_now_and_then(lines: io.StringIO) -> None:
-    transfer = Transfer(Console({}, err=lines), "exporting", 200_000_000)
-    for _ in range(150):
-        transfer.add(1_000_000)
+def test_transfers_are_told_on_terminals_only(lines: io.StringIO) -> None:
+    terminal = Terminal()
+    for err in (lines, terminal):
+        transfer = Transfer(Console({}, err=err), "exporting", 200_000_000)
+        for _ in range(150):
+            transfer.add(1_000_000)
 
-    assert lines.getvalue().splitlines() == [f"exporting: {done} MB" for done in (50, 100, 150)]
+    assert lines.getvalue() == ""
+    assert terminal.getvalue().endswith(f"{bar(3, 4)} exporting: 150 MB")
 
 
 def test_bars_and_sizes_are_bounded() -> None:
@@ -97,6 +103,13 @@ def test_a_new_file_replaces_the_old_one_when_it_is_whole(tmp_path: Path) -> Non
     assert path.read_text() == "new"
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_a_file_that_cannot_be_finished_is_no_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(HostFileError, match="No space left"), new_file(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def _umask() -> int:
@@ -159,11 +172,13 @@ def test_without_an_engine_the_profiles_are_told_all_the_same(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("argv", "status", "why"),
     [
-        (["build", "minimla"], 1, "Did you mean 'minimal'?"),
+        (["build", "minimla"], 2, "Did you mean 'minimal'?"),
         (["build", "minimal"], 3, "nobody.sock"),
-        (["export", "-o", "x.tar"], 1, "--profile NAME"),
+        (["export", "-o", "x.tar"], 2, "--profile NAME"),
         (["export", "--all"], 2, "-o"),
-        (["import", "nothing.tar"], 1, "cannot be read"),
+        (["export", "-o", "x.tar", "some/image"], 3, "nobody.sock"),
+        (["export", "-o", "x.tar", "--image", "a", "B b"], 3, "nobody.sock"),
+        (["import", "nothing.tar"], 2, "cannot be read"),
         (["import"], 2, "FILE"),
     ],
 )
