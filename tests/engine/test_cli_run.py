@@ -280,7 +280,10 @@ def test_what_is_left_running_can_be_seen_and_ended(dock: Commands, box: str) ->
 def test_what_is_left_running_has_its_output_on_the_log_outside_of_projects_too(
     dock: Commands, box: str
 ) -> None:
-    run_id = dock.out("run", "-d", box, "echo begun; until [ -e go ]; do sleep 0.05; done; echo over").strip()
+    run_id = dock.out(
+        "run", "-d", box, "echo begun; touch has-begun; until [ -e go ]; do sleep 0.05; done; echo over"
+    ).strip()
+    dock.out("run", box, "until [ -e has-begun ]; do sleep 0.05; done")
     assert dock.out("logs", box, run_id) == "begun\n"
     dock.out("run", box, "touch go")
     assert dock.out("logs", box, run_id, "--follow") == "begun\nover\n"

@@ -12,7 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pocket_dock_mcp.async_ import AsyncContainer, create_new_container, destroy_container, resume_container
+from pocket_dock_mcp.async_ import (
+    AsyncContainer,
+    AsyncProcess,
+    create_new_container,
+    destroy_container,
+    resume_container,
+)
 from pocket_dock_mcp.async_.host import Host
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import Target, eventually
@@ -68,6 +74,15 @@ async def ids_of(program: subprocess.Popen[str]) -> list[str]:
     return line.split()
 
 
+async def printed(process: AsyncProcess, text: str) -> None:
+    """Wait until it has printed just that since it was read."""
+
+    async def is_there() -> bool:
+        return process.peek().stdout == text
+
+    await eventually(is_there, within=20)
+
+
 async def look(c: AsyncContainer, ids: list[str]) -> None:
     """See that both are found, and all of their output, and that they obey."""
     done, on = await c.detached()
@@ -77,13 +92,10 @@ async def look(c: AsyncContainer, ids: list[str]) -> None:
     result = await done.wait(10)
     assert (result.exit_code, result.stdout, result.stderr) == (3, "over\n", "err\n")
     assert await on.is_running()
-    assert on.read().stdout == "begun\n"
+    await printed(on, "begun\n")
+    on.read()
     await on.write("it\n")
-
-    async def answered() -> bool:
-        return on.peek().stdout == "got it\n"
-
-    await eventually(answered, within=20)
+    await printed(on, "got it\n")
     with pytest.raises(TimeoutError, match=r"run-.* 0.05 seconds"):
         await on.wait(0.05)
     await on.kill(9)
@@ -145,6 +157,7 @@ async def test_the_process_that_began_them_finds_them_too(name: str, host: Host)
         assert [done.id, on.id] == ids
         assert (await done.wait()).stdout == "over\n"
         assert done.read().stdout == "over\n"
+        await printed(on, "begun\n")
         await on.kill()
         assert (await on.wait()).stdout == "begun\n"
         assert ended == [3, None], "callbacks go on"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pocket_dock_mcp import Container, ContainerNotRunning, create_new_container
+from pocket_dock_mcp import Container, ContainerNotRunning, Process, create_new_container
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import RUN, Deadline, Target, eventually, is_gone
 from tests.sdk import prepare
@@ -365,3 +365,13 @@ def test_shutting_down_in_another_thread_ends_what_runs(c: Container) -> None:
         assert running.result(60).status == "killed"
     with pytest.raises(ContainerNotRunning):
         c.run("true")
+
+
+def test_detached_programs_are_found_again() -> None:
+    with create_new_container() as c:
+        begun = c.run("exec sleep 600", detach=True)
+        (found,) = c.detached()
+        assert isinstance(found, Process)
+        assert found.id == begun.id
+        found.kill()
+        assert found.wait(20).signal == 15
