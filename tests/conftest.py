@@ -6,6 +6,7 @@ A test that asks for `engine` runs over every real engine; marked ``contract``, 
 from __future__ import annotations
 
 import os
+import signal
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -59,7 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our markers."""
+    """Declare our markers, and have Ctrl-C work in what tests start, also where we run in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_used] = set()
     for line in (
         "contract: runs over the fake engine as well as over the real ones",
