@@ -6,8 +6,8 @@ A test that asks for `engine` runs over every real engine; marked ``contract``, 
 from __future__ import annotations
 
 import os
-import signal
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
