@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import anyio
 import pytest
@@ -60,9 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our markers, and have Ctrl-C work in what tests start, in the background as well."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Declare our markers."""
+    _heed_signals()
     config.stash[_used] = set()
     for line in (
         "contract: runs over the fake engine as well as over the real ones",
@@ -74,6 +74,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "slow: takes more than a second on an ordinary engine",
     ):
         config.addinivalue_line("markers", line)
+
+
+def _heed_signals() -> None:
+    """Have programs that tests start heed Ctrl-C and hang-ups, also where we run in the background.
+
+    What ignores a signal hands that on to what it starts; a handler of Python's it does not.
+    """
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, _ignore),
+        (signal.SIGQUIT, _ignore),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Go on."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
