@@ -51,6 +51,12 @@ def dock(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -
     commands.end()
 
 
+@pytest.fixture(autouse=True)
+def alone(dock: Commands) -> None:
+    """Begin without what a test that failed has left running."""
+    dock("kill", dock.environ["BOX"], "--all")
+
+
 def test_a_shell_is_one_and_its_status_is_ours(dock: Commands) -> None:
     with dock.in_terminal("shell", dock.environ["BOX"], "-e", "GREETING=hi") as terminal:
         terminal.shows("~$")
