@@ -6,7 +6,6 @@ An event loop cannot wait for files, and must not make a terminal non-blocking: 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import queue
 import select
@@ -158,15 +157,6 @@ def _write_all(fd: int, data: bytes) -> None:
         except BlockingIOError:
             # Whoever shares it with us has made it so.
             select.select((), (fd,), ())
-
-
-def has_descriptor(fd: int) -> bool:
-    """Whether there is something behind this number: a stream may have been closed before we began."""
-    try:
-        os.fstat(fd)
-    except OSError as error:
-        return error.errno != errno.EBADF
-    return True
 
 
 def same_file(one: int, other: int) -> bool:
