@@ -81,8 +81,7 @@ class Conversation:
             request = await self._next_request()
             if request is None:
                 return False
-            if request.http_version not in (b"1.0", b"1.1"):
-                raise RefusedError(505, "this is a proxy for HTTP/1.1")
+            _require_usable(request)
             if request.method == b"CONNECT":
                 await self._connect(request)
                 return False
@@ -122,13 +121,6 @@ class Conversation:
         return Prefixed(self._side.stream, self._side.parser.trailing_data[0])
 
     def _wanted(self, request: h11.Request) -> Url:
-        if has_header(request, b"transfer-encoding") and (
-            has_header(request, b"content-length") or request.http_version < b"1.1"
-        ):
-            raise RefusedError(400, "a request's body has one length")
-        if request.method == b"TRACE":
-            # The answer would show what the gate has added.
-            raise RefusedError(405, "TRACE is not for sandboxes")
         text = request.target.decode("ascii")
         url = parse_url(text) if self._origin is None else self._of_origin(self._origin, request, text)
         if url is None:
@@ -186,3 +178,15 @@ class Conversation:
                     count += len(await self._side.stream.receive())
             except (anyio.EndOfStream, NotImplementedError):
                 pass
+
+
+def _require_usable(request: h11.Request) -> None:
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise RefusedError(505, "this is a proxy for HTTP/1.1")
+    if has_header(request, b"transfer-encoding") and (
+        has_header(request, b"content-length") or request.http_version == b"1.0"
+    ):
+        raise RefusedError(400, "a request's body has one length")
+    if request.method == b"TRACE":
+        # The answer would show what the gate has added.
+        raise RefusedError(405, "TRACE is not for sandboxes")

@@ -76,7 +76,7 @@ async def test_a_denial_names_host_and_network(method: str) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 403 " + reason + b"\r\n")
     assert body == (b"" if method == "HEAD" else b"pocket-dock: " + reason + b"\n")
-    assert net.asked == net.dialled == []
+    assert (net.asked, net.dialled) == ([], [])
 
 
 async def test_a_name_that_is_not_allowed_is_never_looked_up() -> None:
