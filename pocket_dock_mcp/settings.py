@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
@@ -32,6 +32,9 @@ _CEILINGS = {
     "idle_ttl_s": "max_lifetime_s",
 }
 """What a sandbox gets unless it asks, and what it can ask for at most."""
+
+
+_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
 
 
 class Settings(BaseModel):
@@ -136,6 +139,66 @@ class Settings(BaseModel):
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
+    http_host: str = Field(
+        default="127.0.0.1",
+        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
+    )
+    http_port: int = Field(
+        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
+    )
+    http_path: str = Field(
+        default="/mcp",
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        examples=["/mcp"],
+        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
+    )
+    http_allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Further values of the Host header that are answered, such as box.example or "
+        "box.example:8000, with commas between them.",
+    )
+    http_allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Further web origins that may call, such as https://app.example, with commas between them.",
+    )
+    http_cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Web origins whose pages may read answers in a browser, with commas between them.",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
+    )
+    token_file: Path | None = Field(
+        default=None,
+        description="A file with a line 'name token' for each principal, readable by its owner only; "
+        "an absolute path.",
+    )
+    oauth_issuer: str | None = Field(
+        default=None,
+        description="URL of the OAuth authorisation server whose access tokens are accepted.",
+    )
+    http_url: str | None = Field(
+        default=None,
+        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
+    )
+    http_session_idle_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=_DAY_S,
+        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
+    )
+    http_max_sessions: int = Field(
+        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
+    )
+    http_max_sessions_each: int = Field(
+        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
+    )
+    http_max_connections: int = Field(
+        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
+    )
+    http_max_connections_each: int = Field(
+        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -151,6 +214,10 @@ class Settings(BaseModel):
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
+        if "token_file" in values:
+            values["token_file"] = _expanded(environ, values["token_file"])
+        for name in _LISTS & values.keys():
+            values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         values["state_dir"] = _state_dir(environ, values.get("state_dir"))
         try:
             settings = cls.model_validate(values)
@@ -211,6 +278,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
+    if settings.token_file is not None and not settings.token_file.is_absolute():
+        yield _invalid(Settings, "token_file", settings.token_file)
     for root in settings.host_roots or ():
         if not root.is_absolute():
             yield _invalid(Settings, "host_roots", root)
@@ -227,8 +296,10 @@ def _valid(field: FieldInfo) -> str:
     """Say what a setting may be."""
     if get_origin(field.annotation) is Literal:
         return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation is Path:
+    if field.annotation in (Path, Path | None):
         return "an absolute path"
+    if field.examples:
+        return f"a path such as {field.examples[0]}"
     if field.annotation == tuple[Path, ...] | None:
         return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:
@@ -249,4 +320,4 @@ def _default(field: FieldInfo) -> str:
         return f"{field.default:g}"
     if isinstance(field.default, bool):
         return str(field.default).lower()
-    return "" if field.default is None else str(field.default)
+    return "" if field.default in (None, ()) else str(field.default)
