@@ -70,8 +70,8 @@ class Settings(BaseModel):
     )
     quotas: tuple[Quota, ...] = Field(
         default=(),
-        description="What single principals may have instead, as JSON: sandboxes, snapshots, persistent, and "
-        f"memory_mb of all its sandboxes together. {EXAMPLE}",
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of all "
+        "sandboxes of one together.",
     )
     max_total_sandboxes: int | None = Field(
         default=None,
