@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 
 import anyio
 from typing_extensions import Self
@@ -41,7 +41,7 @@ class AgentRelay:
         relay = cls(link, request)
         try:
             await link.send(relay._id, {"op": "accept", "window": WINDOW_OUT, "room": UPLOAD_WINDOW})
-            await asyncio.wait([request.accepted, request.answer], return_when=asyncio.FIRST_COMPLETED)
+            await request.wait_accepted()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await relay.abort()
@@ -65,6 +65,10 @@ class AgentRelay:
     def taken(self, amount: int) -> None:
         """So many bytes of what came need no memory any more."""
         self._link.taken(self._id, self._request, amount)
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when it is over."""
+        self._request.answer.add_done_callback(lambda _answer: callback())
 
     async def wait(self) -> bool:
         """Wait for its end; whether both sides have ended what they had to say."""

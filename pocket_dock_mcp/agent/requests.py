@@ -66,6 +66,11 @@ class Incoming(Relay):
         super().__init__(on_bytes, size, upload_size)
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    async def wait_accepted(self) -> None:
+        """Wait until it is there, or is not to be expected any more."""
+        futures: list[asyncio.Future[Any]] = [self.accepted, self.answer]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
     def take(self, header: Header, payload: bytes) -> None:
         """Take a frame of it; first of all the one that says that it is there."""
         is_first = header["kind"] == "accepted"

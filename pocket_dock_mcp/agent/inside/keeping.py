@@ -182,8 +182,6 @@ class Keep:
         if self.clients.pop(client.number, None) is None:
             return
         client.close()
-        if self._agent.way_out is not None:
-            self._agent.way_out.leave(client.number)
         for request_id, work in list(self._agent.work.items()):
             if request_id >> SHIFT != client.number:
                 continue

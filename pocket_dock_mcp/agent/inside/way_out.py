@@ -41,7 +41,6 @@ class Door:
         """The number of the client that answers; None while there is nobody to."""
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._listener.setblocking(False)
-        # A program that has listened here in an earlier life of the container leaves nothing: its network is new.
         self._listener.bind(("127.0.0.1", port))
         self._listener.listen(BACKLOG)
         self._is_watching = False
@@ -144,7 +143,7 @@ class Outfit:
         try:
             at = 0
             for path, size in self._files:
-                place(path, self._data[at : at + size])
+                place(path, bytes(self._data[at : at + size]))
                 at += size
         except OSError as error:
             self._agent.fail(self._id, "network", error.errno)
