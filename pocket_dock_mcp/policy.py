@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network
+from pocket_dock_mcp.models import MIB, ContainerSpec, EngineNetwork, Facts, Limits, Network
 
 HOME = "/home/sandbox"
 
@@ -104,7 +104,7 @@ def agent_spec(
         argv=argv,
         labels=labels,
         limits=limits,
-        network=network,
+        network=engine_network(network),
         capabilities=AGENT_CAPABILITIES,
         memory=memory or {},
         keep=keep,
@@ -121,10 +121,15 @@ def exec_spec(
         argv=EXEC_ARGV,
         labels=labels,
         limits=limits,
-        network=network,
+        network=engine_network(network),
         init=True,
         keep=keep,
     )
+
+
+def engine_network(network: Network) -> EngineNetwork:
+    """Return what the engine is asked for. All but "open" goes through the agent's stream, and needs none."""
+    return "open" if network == "open" else "none"
 
 
 def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
@@ -133,7 +138,9 @@ def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
         "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,
         "cpus": facts.cpus is not None and facts.cpus <= limits.cpus * 1.01,
-        "network": network != "none" or facts.interfaces is None or set(facts.interfaces) <= {"lo"},
+        "network": engine_network(network) != "none"
+        or facts.interfaces is None
+        or set(facts.interfaces) <= {"lo"},
         "no_new_privs": bool(facts.no_new_privs),
         "seccomp": bool(facts.seccomp),
         "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),

@@ -25,6 +25,7 @@ from pocket_dock_mcp.container.launch import (
     start_agent,
     start_exec,
 )
+from pocket_dock_mcp.container.outfit import equip, new_gate
 from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -140,7 +141,12 @@ async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Runnin
         if visits:
             link.beat(BEAT)
         transport, found = await AgentTransport.rejoin(link)
-        return Running(state.id, transport, check_facts(wanted, transport.facts)), found
+        missing = check_facts(wanted, transport.facts)
+        # Who only visits leaves it to the holder to answer what goes out.
+        gate = None if visits else new_gate(wanted.network, wanted.gates)
+        if gate is not None:
+            await equip(transport, gate)
+        return Running(state.id, transport, missing, gate), found
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await link.aclose()
