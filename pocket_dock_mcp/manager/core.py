@@ -257,6 +257,7 @@ class Manager:
         """Have a session's sandboxes ended like `end_session`, by the manager and without waiting."""
         if self._tasks is not None and not self._closing:
             self._tasks.start_soon(self.end_session, owner)
+
     def failed(
         self, owner: Owner, tool: str, error: PocketDockError, arguments: Mapping[str, object]
     ) -> None:

@@ -52,7 +52,9 @@ class Names:
         pages = [origin.lower() for origin in origins]
         for origin in pages:
             if not _ORIGIN.fullmatch(origin):
-                raise ConfigError(f"{origin!r} is no origin to allow; write https://app.example, without a path.")
+                raise ConfigError(
+                    f"{origin!r} is no origin to allow; write https://app.example, without a path."
+                )
         # What stands for all addresses is the name of none.
         own = [name.lower() for name in listened_on if name not in ("", "0.0.0.0", "[::]")]  # noqa: S104
         return cls({*LOOPBACK, *own, *wanted}, set(pages))
@@ -86,7 +88,9 @@ class NameGuard:
             return refused(400, "The request's target has to be a path.")
         if len(hosts) != 1 or not self._names.allow_host(hosts[0]):
             return refused(
-                421, "This server does not answer to that Host.", "Start it with --allowed-host HOST to allow it."
+                421,
+                "This server does not answer to that Host.",
+                "Start it with --allowed-host HOST to allow it.",
             )
         if len(origins) > 1 or not all(self._names.allow_origin(origin) for origin in origins):
             return refused(
@@ -104,7 +108,7 @@ class LocalCaller:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._user = AuthenticatedUser(AccessToken(token="", client_id=LOCAL_PRINCIPAL, scopes=[]))  # noqa: S106
+        self._user = AuthenticatedUser(AccessToken(token="", client_id=LOCAL_PRINCIPAL, scopes=[]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
