@@ -21,8 +21,12 @@ _UID_FIRST = 1_000_000
 _UID_COUNT = 1_000_000
 """Above the ids that distributions give to people and to user namespaces, below what old tar formats hold."""
 
-_AGENT_RESERVE = 8
-"""Processes below the pids limit that user code may not use, so that the agent can always fork."""
+_AGENT_RESERVE = range(8, 17)
+"""Processes below the pids limit that user code may not use: a quarter of them, within this range.
+
+The agent has to be able to fork, and a new stream to a kept one is an engine's exec, whose program has some
+six threads (it is written in Go) before it becomes ours.
+"""
 
 _SHARERS = 16
 """Sandboxes that may have the same uid at once, each with all processes that it may have."""
@@ -55,7 +59,8 @@ def user_processes(limits: Limits, *, shares_uid: bool = False) -> int:
     The kernel counts a uid's processes on the whole host. Where other sandboxes have the same uid, the
     limit is one for all of them, so that none can use up another's; each has its own limit on pids as well.
     """
-    most = limits.pids - _AGENT_RESERVE
+    reserve = min(max(limits.pids // 4, _AGENT_RESERVE[0]), _AGENT_RESERVE[-1])
+    most = limits.pids - reserve
     return min(most * _SHARERS, MAX_PROCESSES) if shares_uid else most
 
 

@@ -1,140 +1,92 @@
-"""A gate behind a real socket, servers for it to lead to, and names that mean what a test says they mean."""
+"""A gate for tests: answers the programs of a container as it is told to by the first line that they say."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-import anyio
-from anyio.abc import ByteStream, SocketAttribute, SocketStream
-
-from pocket_dock_mcp.gate.client import ClientGone
-from pocket_dock_mcp.gate.core import Gate
-from pocket_dock_mcp.gate.domains import Address
-from pocket_dock_mcp.gate.reaching import Dial
-
-LOCAL = "127.0.0.1"
-PUBLIC = "203.0.113.80"
-"""Stands for any address of the internet: nobody has it. `Net` leads there."""
-
-Handler = Callable[[ByteStream], Awaitable[None]]
+from pocket_dock_mcp.gate.client import Client, ClientGone
+from pocket_dock_mcp.models import Network
 
 
-class SocketClient:
-    """A connection from "inside" that is one of this machine."""
+class LineGate:
+    """Serves ``echo``, ``give N``, ``count``, ``hang`` and ``break``: what is a method here."""
 
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
+    environment: Mapping[str, str] = {"GATE": "yes"}
+    ca_bundle: bytes | None = b"certificates\n"
 
-    async def receive(self) -> bytes:
+    def __init__(self) -> None:
+        self.served = 0
+        """How many connections have come to their end."""
+        self.open = 0
+        self.most = 0
+        """How many there were at once."""
+        self.is_closed = False
+
+    async def serve(self, client: Client) -> None:
+        """Answer one."""
+        self.open += 1
+        self.most = max(self.most, self.open)
         try:
-            return await self._stream.receive()
-        except anyio.EndOfStream:
-            return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise ClientGone from None
+            await self._serve(client)
+        except ClientGone:
+            pass
+        finally:
+            self.open -= 1
+            self.served += 1
 
-    async def send(self, data: bytes) -> None:
-        try:
-            await self._stream.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise ClientGone from None
+    async def _serve(self, client: Client) -> None:
+        data = b""
+        while b"\n" not in data:
+            piece = await client.receive()
+            if not piece:
+                return
+            data += piece
+        line, _, data = data.partition(b"\n")
+        word, *rest = line.split()
+        if word == b"break":
+            return
+        await getattr(self, f"_{word.decode()}")(client, data, *rest)
+        await client.send_eof()
 
-    async def send_eof(self) -> None:
-        try:
-            await self._stream.send_eof()
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise ClientGone from None
+    async def _echo(self, client: Client, data: bytes) -> None:
+        await client.send(data)
+        while data := await client.receive():
+            await client.send(data)
+
+    async def _give(self, client: Client, _data: bytes, size: bytes) -> None:
+        left = int(size)
+        while left:
+            piece = bytes(min(left, 256 * 1024))
+            await client.send(piece)
+            left -= len(piece)
+
+    async def _count(self, client: Client, data: bytes) -> None:
+        total = len(data)
+        while data := await client.receive():
+            total += len(data)
+        await client.send(b"%d" % total)
+
+    async def _hang(self, client: Client, _data: bytes) -> None:
+        await client.send(b"hanging")
+        while await client.receive():
+            pass
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """Answer nobody any more."""
+        self.is_closed = True
 
 
-@dataclass
-class Net:
-    """An internet of this machine's servers: what a gate's resolver and its way out are told to be."""
+class Gates:
+    """Makes them, and keeps them for the test to look at."""
 
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    ports: dict[tuple[str, int], int] = field(default_factory=dict)
-    """Where on loopback an address and port really lead."""
-    asked: list[str] = field(default_factory=list)
-    dialled: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.made: list[LineGate] = []
 
-    async def resolve(self, host: str) -> Sequence[str]:
-        self.asked.append(host)
-        if host not in self.names:
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return self.names[host]
-
-    async def dial(self, address: Address, port: int) -> ByteStream:
-        self.dialled.append((str(address), port))
-        if (str(address), port) not in self.ports:
-            raise ConnectionRefusedError
-        return await anyio.connect_tcp(LOCAL, self.ports[str(address), port])
+    def __call__(self, _network: Network) -> LineGate:
+        self.made.append(LineGate())
+        return self.made[-1]
 
     @property
-    def dialling(self) -> Dial:
-        return self.dial
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """Serve connections on a port of loopback."""
-    listener = await anyio.create_tcp_listener(local_host=LOCAL)
-    port: int = listener.extra(SocketAttribute.local_port)
-
-    async def handle(stream: SocketStream) -> None:
-        async with stream:
-            try:
-                await handler(stream)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass
-
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, handle)
-        yield port
-        group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def standing(gate: Gate) -> AsyncIterator[int]:
-    """Have a gate serve what connects to a port, and return that."""
-
-    async def serve(stream: ByteStream) -> None:
-        assert isinstance(stream, SocketStream)
-        await gate.serve(SocketClient(stream))
-
-    async with serving(serve) as port:
-        yield port
-    await gate.aclose()
-
-
-async def read_all(stream: ByteStream) -> bytes:
-    """Read to the end, also where that is abrupt."""
-    data = b""
-    try:
-        while True:
-            data += await stream.receive()
-    except (anyio.EndOfStream, anyio.BrokenResourceError):
-        return data
-
-
-async def read_until(stream: ByteStream, end: bytes) -> bytes:
-    """Read until something has been said."""
-    data = b""
-    while end not in data:
-        data += await stream.receive()
-    return data
-
-
-async def said(port: int, *pieces: bytes, end: bool = True) -> bytes:
-    """Say something on a new connection, and return all that comes back."""
-    async with await anyio.connect_tcp(LOCAL, port) as stream:
-        for piece in pieces:
-            await stream.send(piece)
-        if end:
-            await stream.send_eof()
-        with anyio.fail_after(60):
-            return await read_all(stream)
+    def last(self) -> LineGate:
+        """The one that was made last."""
+        return self.made[-1]

@@ -1,96 +1,33 @@
-"""One connection from inside, as whoever carries it hands it over, and as the rest of the gate uses it."""
+"""A connection of a program in a sandbox, as the gate sees it."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import anyio
-from anyio.abc import ByteStream
 
-
-class ClientGone(Exception):  # noqa: N818  # it is what happened, and nobody's mistake
-    """The program inside has reset its connection, or the sandbox is gone."""
+class ClientGone(Exception):  # noqa: N818  # it has gone, which is no error
+    """The program has broken the connection off, or its sandbox is gone."""
 
 
 class Client(Protocol):
-    """One connection from inside."""
+    """One connection."""
 
     async def receive(self) -> bytes:
-        """Return what it says next; empty at the end. Raises `ClientGone`."""
+        """Return what it says next; nothing at the end of it.
+
+        Raises:
+            ClientGone: there will be no more, and no end.
+        """
 
     async def send(self, data: bytes) -> None:
-        """Say something; returns when it is taken. Raises `ClientGone`."""
+        """Say something; returns when it is taken.
+
+        Raises:
+            ClientGone: nobody takes it.
+        """
 
     async def send_eof(self) -> None:
-        """Say that no more will come. Raises `ClientGone`."""
+        """Say that there is no more to come. Raises `ClientGone`."""
 
     async def aclose(self) -> None:
-        """Hang up. Idempotent."""
-
-
-class ClientStream(ByteStream):
-    """A client in the vocabulary of anyio, so that TLS can be put around it."""
-
-    def __init__(self, client: Client) -> None:
-        """Take nothing yet."""
-        self._client = client
-        self._rest = b""
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Return what it says next. Raises what anyio's streams raise."""
-        data = self._rest
-        if not data:
-            try:
-                data = await self._client.receive()
-            except ClientGone:
-                raise anyio.BrokenResourceError from None
-        if not data:
-            raise anyio.EndOfStream
-        self._rest = data[max_bytes:]
-        return data[:max_bytes]
-
-    async def send(self, item: bytes) -> None:
-        """Say something."""
-        try:
-            await self._client.send(item)
-        except ClientGone:
-            raise anyio.BrokenResourceError from None
-
-    async def send_eof(self) -> None:
-        """Say that no more will come."""
-        try:
-            await self._client.send_eof()
-        except ClientGone:
-            raise anyio.BrokenResourceError from None
-
-    async def aclose(self) -> None:
-        """Hang up."""
-        await self._client.aclose()
-
-
-class Prefixed(ByteStream):
-    """A stream of which something has been read already."""
-
-    def __init__(self, stream: ByteStream, prefix: bytes) -> None:
-        """Put that in front again."""
-        self._stream = stream
-        self._prefix = prefix
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Return what is next."""
-        if not self._prefix:
-            return await self._stream.receive(max_bytes)
-        data, self._prefix = self._prefix[:max_bytes], self._prefix[max_bytes:]
-        return data
-
-    async def send(self, item: bytes) -> None:
-        """Say something."""
-        await self._stream.send(item)
-
-    async def send_eof(self) -> None:
-        """Say that no more will come."""
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        """Hang up."""
-        await self._stream.aclose()
+        """End it: after `send_eof` when the program has had all, else at once. Quiet."""

@@ -11,12 +11,12 @@ import h11
 from anyio.abc import ByteStream
 
 from pocket_dock_mcp.gate.answers import RefusedError
-from pocket_dock_mcp.gate.client import Prefixed
 from pocket_dock_mcp.gate.exchange import Exchange
 from pocket_dock_mcp.gate.limits import SpentError
 from pocket_dock_mcp.gate.messages import Side, has_header
 from pocket_dock_mcp.gate.outbound import Outbound
 from pocket_dock_mcp.gate.relay import GONE
+from pocket_dock_mcp.gate.streams import Prefixed
 from pocket_dock_mcp.gate.targets import Target, Url, parse_authority, parse_url
 
 _LINGER_S = 2.0

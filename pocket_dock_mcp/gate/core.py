@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from pocket_dock_mcp.gate.answers import DeniedError, RefusedError
-from pocket_dock_mcp.gate.client import Client, ClientStream
+from pocket_dock_mcp.gate.client import Client
 from pocket_dock_mcp.gate.conversation import Conversation
 from pocket_dock_mcp.gate.denials import Denial, Denials
 from pocket_dock_mcp.gate.limits import GateLimits, SpentError
@@ -19,6 +19,7 @@ from pocket_dock_mcp.gate.reaching import Dial, Reach, dial_directly
 from pocket_dock_mcp.gate.relay import GONE
 from pocket_dock_mcp.gate.resolving import HostResolver, Resolver
 from pocket_dock_mcp.gate.rules import Rules
+from pocket_dock_mcp.gate.streams import ClientStream
 from pocket_dock_mcp.gate.tunnels import Tunnels
 
 _CLOSE_S = 5.0
@@ -78,12 +79,12 @@ class Gate:
                 await client.aclose()
 
     @property
-    def mark(self) -> int:
-        """Return where the denials are now, for `denials` to go on from."""
-        return self._denials.mark
+    def denied(self) -> int:
+        """Return how often something was denied so far."""
+        return self._denials.total
 
     def denials(self, since: int = 0) -> list[Denial]:
-        """Return what was denied after a mark, oldest first; the latest of it, if it is much."""
+        """Return what was denied later than the first `since` times; the last of it, if it is much."""
         return self._denials.since(since)
 
     async def aclose(self) -> None:

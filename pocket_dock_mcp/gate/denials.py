@@ -49,8 +49,8 @@ class Denials:
         self._budget, self._budget_at = _BURST, time.monotonic()
 
     @property
-    def mark(self) -> int:
-        """Return the number of the last one: `since` it there are those that come later."""
+    def total(self) -> int:
+        """Return how often something was denied."""
         return self._last
 
     def add(self, host: str, port: int, reason: str) -> None:
@@ -68,9 +68,9 @@ class Denials:
         if _is_power_of_ten(denial.count) and self._may_tell(now):
             self._tell(denial)
 
-    def since(self, mark: int) -> list[Denial]:
-        """Return those that happened after a mark, again or for the first time, oldest first."""
-        return [denial for number, denial in self._kept.values() if number > mark]
+    def since(self, count: int) -> list[Denial]:
+        """Return those that happened, again or for the first time, after the first so many; oldest first."""
+        return [denial for number, denial in self._kept.values() if number > count]
 
     def _may_tell(self, now: float) -> bool:
         self._budget = min(_BURST, self._budget + (now - self._budget_at) * _TOLD_PER_S)

@@ -14,7 +14,7 @@ from pocket_dock_mcp.gate.core import Gate
 from pocket_dock_mcp.gate.denials import MAX_KEPT, Denial
 from pocket_dock_mcp.gate.limits import GateLimits
 from pocket_dock_mcp.gate.rules import Rules
-from tests.gates import LOCAL, PUBLIC, Net, read_all, read_until, said, serving, standing
+from tests.nets import LOCAL, PUBLIC, Net, read_all, read_until, said, serving, standing
 
 pytestmark = pytest.mark.anyio
 
@@ -466,7 +466,7 @@ async def test_denials_are_told_once_and_counted() -> None:
     async with standing(gate) as proxy:
         request = b"GET http://evil.example/ HTTP/1.1\r\nHost: x\r\n\r\n"
         await said(proxy, request * 12)
-        mark = gate.mark
+        mark = gate.denied
         await said(proxy, request.replace(b"evil", b"more") + request)
         assert [(denial.host, denial.count) for denial in told] == [
             ("evil.example", 1),
@@ -475,7 +475,7 @@ async def test_denials_are_told_once_and_counted() -> None:
         ]
         assert [denial.host for denial in gate.denials(mark)] == ["more.example", "evil.example"]
         assert gate.denials()[-1].count == 13
-        assert gate.denials(gate.mark) == []
+        assert gate.denials(gate.denied) == []
 
 
 async def test_however_many_denials_there_are_they_are_bounded() -> None:
