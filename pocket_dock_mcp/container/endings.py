@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pocket_dock_mcp.agent.transport import Program, RunEnd
 from pocket_dock_mcp.errors import AgentError
-from pocket_dock_mcp.models import MIB, Limits, RunStatus
+from pocket_dock_mcp.models import MIB, Limits, RunResult, RunStatus
 
 _SIGKILL = 9
 _SIGXFSZ = 25
@@ -135,6 +135,25 @@ def _about_left_behind(end: RunEnd) -> str | None:
         return None
     what = "1 process" if end.left_behind == 1 else f"{end.left_behind} processes"
     return f"{what} that it had left running ended with it; use background=true for what is to go on."
+
+
+def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: tuple[str, ...]) -> RunResult:
+    """Return what came of a program, but for its output."""
+    report = end.report
+    return RunResult(
+        status,
+        exit_code=observed_exit(status, end),
+        signal=end.signal,
+        usage=end.usage,
+        hint=hint,
+        value=report.value,
+        images=report.images,
+        images_left=report.images_left,
+        notes=report.notes,
+        files_changed=end.files_changed,
+        session=end.session,
+        network_denied=denied,
+    )
 
 
 def with_losses(hint: str | None, missing: tuple[int, int], missed: tuple[int, int]) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
-from pocket_dock_mcp.container.endings import Fate, hint_for, observed_exit, status_of, with_losses
+from pocket_dock_mcp.container.endings import Fate, hint_for, result_of, status_of, with_losses
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
@@ -29,6 +29,7 @@ _PIECE = 64 * 1024
 OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
 OnOutcome = Callable[[RunResult | PocketDockError], None]
+Denials = Callable[[], tuple[str, ...]]
 Remove = Callable[[], None]
 
 
@@ -72,6 +73,8 @@ class AsyncRun:
         self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
         self._over_at: float | None = None
+        self.denials: Denials = tuple
+        """Says what the network has denied since it began; from its end on, what it had by then."""
         self.began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
@@ -250,6 +253,8 @@ class AsyncRun:
 
     def _over(self) -> None:
         self._over_at = time.monotonic()
+        denied = self.denials()
+        self.denials = lambda: denied
         self._wake()
         for on_exit in tuple(self._on_exit):
             _call(on_exit, self)
@@ -349,23 +354,8 @@ class AsyncRun:
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)
-        report = end.report
-        return RunResult(
-            status,
-            exit_code=observed_exit(status, end),
-            signal=end.signal,
-            usage=end.usage,
-            hint=self._hint(status, end),
-            value=report.value,
-            images=report.images,
-            images_left=report.images_left,
-            notes=report.notes,
-            files_changed=end.files_changed,
-            session=end.session,
-        )
-
-    def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
-        return with_losses(hint_for(status, end, self.program, self._limits), self.missing, end.missed)
+        hint = hint_for(status, end, self.program, self._limits)
+        return result_of(status, end, with_losses(hint, self.missing, end.missed), self.denials())
 
     @property
     def has_not_run(self) -> bool:
