@@ -5,11 +5,13 @@ What the program printed plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from pocket_dock_mcp.agent.transport import Program, RunEnd
 from pocket_dock_mcp.errors import AgentError
+from pocket_dock_mcp.gate.denials import Denial
+from pocket_dock_mcp.gate.domains import DEFAULT_PORTS
 from pocket_dock_mcp.models import MIB, Limits, RunResult, RunStatus
 
 _SIGKILL = 9
@@ -137,7 +139,20 @@ def _about_left_behind(end: RunEnd) -> str | None:
     return f"{what} that it had left running ended with it; use background=true for what is to go on."
 
 
-def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: tuple[str, ...]) -> RunResult:
+def hint_of_denials(status: RunStatus, denied: Sequence[Denial]) -> str | None:
+    """Say how what a program was denied can be allowed, if that may be why it failed."""
+    hosts = [denial for denial in denied if denial.host]
+    if status == "ok" or not hosts:
+        return None
+    first = hosts[0]
+    entry = first.host if first.port in DEFAULT_PORTS else f"{first.host}:{first.port}"
+    return (
+        f"The sandbox's network did not let it reach {first.host}. Where that is meant to be reached, create a "
+        f"sandbox with network=[{entry!r}] and whatever else it needs."
+    )
+
+
+def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: Sequence[Denial]) -> RunResult:
     """Return what came of a program, but for its output."""
     report = end.report
     return RunResult(
@@ -152,7 +167,7 @@ def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: tuple[st
         notes=report.notes,
         files_changed=end.files_changed,
         session=end.session,
-        network_denied=denied,
+        network_denied=tuple(map(str, denied)),
     )
 
 

@@ -94,9 +94,9 @@ def environment_of(gate: Opened) -> dict[str, str]:
     return {**proxies, **capitals, "APT_CONFIG": APT_PATH, **gate.environment}
 
 
-def denials_from_now(gate: Opened | None) -> Callable[[], tuple[str, ...]]:
+def denials_from_now(gate: Opened | None) -> Callable[[], tuple[Denial, ...]]:
     """Return what says which denials there were between now and its call: the last `MAX_DENIALS`."""
     if gate is None:
         return tuple
     since = gate.denied
-    return lambda: tuple(map(str, gate.denials(since)[-MAX_DENIALS:]))
+    return lambda: tuple(gate.denials(since)[-MAX_DENIALS:])

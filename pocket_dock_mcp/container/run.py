@@ -14,10 +14,18 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
-from pocket_dock_mcp.container.endings import Fate, hint_for, result_of, status_of, with_losses
+from pocket_dock_mcp.container.endings import (
+    Fate,
+    hint_for,
+    hint_of_denials,
+    result_of,
+    status_of,
+    with_losses,
+)
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
+from pocket_dock_mcp.gate.denials import Denial
 from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
 from pocket_dock_mcp.spool import Spool
 
@@ -29,7 +37,7 @@ _PIECE = 64 * 1024
 OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
 OnOutcome = Callable[[RunResult | PocketDockError], None]
-Denials = Callable[[], tuple[str, ...]]
+Denials = Callable[[], tuple[Denial, ...]]
 Remove = Callable[[], None]
 
 
@@ -287,7 +295,11 @@ class AsyncRun:
         """
         if isinstance(self._outcome, PocketDockError):
             raise self._outcome
-        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self.began))
+        outcome = self._outcome or RunResult(
+            "running",
+            usage=RunUsage(time.monotonic() - self.began),
+            network_denied=tuple(map(str, self.denials())),
+        )
         return self._with_output(outcome, output_bytes)
 
     def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
@@ -354,8 +366,9 @@ class AsyncRun:
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)
-        hint = hint_for(status, end, self.program, self._limits)
-        return result_of(status, end, with_losses(hint, self.missing, end.missed), self.denials())
+        denied = self.denials()
+        hint = hint_for(status, end, self.program, self._limits) or hint_of_denials(status, denied)
+        return result_of(status, end, with_losses(hint, self.missing, end.missed), denied)
 
     @property
     def has_not_run(self) -> bool:
