@@ -39,8 +39,8 @@ class Names:
     """As browsers send them; lower case."""
 
     @classmethod
-    def of(cls, listened_on: Iterable[str], hosts: Iterable[str], origins: Iterable[str]) -> Names:
-        """Return what the addresses that are listened on and the settings allow. Loopback always is.
+    def of(cls, hosts: Iterable[str], origins: Iterable[str]) -> Names:
+        """Return what is configured. Loopback is always allowed.
 
         Raises:
             ConfigError: a name or an origin that no client can send.
@@ -52,10 +52,15 @@ class Names:
         pages = [origin.lower() for origin in origins]
         for origin in pages:
             if not _ORIGIN.fullmatch(origin):
-                raise ConfigError(f"{origin!r} is no origin to allow; write https://app.example, without a path.")
-        # What stands for all addresses is the name of none.
-        own = [name.lower() for name in listened_on if name not in ("", "0.0.0.0", "[::]")]  # noqa: S104
-        return cls({*LOOPBACK, *own, *wanted}, set(pages))
+                raise ConfigError(
+                    f"{origin!r} is no origin to allow; write https://app.example, without a path."
+                )
+        return cls({*LOOPBACK, *wanted}, set(pages))
+
+    def with_own(self, listened_on: Iterable[str]) -> Names:
+        """Return these and what is listened on; but what stands for all addresses is the name of none."""
+        own = {name.lower() for name in listened_on} - {"0.0.0.0", "[::]"}  # noqa: S104
+        return Names({*self.hosts, *own}, self.origins)
 
     def allow_host(self, host: str) -> bool:
         """Whether a request with this Host header is meant for us."""
@@ -86,7 +91,9 @@ class NameGuard:
             return refused(400, "The request's target has to be a path.")
         if len(hosts) != 1 or not self._names.allow_host(hosts[0]):
             return refused(
-                421, "This server does not answer to that Host.", "Start it with --allowed-host HOST to allow it."
+                421,
+                "This server does not answer to that Host.",
+                "Start it with --allowed-host HOST to allow it.",
             )
         if len(origins) > 1 or not all(self._names.allow_origin(origin) for origin in origins):
             return refused(
@@ -100,11 +107,11 @@ class NameGuard:
 
 
 class LocalCaller:
-    """Says of each request that it is the local user's: where there are no tokens, nobody else can connect."""
+    """Says of each request that it is the local user's: without tokens, nobody else can connect."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._user = AuthenticatedUser(AccessToken(token="", client_id=LOCAL_PRINCIPAL, scopes=[]))  # noqa: S106
+        self._user = AuthenticatedUser(AccessToken(token="", client_id=LOCAL_PRINCIPAL, scopes=[]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""

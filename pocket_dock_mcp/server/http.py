@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from pocket_dock_mcp.server.guards import (
 )
 from pocket_dock_mcp.server.listening import Connections, allow_files, http_server, listen, shown
 from pocket_dock_mcp.server.owners import http_lifespan
-from pocket_dock_mcp.server.tokens import Tokens, configured_tokens
+from pocket_dock_mcp.server.tokens import configured_tokens
 from pocket_dock_mcp.settings import Settings
 
 SSE_PATH = "/sse"
@@ -59,13 +58,15 @@ class HttpFront:
         self._settings = settings
         self._tokens = configured_tokens(settings)
         if settings.http_path in (SSE_PATH, MESSAGES_PATH, HEALTH_PATH):
-            raise ConfigError(f"{settings.http_path} is the path of something else. Take another, such as /mcp.")
-        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
-        self._names = Names.of(
-            [shown(settings.http_host), *(shown(one.getsockname()[0]) for one in self._sockets)],
-            settings.http_allowed_hosts,
-            [*settings.http_allowed_origins, *settings.http_cors_origins],
+            raise ConfigError(
+                f"{settings.http_path} is the path of something else. Take another, such as /mcp."
+            )
+        names = Names.of(
+            settings.http_allowed_hosts, [*settings.http_allowed_origins, *settings.http_cors_origins]
         )
+        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
+        listened_on = [settings.http_host, *(one.getsockname()[0] for one in self._sockets)]
+        self._names = names.with_own(map(shown, listened_on))
 
     @property
     def url(self) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
-import anyio
-import httpx2
 import pytest
 
-from pocket_dock_mcp.engine.base import Engine
-from tests.behaviours import EARLY_THEN_HANG
-from tests.engines import Deadline, Target, eventually
+from tests.engines import Target
 from tests.servers import ERAS, TRANSPORTS, Era, Transport, call, environment, failure, http_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
@@ -26,9 +21,7 @@ def environ(target: Target, tmp_path: Path, image: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_the_main_job(
-    target: Target, environ: dict[str, str], era: Era, transport: Transport
-) -> None:
+async def test_the_main_job(target: Target, environ: dict[str, str], era: Era, transport: Transport) -> None:
     async with http_server(target, environ) as server, server.client(None, era, transport) as client:
         sandbox_id = (await call(client, "create_sandbox"))["sandbox_id"]
         ran = await call(client, "run_command", sandbox_id=sandbox_id, command="echo hello")
