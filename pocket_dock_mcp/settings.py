@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
 
 PREFIX = "POCKET_DOCK_"
 
@@ -23,6 +25,8 @@ _TOOLING = ("POCKET_DOCK_TEST_", "POCKET_DOCK_ENGINES_DIR")
 
 _STATE_DIR = "$XDG_STATE_HOME/pocket-dock, else ~/.local/state/pocket-dock"
 _DAY_S = 86_400.0
+_MAX_SHOWN = 200
+"""Characters of a value that is not valid."""
 
 _CEILINGS = {
     "memory_mb": "max_memory_mb",
@@ -59,11 +63,38 @@ class Settings(BaseModel):
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
     )
     max_sandboxes: int = Field(
-        default=8, ge=1, le=1000, description="Sandboxes that one owner may have at once."
+        default=8, ge=1, le=1000, description="Sandboxes that one principal may have at once in a server."
     )
-    max_snapshots: int = Field(default=20, ge=0, le=10_000, description="Snapshots that one owner may keep.")
+    max_snapshots: int = Field(
+        default=20, ge=0, le=10_000, description="Snapshots that one principal may keep."
+    )
     max_persistent: int = Field(
-        default=20, ge=0, le=10_000, description="Persistent sandboxes that one owner may keep."
+        default=20, ge=0, le=10_000, description="Persistent sandboxes that one principal may keep."
+    )
+    quotas: tuple[Quota, ...] = Field(
+        default=(),
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of all "
+        "sandboxes of one together.",
+    )
+    max_total_sandboxes: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Sandboxes that all principals of a server may have together; unset: eight times "
+        "POCKET_DOCK_MAX_SANDBOXES.",
+    )
+    max_total_memory_mb: int | None = Field(
+        default=None,
+        ge=32,
+        le=1_048_576_000,
+        description="MiB of memory that the sandboxes of a server may ask for together; unset: "
+        "POCKET_DOCK_MAX_SANDBOXES times POCKET_DOCK_MAX_MEMORY_MB.",
+    )
+    max_creates: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
     )
     idle_ttl_s: float = Field(
         default=1800.0,
@@ -218,6 +249,11 @@ class Settings(BaseModel):
             values["token_file"] = _expanded(environ, values["token_file"])
         for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
+        if "quotas" in values:
+            try:
+                values["quotas"] = parse_quotas(values["quotas"])
+            except (ValueError, TypeError, RecursionError):
+                problems.append(_invalid(cls, "quotas", values.pop("quotas")))
         values["state_dir"] = _state_dir(environ, values.get("state_dir"))
         try:
             settings = cls.model_validate(values)
@@ -228,6 +264,27 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    def quota_of(self, principal: str) -> Quota:
+        """Return what a principal may have. Only memory may be None: as much as there is."""
+        own = next((quota for quota in self.quotas if quota.principal == principal), Quota())
+        usual = {
+            "sandboxes": self.max_sandboxes,
+            "snapshots": self.max_snapshots,
+            "persistent": self.max_persistent,
+        }
+        given = {name: value for name, value in own.model_dump().items() if value is not None}
+        return Quota.model_construct(**{**usual, **given, "principal": principal})
+
+    @property
+    def total_sandboxes(self) -> int:
+        """How many sandboxes all principals may have together."""
+        return self.max_total_sandboxes or 8 * self.max_sandboxes
+
+    @property
+    def total_memory_bytes(self) -> int:
+        """How much memory all sandboxes may ask for together."""
+        return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
@@ -271,7 +328,8 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _invalid(model: type[Settings], field: str, value: object) -> str:
-    return f"{variable(field)} is {str(value)!r}; valid is {_valid(model.model_fields[field])}."
+    shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
+    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
@@ -300,12 +358,14 @@ def _valid(field: FieldInfo) -> str:
         return "an absolute path"
     if field.examples:
         return f"a path such as {field.examples[0]}"
+    if field.annotation == tuple[Quota, ...]:
+        return f"a JSON object such as {EXAMPLE}"
     if field.annotation == tuple[Path, ...] | None:
         return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:
         return "true or false"
     low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation is int else "a number"
+    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
     return f"{kind} from {low} to {high}"
 
 
