@@ -1,7 +1,7 @@
 """What the probes of the kernel's surface share: raw system calls, each tried in a child, and what is told of it.
 
-A line that begins with ESCAPED for what was not contained, one of JSON at the end, and a line for each check in
-`checks.jsonl` beside the program.
+A line that begins with ESCAPED for what was not contained, and at the end one with CONTAINED and the sum, if all was;
+in `checks.jsonl` beside the program there is a line for each check.
 
 It runs in a sandbox, beside the payload of a case: Python 3.8, standard library only. Nothing here does harm where
 it gets through: files are opened and not written, modules and swap files do not exist, calls that change the
@@ -120,8 +120,8 @@ def denied(name, *arguments, label=None, allowed=DENIED):
 def finish():
     """Sum up and end the program: 1 if anything was not contained."""
     errors = {text: _contained.count(text) for text in sorted(set(_contained)) if text.isupper()}
-    told = {"checks": len(_contained) + len(_escaped), "escaped": _escaped, "contained": errors}
-    print(json.dumps(told), flush=True)
+    told = {"checks": len(_contained) + len(_escaped), "open": _escaped, "errors": errors}
+    print("OPEN" if _escaped else "CONTAINED", json.dumps(told), flush=True)
     os._exit(1 if _escaped else 0)
 
 
