@@ -6,7 +6,9 @@ from kernel import buffer, denied, finish
 
 # perf_event_attr: software, task clock, 64 bytes.
 attributes = buffer(128)
-attributes.raw = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + (1).to_bytes(8, "little") + bytes(112)
+attributes.raw = (
+    (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + (1).to_bytes(8, "little") + bytes(112)
+)
 # bpf_attr of a program: socket filter, no instructions; of a map: array.
 program, array = buffer(128), buffer(128)
 program.raw = (1).to_bytes(4, "little") + bytes(124)

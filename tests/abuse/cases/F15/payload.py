@@ -74,7 +74,15 @@ def writable(top):
 
 
 # What the lists above do not know: whatever is in these trees.
-for top in ("/proc/sys", "/sys/fs/cgroup", "/sys/kernel", "/sys/module", "/sys/class", "/proc/irq", "/proc/fs"):
+for top in (
+    "/proc/sys",
+    "/sys/fs/cgroup",
+    "/sys/kernel",
+    "/sys/module",
+    "/sys/class",
+    "/proc/irq",
+    "/proc/fs",
+):
     result = outcome(lambda top=top: writable(top), seconds=30)
     report("write anything below " + top, result, result in UNWRITABLE)
 

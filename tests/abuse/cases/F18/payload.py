@@ -44,7 +44,9 @@ closed_to_reading(
     "/dev/userfaultfd",
     "/etc/shadow",
 )
-for path in sorted(glob.glob("/sys/class/powercap/*/energy_uj") + glob.glob("/sys/devices/virtual/powercap/*/*/energy_uj")):
+for path in sorted(
+    glob.glob("/sys/class/powercap/*/energy_uj") + glob.glob("/sys/devices/virtual/powercap/*/*/energy_uj")
+):
     closed_to_reading(path)
 
 DEVICES = {

@@ -35,7 +35,11 @@ try:
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("127.0.0.1", 47002))
 except OSError:
     seen("a UDP port")
-for name, get in (("shm", lambda: LIBC.shmget(KEY, 0, 0)), ("sem", lambda: LIBC.semget(KEY, 0, 0)), ("msg", lambda: LIBC.msgget(KEY, 0))):
+for name, get in (
+    ("shm", lambda: LIBC.shmget(KEY, 0, 0)),
+    ("sem", lambda: LIBC.semget(KEY, 0, 0)),
+    ("msg", lambda: LIBC.msgget(KEY, 0)),
+):
     if get() >= 0:
         seen("System V " + name)
 if os.path.exists("/dev/shm/pocket-dock-covert"):

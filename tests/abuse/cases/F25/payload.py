@@ -44,7 +44,9 @@ for name in ("user", "mnt", "pid", "net", "uts", "ipc", "cgroup", "time"):
     if not os.path.exists(own):
         continue
     check("setns, own " + name, lambda own=own: call("setns", os.open(own, os.O_RDONLY), 0))
-    check("open a namespace of process 1, " + name, lambda name=name: os.open("/proc/1/ns/" + name, os.O_RDONLY))
+    check(
+        "open a namespace of process 1, " + name, lambda name=name: os.open("/proc/1/ns/" + name, os.O_RDONLY)
+    )
 denied("setns", -1, 0, label="setns nothing")
 
 

@@ -21,10 +21,24 @@ for name, family, kind, protocol in (
             label="socket %s, high bits %x" % (name, bits >> 32),
             allowed=UNKNOWN_FAMILY,
         )
-    denied("socket", family, kind | NONBLOCK | CLOEXEC, protocol, label="socket %s with flags" % name, allowed=UNKNOWN_FAMILY)
+    denied(
+        "socket",
+        family,
+        kind | NONBLOCK | CLOEXEC,
+        protocol,
+        label="socket %s with flags" % name,
+        allowed=UNKNOWN_FAMILY,
+    )
 # The family is one that is allowed; what is asked of it is hidden above.
 denied("socket", 16, RAW, 16 | HIGH, label="socket netlink generic, high bits", allowed=UNKNOWN_FAMILY)
-denied("socket", 16, RAW | HIGH, 16, label="socket netlink generic, high bits of the type", allowed=UNKNOWN_FAMILY)
+denied(
+    "socket",
+    16,
+    RAW | HIGH,
+    16,
+    label="socket netlink generic, high bits of the type",
+    allowed=UNKNOWN_FAMILY,
+)
 
 
 def cloned(flags):
