@@ -163,6 +163,22 @@ def _read_some(path):
     return "ok %r" % data[:60] if data.strip(b"\0") else "zeros"
 
 
+def is_routed():
+    """Whether there is a way out of here. Where there is one, that is what is told; nothing is sent by it."""
+    with open("/proc/net/route", encoding="ascii") as file:
+        return len(file.readlines()) > 1
+
+
+def resolved(name):
+    """Ask for a name, where nobody can be asked."""
+    if is_routed():
+        return "ok there is a route"
+    try:
+        return "ok %s" % socket.getaddrinfo(name, 80)[0][4][0]
+    except socket.gaierror:
+        return "EAI"
+
+
 def sibling():
     """Start a process of the same user that sleeps, and return its pid."""
     child = os.fork()
