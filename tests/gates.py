@@ -10,7 +10,7 @@ from pocket_dock_mcp.models import Network
 
 
 class LineGate:
-    """Serves ``echo``, ``give N``, ``count``, ``hang``, ``deny HOST`` and ``break``: what is a method here."""
+    """Serves ``echo``, ``give N``, ``count``, ``hang``, ``deny HOST`` and ``break``."""
 
     environment: Mapping[str, str] = {"GATE": "yes"}
     ca_bundle: bytes | None = b"certificates\n"

@@ -12,7 +12,7 @@ from pocket_dock_mcp.agent.transport import Program, RunEnd
 from pocket_dock_mcp.errors import AgentError
 from pocket_dock_mcp.gate.denials import Denial
 from pocket_dock_mcp.gate.domains import DEFAULT_PORTS
-from pocket_dock_mcp.models import MIB, Limits, RunResult, RunStatus
+from pocket_dock_mcp.models import MIB, Limits, RunResult, RunStatus, RunUsage
 
 _SIGKILL = 9
 _SIGXFSZ = 25
@@ -147,9 +147,14 @@ def hint_of_denials(status: RunStatus, denied: Sequence[Denial]) -> str | None:
     first = hosts[0]
     entry = first.host if first.port in DEFAULT_PORTS else f"{first.host}:{first.port}"
     return (
-        f"The sandbox's network did not let it reach {first.host}. Where that is meant to be reached, create a "
-        f"sandbox with network=[{entry!r}] and whatever else it needs."
+        f"The sandbox's network did not let it reach {first.host}. If it is to be reached, create a sandbox "
+        f"with network=[{entry!r}] and whatever else it needs."
     )
+
+
+def so_far(wall_s: float, denied: Sequence[Denial]) -> RunResult:
+    """Return what is known of a program that has not ended."""
+    return RunResult("running", usage=RunUsage(wall_s), network_denied=tuple(map(str, denied)))
 
 
 def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: Sequence[Denial]) -> RunResult:

@@ -19,6 +19,7 @@ from pocket_dock_mcp.container.endings import (
     hint_for,
     hint_of_denials,
     result_of,
+    so_far,
     status_of,
     with_losses,
 )
@@ -295,11 +296,7 @@ class AsyncRun:
         """
         if isinstance(self._outcome, PocketDockError):
             raise self._outcome
-        outcome = self._outcome or RunResult(
-            "running",
-            usage=RunUsage(time.monotonic() - self.began),
-            network_denied=tuple(map(str, self.denials())),
-        )
+        outcome = self._outcome or so_far(time.monotonic() - self.began, self.denials())
         return self._with_output(outcome, output_bytes)
 
     def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
