@@ -35,7 +35,7 @@ class DockerImages:
     async def image(self, reference: str) -> ImageState:
         """Look up an image; see the port."""
         async with engine_call("image", reference, CALL_DEADLINE):
-            # Podman takes a whole id for an id only where it is there, and else for a name that none may have.
+            # Podman takes a whole id for one only where it is there, and else for a name that none may have.
             is_whole_id = _WHOLE_ID.fullmatch(reference) is not None
             data = await self._client.images.inspect(f"sha256:{reference}" if is_whole_id else reference)
             return answers.image(data, data.get("Config") or {})
