@@ -73,8 +73,8 @@ class Settings(BaseModel):
     )
     quotas: tuple[Quota, ...] = Field(
         default=(),
-        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of all "
-        "sandboxes of one together.",
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of "
+        "all sandboxes of one together.",
     )
     max_total_sandboxes: int | None = Field(
         default=None,
