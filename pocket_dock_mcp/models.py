@@ -61,6 +61,19 @@ class Limits:
     """Size of one file."""
 
 
+SystemCalls = Literal["ours", "engine"]
+"""Whose filter of system calls is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What keeps a container apart, as far as it can be chosen: by who configures the server, by no call."""
+
+    seccomp: SystemCalls = "ours"
+    runtime: str | None = None
+    """What the engine starts it with, by the engine's name for it; None for the engine's usual one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One container as we want it, in no engine's vocabulary. The hardening is not optional."""
@@ -81,6 +94,7 @@ class ContainerSpec:
     volumes: tuple[Volume, ...] = ()
     """What it sees of the host's files. Nothing is made where nothing is."""
     devices: tuple[Device, ...] = ()
+    confinement: Confinement = field(default_factory=Confinement)
     hostname: str = "sandbox"
     keep: bool = False
     """Whether its files stay when its first program has ended, so that it can be started again."""
@@ -97,6 +111,8 @@ class Facts:
     """Of PID 1: ``CapEff`` and its like, as the hexadecimal masks of ``/proc/self/status``."""
     no_new_privs: bool | None = None
     seccomp: bool | None = None
+    let_through: tuple[str, ...] | None = None
+    """System calls that our filter refuses and that were let through; None where it is not known."""
     memory_limit: int | None = None
     pids_limit: int | None = None
     cpus: float | None = None

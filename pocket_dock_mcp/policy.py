@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network
+from pocket_dock_mcp.models import MIB, Confinement, ContainerSpec, Facts, Limits, Network
 
 HOME = "/home/sandbox"
 
@@ -34,6 +34,10 @@ MIN_MEMORY_BYTES = 32 * MIB
 MIN_PIDS = 16
 MIN_DISK_BYTES = 16 * MIB
 MIN_MEMORY_HOME_BYTES = 8 * MIB
+
+MARK = "mark"
+"""A call to which our filter has an answer of its own; see `pocket_dock_mcp.agent.inside.filtered`."""
+_USUAL = Confinement()
 
 EXEC_ARGV = ("/bin/sh", "-c", "exec cat >/dev/null")
 """PID 1 where there is no python3: it ends when its input does, and so keeps the lease."""
@@ -91,6 +95,7 @@ def agent_spec(
     *,
     memory: Mapping[str, int] | None = None,
     keep: bool = False,
+    confinement: Confinement = _USUAL,
 ) -> ContainerSpec:
     """Return the container of an image with python3; `memory` has directories in memory with their sizes."""
     return ContainerSpec(
@@ -103,11 +108,19 @@ def agent_spec(
         capabilities=AGENT_CAPABILITIES,
         memory=memory or {},
         keep=keep,
+        confinement=confinement,
     )
 
 
 def exec_spec(
-    name: str, image: str, labels: Mapping[str, str], limits: Limits, network: Network, *, keep: bool = False
+    name: str,
+    image: str,
+    labels: Mapping[str, str],
+    limits: Limits,
+    network: Network,
+    *,
+    keep: bool = False,
+    confinement: Confinement = _USUAL,
 ) -> ContainerSpec:
     """Return the container of an image without python3: no capability at all."""
     return ContainerSpec(
@@ -119,10 +132,13 @@ def exec_spec(
         network=network,
         init=True,
         keep=keep,
+        confinement=confinement,
     )
 
 
-def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
+def unenforced(
+    limits: Limits, network: Network, facts: Facts, confinement: Confinement = _USUAL
+) -> tuple[str, ...]:
     """Compare what was asked for with what is read inside; name what does not hold."""
     held = {
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
@@ -130,10 +146,18 @@ def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...
         "cpus": facts.cpus is not None and facts.cpus <= limits.cpus * 1.01,
         "network": network != "none" or facts.interfaces is None or set(facts.interfaces) <= {"lo"},
         "no_new_privs": bool(facts.no_new_privs),
-        "seccomp": bool(facts.seccomp),
+        "seccomp": bool(facts.seccomp) and (confinement.seccomp == "engine" or _is_ours(facts)),
         "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),
     }
-    return tuple(name for name, holds in held.items() if not holds)
+    missing = [name for name, holds in held.items() if not holds]
+    if "seccomp" not in missing and confinement.seccomp == "ours":
+        missing += [f"seccomp: {call}" for call in facts.let_through or ()]
+    return tuple(missing)
+
+
+def _is_ours(facts: Facts) -> bool:
+    """Whether the filter is ours, and not another one: it has a mark."""
+    return facts.let_through is not None and MARK not in facts.let_through
 
 
 def _only_set_ids(capabilities: Mapping[str, str]) -> bool:

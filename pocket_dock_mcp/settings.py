@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.models import Confinement
 
 PREFIX = "POCKET_DOCK_"
 
@@ -51,6 +52,17 @@ class Settings(BaseModel):
         default="strict",
         description="What happens when the engine does not apply a limit: strict refuses the sandbox, "
         "best-effort hands it out and says so.",
+    )
+    seccomp: Literal["ours", "engine"] = Field(
+        default="ours",
+        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
+        "engine's own.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
+        "kata; unset: the engine's usual one.",
     )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
@@ -151,7 +163,7 @@ class Settings(BaseModel):
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
+        values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -161,6 +173,11 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps sandboxes apart."""
+        return Confinement(self.seccomp, self.runtime)
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
@@ -186,8 +203,9 @@ def _expanded(environ: Mapping[str, str], path: str) -> Path:
     return home / path[2:] if path.startswith("~/") else Path(path)
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
-    if given is not None:
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory of our records, as an environment has it."""
+    if given := environ.get(variable("state_dir"), "").strip():
         return _expanded(environ, given)
     home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
@@ -229,6 +247,8 @@ def _valid(field: FieldInfo) -> str:
         return " or ".join(str(choice) for choice in get_args(field.annotation))
     if field.annotation is Path:
         return "an absolute path"
+    if field.annotation == str | None:
+        return "a name of letters, digits and _ . - after the first"
     if field.annotation == tuple[Path, ...] | None:
         return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:

@@ -317,6 +317,7 @@ def _kept_run(said: object, after: int) -> KeptRun:
 def _facts(reply: Header) -> Facts:
     interfaces = reply.get("interfaces")
     capabilities = reply.get("caps")
+    let_through = reply.get("let_through")
     return Facts(
         uid=int_of(reply, "uid"),
         home=str(reply.get("home")),
@@ -326,6 +327,7 @@ def _facts(reply: Header) -> Facts:
         else None,
         no_new_privs=reply.get("no_new_privs") == "1",
         seccomp=reply.get("seccomp") == "2",
+        let_through=tuple(map(str, let_through)) if isinstance(let_through, list) else None,
         memory_limit=optional_int(reply, "memory_limit"),
         pids_limit=optional_int(reply, "pids_limit"),
         cpus=None if reply.get("cpus") is None else number_of(reply, "cpus"),

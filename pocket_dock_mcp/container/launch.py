@@ -34,7 +34,16 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
+from pocket_dock_mcp.models import (
+    MIB,
+    Confinement,
+    ContainerSpec,
+    Facts,
+    Limits,
+    Network,
+    RunStatus,
+    Workspace,
+)
 from pocket_dock_mcp.outside import Device, Volume
 
 logger = logging.getLogger(__name__)
@@ -83,6 +92,7 @@ class Launch:
     """What it is to see of the host's files, as far as `host` allows."""
     devices: tuple[Device, ...] = ()
     host: HostAccess = field(default_factory=HostAccess)
+    confinement: Confinement = field(default_factory=Confinement)
     kept_output_bytes: int = 64 * MIB
     """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
@@ -176,6 +186,7 @@ async def _with_agent(
         wanted.network,
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -245,7 +256,13 @@ async def _await_ready(link: AgentLink) -> Header:
 async def _with_exec(engine: Engine, wanted: Launch, uid: int, attempt: Attempt) -> Running:
     labels = _labels(wanted, "exec")
     spec = policy.exec_spec(
-        wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
+        wanted.name,
+        wanted.image,
+        labels,
+        wanted.limits,
+        wanted.network,
+        keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -323,7 +340,7 @@ async def _remove(engine: Engine, container_id: str) -> bool:
 
 def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
-    missing = policy.unenforced(wanted.limits, wanted.network, facts)
+    missing = policy.unenforced(wanted.limits, wanted.network, facts, wanted.confinement)
     missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."

@@ -20,8 +20,13 @@ SHADOW_BYTES = 16 * 1024 * 1024
 _NETWORK_MODES = {"none": "none", "open": "bridge"}
 
 
-def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the body of ``POST /containers/create``."""
+def create_config(
+    spec: ContainerSpec, *, image_volumes: tuple[str, ...], seccomp: str | None
+) -> dict[str, Any]:
+    """Return the body of ``POST /containers/create``.
+
+    `seccomp` is our filter in the words of the engine, or None for the engine's own.
+    """
     return {
         "Image": spec.image,
         # Explicit: Podman ignores an empty Entrypoint and would run the image's.
@@ -42,11 +47,11 @@ def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dic
         "Healthcheck": {"Test": ["NONE"]},
         "StopSignal": "SIGKILL",
         "StopTimeout": 1,
-        "HostConfig": _host_config(spec, image_volumes),
+        "HostConfig": _host_config(spec, image_volumes, seccomp),
     }
 
 
-def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[str, Any]:
+def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...], seccomp: str | None) -> dict[str, Any]:
     limits = spec.limits
     shadowed = sorted(set(image_volumes) - {volume.target for volume in spec.volumes})
     return {
@@ -55,7 +60,7 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", *([f"seccomp={seccomp}"] if seccomp else [])],
         "NetworkMode": _NETWORK_MODES[spec.network],
         "IpcMode": "private",
         "CgroupnsMode": "private",
@@ -67,6 +72,7 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         "ShmSize": limits.shm_bytes,
         # Sandboxes die before the host's services when the host runs out of memory.
         "OomScoreAdj": 500,
+        **({"Runtime": spec.confinement.runtime} if spec.confinement.runtime else {}),
         "Ulimits": _ulimits(limits),
         # An engine's log of the container would be host disk outside every limit.
         "LogConfig": {"Type": "none", "Config": {}},

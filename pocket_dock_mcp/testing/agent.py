@@ -375,6 +375,7 @@ def _facts(spec: ContainerSpec) -> dict[str, Any]:
         "caps": {"CapInh": none, "CapPrm": two, "CapEff": two, "CapBnd": none, "CapAmb": none},
         "no_new_privs": "1",
         "seccomp": "2",
+        "let_through": [] if spec.confinement.seccomp == "ours" else ["mark"],
         "memory_limit": spec.limits.memory_bytes,
         "pids_limit": spec.limits.pids,
         "cpus": spec.limits.cpus,

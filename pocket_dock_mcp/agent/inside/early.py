@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROTOCOL, MOST = 1, 256 * 1024
 """As `wire` has them (``PROTOCOL``, ``MAX_PAYLOAD``), which imports `json`."""
-FIRST = ("agent.identity", "agent.cgroup", "agent.facts", "agent.early")
+FIRST = ("agent.identity", "agent.cgroup", "agent.filtered", "agent.facts", "agent.early")
 
 
 class Early:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import identity
+from . import filtered, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
         "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
         "no_new_privs": status.get("NoNewPrivs"),
         "seccomp": status.get("Seccomp"),
+        "let_through": filtered.let_through(),
         "memory_limit": agent.cgroup.number("memory_limit"),
         "pids_limit": agent.cgroup.number("pids_limit"),
         "cpus": agent.cgroup.cpus(),
