@@ -7,10 +7,11 @@ and applies none), so what the program inside reads from its kernel is compared 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, Confinement, ContainerSpec, Facts, Limits, Network
+from pocket_dock_mcp.models import MIB, Confinement, ContainerSpec, Facts, Limits, Network, Surroundings
 
 HOME = "/home/sandbox"
 
@@ -37,6 +38,8 @@ MIN_MEMORY_HOME_BYTES = 8 * MIB
 
 MARK = "mark"
 """A call to which our filter has an answer of its own; see `pocket_dock_mcp.agent.inside.filtered`."""
+_STARTED_WITH = 1 << 6 | 1 << 7 | 1 << 8
+"""`AGENT_CAPABILITIES` as a mask."""
 _USUAL = Confinement()
 
 EXEC_ARGV = ("/bin/sh", "-c", "exec cat >/dev/null")
@@ -137,9 +140,18 @@ def exec_spec(
 
 
 def unenforced(
-    limits: Limits, network: Network, facts: Facts, confinement: Confinement = _USUAL
+    limits: Limits,
+    network: Network,
+    facts: Facts,
+    confinement: Confinement = _USUAL,
+    *,
+    given: Sequence[str] = (),
+    memory: Mapping[str, int] | None = None,
 ) -> tuple[str, ...]:
-    """Compare what was asked for with what is read inside; name what does not hold."""
+    """Compare what was asked for with what is read inside; name what does not hold.
+
+    `given` has the places of volumes and devices that were asked for, `memory` of directories in memory.
+    """
     held = {
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
         "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,
@@ -147,11 +159,13 @@ def unenforced(
         "network": network != "none" or facts.interfaces is None or set(facts.interfaces) <= {"lo"},
         "no_new_privs": bool(facts.no_new_privs),
         "seccomp": bool(facts.seccomp) and (confinement.seccomp == "engine" or _is_ours(facts)),
-        "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),
+        "capabilities": _only_set_ids(facts.capabilities) and _was_bare(facts.surroundings),
     }
     missing = [name for name, holds in held.items() if not holds]
     if "seccomp" not in missing and confinement.seccomp == "ours":
         missing += [f"seccomp: {call}" for call in facts.let_through or ()]
+    if facts.surroundings is not None:
+        missing += surroundings.amiss(facts.surroundings, limits, given=given, memory=memory)
     return tuple(missing)
 
 
@@ -160,8 +174,15 @@ def _is_ours(facts: Facts) -> bool:
     return facts.let_through is not None and MARK not in facts.let_through
 
 
-def _only_set_ids(capabilities: Mapping[str, str]) -> bool:
+def _was_bare(found: Surroundings | None) -> bool:
+    """Whether the container was started with what was asked for: the agent gives up whatever it has."""
+    return found is None or found.bounding is None or not found.bounding & ~_STARTED_WITH
+
+
+def _only_set_ids(capabilities: Mapping[str, str] | None) -> bool:
     allowed = 1 << 6 | 1 << 7
+    if capabilities is None:
+        return False
     try:
         masks = {name: int(mask, 16) for name, mask in capabilities.items()}
     except ValueError:

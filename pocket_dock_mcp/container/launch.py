@@ -340,7 +340,14 @@ async def _remove(engine: Engine, container_id: str) -> bool:
 
 def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
-    missing = policy.unenforced(wanted.limits, wanted.network, facts, wanted.confinement)
+    missing = policy.unenforced(
+        wanted.limits,
+        wanted.network,
+        facts,
+        wanted.confinement,
+        given=[*(one.target for one in wanted.volumes), *(one.target for one in wanted.devices)],
+        memory=memory_of(wanted.workspace, wanted.limits),
+    )
     missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."

@@ -29,7 +29,7 @@ class Early:
     """What there is of an agent from the beginning."""
 
     def __init__(self, uid: int, home: str) -> None:
-        identity.shed_privileges()
+        self.bounding = identity.shed_privileges()
         self.cgroup = Cgroup()
         self.user = identity.settle(facts.pick_uid(uid), home)
 
