@@ -45,6 +45,7 @@ _MODULES = (
     "sessions",
     "ports",
     "dialling",
+    "way_out",
     "provisions",
     "early",
     "readings",
