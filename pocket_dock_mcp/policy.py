@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 
 from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.errors import InvalidArgumentError
-<<<<<<< HEAD
-from pocket_dock_mcp.models import MIB, Confinement, ContainerSpec, Facts, Limits, Network, Surroundings
-=======
-from pocket_dock_mcp.models import MIB, ContainerSpec, EngineNetwork, Facts, Limits, Network
->>>>>>> main
+from pocket_dock_mcp.models import (
+    MIB,
+    Confinement,
+    ContainerSpec,
+    EngineNetwork,
+    Facts,
+    Limits,
+    Network,
+    Surroundings,
+)
 
 HOME = "/home/sandbox"
 
@@ -148,7 +153,11 @@ def exec_spec(
     )
 
 
-<<<<<<< HEAD
+def engine_network(network: Network) -> EngineNetwork:
+    """Return what the engine is asked for. All but "open" goes through the agent's stream, and needs none."""
+    return "open" if network == "open" else "none"
+
+
 def unenforced(
     limits: Limits,
     network: Network,
@@ -162,15 +171,6 @@ def unenforced(
 
     `given` has the places of volumes and devices that were asked for, `memory` of directories in memory.
     """
-=======
-def engine_network(network: Network) -> EngineNetwork:
-    """Return what the engine is asked for. All but "open" goes through the agent's stream, and needs none."""
-    return "open" if network == "open" else "none"
-
-
-def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
-    """Compare what was asked for with what is read inside; name what does not hold."""
->>>>>>> main
     held = {
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
         "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,

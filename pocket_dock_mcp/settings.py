@@ -15,12 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
-<<<<<<< HEAD
-from pocket_dock_mcp.models import Confinement
-=======
-from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.models import MIB, Confinement
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
->>>>>>> main
 
 PREFIX = "POCKET_DOCK_"
 
@@ -260,9 +256,6 @@ class Settings(BaseModel):
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-<<<<<<< HEAD
-        values["state_dir"] = state_dir_of(environ)
-=======
         if "token_file" in values:
             values["token_file"] = _expanded(environ, values["token_file"])
         for name in _LISTS & values.keys():
@@ -272,8 +265,7 @@ class Settings(BaseModel):
                 values["quotas"] = parse_quotas(values["quotas"])
             except (ValueError, TypeError, RecursionError):
                 problems.append(_invalid(cls, "quotas", values.pop("quotas")))
-        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
->>>>>>> main
+        values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -284,12 +276,11 @@ class Settings(BaseModel):
             raise ConfigError(" ".join(problems))
         return settings
 
-<<<<<<< HEAD
     @property
     def confinement(self) -> Confinement:
         """What keeps sandboxes apart."""
         return Confinement(self.seccomp, self.runtime)
-=======
+
     def quota_of(self, principal: str) -> Quota:
         """Return what a principal may have. Only memory may be None: as much as there is."""
         own = next((quota for quota in self.quotas if quota.principal == principal), Quota())
@@ -310,7 +301,6 @@ class Settings(BaseModel):
     def total_memory_bytes(self) -> int:
         """How much memory all sandboxes may ask for together."""
         return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
->>>>>>> main
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
@@ -383,15 +373,12 @@ def _valid(field: FieldInfo) -> str:
         return " or ".join(str(choice) for choice in get_args(field.annotation))
     if field.annotation in (Path, Path | None):
         return "an absolute path"
-<<<<<<< HEAD
-    if field.annotation == str | None:
-        return "a name of letters, digits and _ . - after the first"
-=======
     if field.examples:
         return f"a path such as {field.examples[0]}"
+    if field.annotation == str | None:
+        return "a name such as runsc"
     if field.annotation == tuple[Quota, ...]:
         return f"a JSON object such as {EXAMPLE}"
->>>>>>> main
     if field.annotation == tuple[Path, ...] | None:
         return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:

@@ -35,7 +35,6 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-<<<<<<< HEAD
 from pocket_dock_mcp.models import (
     MIB,
     Confinement,
@@ -46,11 +45,7 @@ from pocket_dock_mcp.models import (
     RunStatus,
     Workspace,
 )
-from pocket_dock_mcp.outside import Device, Volume
-=======
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
 from pocket_dock_mcp.outside import PROXY_PORT, Device, Volume
->>>>>>> main
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +93,10 @@ class Launch:
     """What it is to see of the host's files, as far as `host` allows."""
     devices: tuple[Device, ...] = ()
     host: HostAccess = field(default_factory=HostAccess)
-<<<<<<< HEAD
     confinement: Confinement = field(default_factory=Confinement)
-=======
     gates: Gates | None = field(default=None, compare=False)
     """Makes what answers its programs when they connect to the outside, for a network that is neither none
     nor the engine's."""
->>>>>>> main
     kept_output_bytes: int = 64 * MIB
     """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
