@@ -15,7 +15,7 @@ OOM_SCORE = 500
 """Of the first program: the host's services outlive sandboxes."""
 HOSTNAME = "sandbox"
 
-_LIMITS = {
+TITLES = {
     "Max open files": "nofile",
     "Max processes": "nproc",
     "Max core file size": "core",
@@ -23,6 +23,7 @@ _LIMITS = {
     "Max locked memory": "memlock",
     "Max msgqueue size": "msgqueue",
 }
+"""What the kernel calls the ulimits."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _SIZE = re.compile(r"[ ,]size=([0-9]+)k\b")
 SHADOW_KIB = 16 * 1024
@@ -90,8 +91,8 @@ def parse_ulimits(text: str) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for line in text.splitlines():
         name, values = line[:26].strip(), line[26:].split()
-        if name in _LIMITS and len(values) > 1:
-            found[_LIMITS[name]] = int(values[1]) if values[1].isdigit() else None
+        if name in TITLES and len(values) > 1:
+            found[TITLES[name]] = int(values[1]) if values[1].isdigit() else None
     return found
 
 

@@ -370,7 +370,7 @@ def _surroundings(reply: Header) -> Surroundings:
     devices, to_mask = reply.get("devices"), reply.get("to_mask")
     return Surroundings(
         pid=optional_int(reply, "pid"),
-        hostname=str(reply.get("hostname")),
+        hostname=None if reply.get("hostname") is None else str(reply.get("hostname")),
         cgroup=surroundings.parse_cgroup(str(reply.get("cgroup"))),
         bounding=optional_int(reply, "bounding"),
         swap_bytes=optional_int(reply, "swap"),
