@@ -201,7 +201,7 @@ class Settings(BaseModel):
     )
     http_allowed_origins: tuple[str, ...] = Field(
         default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between them.",
+        description="Further web origins that may call, such as https://app.example, with commas between.",
     )
     http_cors_origins: tuple[str, ...] = Field(
         default=(),

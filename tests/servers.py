@@ -156,7 +156,7 @@ async def _listened_on(process: subprocess.Popen[bytes], stderr: Path) -> tuple[
 
     found = await eventually(said, within=60)
     assert found is not None
-    return found[1], found[2]
+    return found[1].replace("0.0.0.0", "127.0.0.1"), found[2]
 
 
 def server_process() -> int:
