@@ -28,6 +28,7 @@ from pocket_dock_mcp.manager.access import Connect
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner
 from pocket_dock_mcp.server.app import create_server
+from pocket_dock_mcp.server.malformed import answer
 from pocket_dock_mcp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ async def _serve(server: MCPServer[Owner]) -> None:
 
 
 class _ProbeTolerantStream:
-    """The client's messages, with leading `server/discover` probes answered and taken out.
+    """The client's messages; leading `server/discover` probes and what is no message are answered here.
 
     The SDK lets the first request decide the protocol era. Some hosts probe with `server/discover`, do not
     wait long for the answer, and then send `initialize` on the same pipe: with the probe deciding, that is
@@ -85,6 +86,10 @@ class _ProbeTolerantStream:
     async def receive(self) -> Any:
         while True:
             item = await self._inner.receive()
+            if isinstance(item, Exception):
+                if (refusal := answer(item)) is not None:
+                    await self._write.send(SessionMessage(refusal))
+                continue
             request = item.message if isinstance(item, SessionMessage) else None
             if not self._probing or not isinstance(request, JSONRPCRequest):
                 return item
