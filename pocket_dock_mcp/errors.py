@@ -7,6 +7,7 @@
     +- ProjectNotInitializedError      LookupError: there is no project here
     +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
+    +- CapacityError                   as many sandboxes as this server makes for all of its users
     +- StateError                      the state directory cannot be written
     +- EngineError
     |  +- EngineUnavailableError       ConnectionError: nobody answers
@@ -153,6 +154,13 @@ class QuotaError(PocketDockError):
     """The owner already has as many as allowed."""
 
     code = "quota"
+
+
+class CapacityError(PocketDockError):
+    """All owners together have as many as this server gives; how many anybody else has is not said."""
+
+    code = "capacity"
+    default_hint = "Try again later. Killing what you do not need any more makes room, too."
 
 
 class StateError(PocketDockError):

@@ -14,7 +14,11 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 Language = Literal["python", "shell", "javascript"]
-Network = Literal["none", "open"]
+EngineNetwork = Literal["none", "open"]
+"""What an engine is asked for: only loopback, or its own network."""
+Network = Literal["none", "packages", "open"] | tuple[str, ...]
+"""What a sandbox may reach: nothing, the package registries that the host uses, anything by the engine's own
+network, or the domains of a list, as `pocket_dock_mcp.gate.rules.parse_network` writes them."""
 Workspace = Literal["disk", "memory"]
 
 RunStatus = Literal[
@@ -71,7 +75,7 @@ class ContainerSpec:
     """The first program and its arguments; replaces the image's entrypoint and command."""
     labels: Mapping[str, str]
     limits: Limits
-    network: Network = "none"
+    network: EngineNetwork = "none"
     capabilities: tuple[str, ...] = ()
     """All others are dropped."""
     memory: Mapping[str, int] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network
+from pocket_dock_mcp.models import MIB, ContainerSpec, EngineNetwork, Facts, Limits, Network
 
 HOME = "/home/sandbox"
 
@@ -21,8 +21,12 @@ _UID_FIRST = 1_000_000
 _UID_COUNT = 1_000_000
 """Above the ids that distributions give to people and to user namespaces, below what old tar formats hold."""
 
-_AGENT_RESERVE = 8
-"""Processes below the pids limit that user code may not use, so that the agent can always fork."""
+_AGENT_RESERVE = range(8, 17)
+"""Processes below the pids limit that user code may not use: a quarter of them, within this range.
+
+The agent has to be able to fork, and a new stream to a kept one is an engine's exec, whose program has some
+six threads (it is written in Go) before it becomes ours.
+"""
 
 _SHARERS = 16
 """Sandboxes that may have the same uid at once, each with all processes that it may have."""
@@ -55,7 +59,8 @@ def user_processes(limits: Limits, *, shares_uid: bool = False) -> int:
     The kernel counts a uid's processes on the whole host. Where other sandboxes have the same uid, the
     limit is one for all of them, so that none can use up another's; each has its own limit on pids as well.
     """
-    most = limits.pids - _AGENT_RESERVE
+    reserve = min(max(limits.pids // 4, _AGENT_RESERVE[0]), _AGENT_RESERVE[-1])
+    most = limits.pids - reserve
     return min(most * _SHARERS, MAX_PROCESSES) if shares_uid else most
 
 
@@ -99,7 +104,7 @@ def agent_spec(
         argv=argv,
         labels=labels,
         limits=limits,
-        network=network,
+        network=engine_network(network),
         capabilities=AGENT_CAPABILITIES,
         memory=memory or {},
         keep=keep,
@@ -116,10 +121,15 @@ def exec_spec(
         argv=EXEC_ARGV,
         labels=labels,
         limits=limits,
-        network=network,
+        network=engine_network(network),
         init=True,
         keep=keep,
     )
+
+
+def engine_network(network: Network) -> EngineNetwork:
+    """Return what the engine is asked for. All but "open" goes through the agent's stream, and needs none."""
+    return "open" if network == "open" else "none"
 
 
 def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
@@ -128,7 +138,9 @@ def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
         "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,
         "cpus": facts.cpus is not None and facts.cpus <= limits.cpus * 1.01,
-        "network": network != "none" or facts.interfaces is None or set(facts.interfaces) <= {"lo"},
+        "network": engine_network(network) != "none"
+        or facts.interfaces is None
+        or set(facts.interfaces) <= {"lo"},
         "no_new_privs": bool(facts.no_new_privs),
         "seccomp": bool(facts.seccomp),
         "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),

@@ -46,7 +46,7 @@ _WHY: dict[str, tuple[type[PocketDockError], str, str]] = {
     ),
     "unknown": (
         CheckpointNotFoundError,
-        "The session {session!r} has no checkpoint {checkpoint!r}.",
+        "The session {session!r} has no such checkpoint.",
         CheckpointNotFoundError.default_hint,
     ),
     "died": (

@@ -73,13 +73,16 @@ class AgentTransport:
         env: Mapping[str, str],
         warm: bool = True,
         keep: Keep | None = None,
+        way_out: int | None = None,
         begun: Header | None = None,
     ) -> AgentTransport:
         """Tell a fresh agent who the user is and learn what holds inside.
 
         `processes` is what the user may have at once; below the container's limit, so that the agent can
-        always fork. With `keep` the agent outlives this link. `begun` is the first frame of an agent that
-        knew the user from the beginning, and has told what holds: then nobody waits for the rest of it.
+        always fork. With `keep` the agent outlives this link. `way_out` is a port
+        for programs that want to connect to something outside; see `outfit`. `begun` is the first frame of
+        an agent that knew the user from the beginning, and has told what holds: then nobody waits for the
+        rest of it.
         """
         fields = {
             "uid": uid,
@@ -92,6 +95,7 @@ class AgentTransport:
             "keep": keep is not None,
             "ttl": None if keep is None else keep.detached_ttl_s,
             "room": None if keep is None else keep.output_bytes,
+            "way_out": way_out,
         }
         if begun is None:
             return cls(link, _facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
@@ -146,6 +150,19 @@ class AgentTransport:
     async def connect(self, port: int, on_bytes: OnBytes) -> AgentRelay:
         """Connect to a port."""
         return await AgentRelay.open(self._link, port, on_bytes)
+
+    async def outfit(self, env: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+        """Let programs connect to the way out."""
+        sizes = [(path, len(data)) for path, data in files.items()]
+        request_id, request = self._link.open(None)
+        with anyio.fail_after(CALL_DEADLINE):
+            await self._link.send(request_id, {"op": "outfit", "env": dict(env), "files": sizes})
+            await self._link.upload(request_id, request, b"".join(files.values()))
+        await self._link.finish(request_id, request, CALL_DEADLINE)
+
+    async def accept(self, on_bytes: OnBytes) -> AgentRelay:
+        """Wait for the next program that connects."""
+        return await AgentRelay.accept(self._link, on_bytes)
 
     async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
         """Say what is there of what was asked for."""

@@ -44,6 +44,7 @@ _MODULES = (
     "sessions",
     "ports",
     "dialling",
+    "way_out",
     "provisions",
     "early",
     "readings",

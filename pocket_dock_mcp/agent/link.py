@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData, Relay, Request
+from pocket_dock_mcp.agent.requests import Header, OnData, Relay, Request
 from pocket_dock_mcp.engine.base import STDERR, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -28,6 +28,8 @@ from pocket_dock_mcp.errors import (
 
 logger = logging.getLogger(__name__)
 
+
+R = TypeVar("R", bound=Relay)
 
 STALL_DEADLINE = 30.0
 """Seconds in which a peer that lives takes a frame: the agent never stops reading."""
@@ -134,10 +136,10 @@ class AgentLink:
         request_id = self._take_id()
         return request_id, self.reopen(request_id, on_data)
 
-    def open_relay(self, on_bytes: OnBytes, window: int, upload_window: int) -> tuple[int, Relay]:
-        """Likewise, for a connection; with bytes that may be under way to us, and from us."""
+    def open_relay(self, relay: R) -> tuple[int, R]:
+        """Likewise, for a connection."""
         request_id = self._take_id()
-        relay = self._requests[request_id] = Relay(on_bytes, window, upload_window)
+        self._requests[request_id] = relay
         return request_id, relay
 
     def _take_id(self) -> int:
@@ -249,7 +251,7 @@ class AgentLink:
         if request is None:
             reason = "an answer that nobody asked for"
             raise AgentProtocolError(reason)
-        if kind == "relay" and isinstance(request, Relay):
+        if kind in ("relay", "accepted") and isinstance(request, Relay):
             request.take(header, payload)
         elif kind == "data" and not isinstance(request, Relay):
             self._take_data(request, header, payload)

@@ -20,6 +20,7 @@ from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, la
 from pocket_dock_mcp.container.left import LeftRuns
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import Memory, recalled, stays
+from pocket_dock_mcp.container.outgoing import Outgoing
 from pocket_dock_mcp.container.provisioning import explained
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
@@ -48,6 +49,7 @@ class HeldContainer:
         self.left_runs = LeftRuns(self._store)
         """Runs that were begun from here and whose user may ask for them again."""
         self._forwarder = Forwarder(self._life)
+        self._outgoing = Outgoing(self._life)
 
     @classmethod
     async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
@@ -328,3 +330,4 @@ class HeldContainer:
         if self._life.state != "running":
             self.left_runs.clear()
             await self._forwarder.aclose()
+            await self._outgoing.aclose()

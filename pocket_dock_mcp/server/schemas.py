@@ -172,7 +172,7 @@ class SandboxReply(BaseModel):
     cpus: float
     pids: int
     disk_mb: int
-    network: str
+    network: str | list[str]
     workspace: str = Field(description="Where the home directory is.")
     expires_in_s: int | None = Field(description="Unless it is used; each call starts the time anew.")
     unenforced: list[str] = Field(description="Limits that this engine does not apply.")
