@@ -5,18 +5,18 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, SecretStr, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
-from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.models import MIB, Confinement
+from pocket_dock_mcp.network_settings import NetworkSettings
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
+from pocket_dock_mcp.setting_texts import default, unknown, valid
 
 PREFIX = "POCKET_DOCK_"
 
@@ -38,13 +38,12 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
+_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins", "package_hosts"}
+_FILES = {"token_file", "secrets_file"}
 
 
-class Settings(BaseModel):
+class Settings(NetworkSettings):
     """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: str | None = Field(
         default=None,
@@ -58,6 +57,17 @@ class Settings(BaseModel):
         default="strict",
         description="What happens when the engine does not apply a limit: strict refuses the sandbox, "
         "best-effort hands it out and says so.",
+    )
+    seccomp: Literal["ours", "engine"] = Field(
+        default="ours",
+        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
+        "engine's own.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
+        "kata; unset: the engine's usual one.",
     )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
@@ -73,8 +83,8 @@ class Settings(BaseModel):
     )
     quotas: tuple[Quota, ...] = Field(
         default=(),
-        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of all "
-        "sandboxes of one together.",
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of "
+        "all sandboxes of one together.",
     )
     max_total_sandboxes: int | None = Field(
         default=None,
@@ -190,7 +200,7 @@ class Settings(BaseModel):
     )
     http_allowed_origins: tuple[str, ...] = Field(
         default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between them.",
+        description="Further web origins that may call, such as https://app.example, with commas between.",
     )
     http_cors_origins: tuple[str, ...] = Field(
         default=(),
@@ -241,12 +251,12 @@ class Settings(BaseModel):
         variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
         given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
         fields = {variable(name): name for name in cls.model_fields}
-        problems = [_unknown(name, list(fields)) for name in given if name not in fields]
+        problems = [unknown(name, list(fields), PREFIX) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-        if "token_file" in values:
-            values["token_file"] = _expanded(environ, values["token_file"])
+        for name in _FILES & values.keys():
+            values[name] = _expanded(environ, values[name])
         for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
@@ -254,7 +264,7 @@ class Settings(BaseModel):
                 values["quotas"] = parse_quotas(values["quotas"])
             except (ValueError, TypeError, RecursionError):
                 problems.append(_invalid(cls, "quotas", values.pop("quotas")))
-        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
+        values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -264,6 +274,11 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps sandboxes apart."""
+        return Confinement(self.seccomp, self.runtime)
 
     def quota_of(self, principal: str) -> Quota:
         """Return what a principal may have. Only memory may be None: as much as there is."""
@@ -290,8 +305,11 @@ class Settings(BaseModel):
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
         return [
-            (variable(name), _default(field), field.description or "")
-            for name, field in cls.model_fields.items()
+            (variable(name), default(field, _STATE_DIR), field.description or "")
+            # Those of the base come last, as what is rarely set.
+            for name, field in sorted(
+                cls.model_fields.items(), key=lambda item: item[0] in NetworkSettings.model_fields
+            )
         ]
 
 
@@ -310,8 +328,9 @@ def _expanded(environ: Mapping[str, str], path: str) -> Path:
     return home / path[2:] if path.startswith("~/") else Path(path)
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
-    if given is not None:
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory of our records, as an environment has it."""
+    if given := environ.get(variable("state_dir"), "").strip():
         return _expanded(environ, given)
     home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
@@ -319,25 +338,18 @@ def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
     return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    # Without the prefix, which makes everything look alike.
-    fields = [other.removeprefix(PREFIX) for other in known]
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), fields, n=1)
-    advice = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are {', '.join(known)}."
-    return f"There is no setting {name}. {advice}"
-
-
 def _invalid(model: type[Settings], field: str, value: object) -> str:
     shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
-    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
+    return f"{variable(field)} is {shown!r}; valid is {valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
-    if settings.token_file is not None and not settings.token_file.is_absolute():
-        yield _invalid(Settings, "token_file", settings.token_file)
+    for name in sorted(_FILES):
+        if (path := getattr(settings, name)) is not None and not path.is_absolute():
+            yield _invalid(Settings, name, path)
     for root in settings.host_roots or ():
         if not root.is_absolute():
             yield _invalid(Settings, "host_roots", root)
@@ -348,36 +360,3 @@ def _conflicts(settings: Settings) -> Iterator[str]:
                 f"{variable(name)} is {value:.10g}, and {variable(ceiling)} only {most:.10g}. "
                 "Set both so that they agree."
             )
-
-
-def _valid(field: FieldInfo) -> str:
-    """Say what a setting may be."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation in (Path, Path | None):
-        return "an absolute path"
-    if field.examples:
-        return f"a path such as {field.examples[0]}"
-    if field.annotation == tuple[Quota, ...]:
-        return f"a JSON object such as {EXAMPLE}"
-    if field.annotation == tuple[Path, ...] | None:
-        return f"absolute paths with {os.pathsep!r} between them"
-    if field.annotation is bool:
-        return "true or false"
-    low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
-    return f"{kind} from {low} to {high}"
-
-
-def _bound(field: FieldInfo, name: str) -> str:
-    return next(f"{getattr(part, name):.10g}" for part in field.metadata if hasattr(part, name))
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return _STATE_DIR
-    if isinstance(field.default, float):
-        return f"{field.default:g}"
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return "" if field.default in (None, ()) else str(field.default)
