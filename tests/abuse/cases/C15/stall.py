@@ -20,7 +20,9 @@ async def asking(attack: Attack, patience_s: float) -> None:
         "code": "print('x' * 64_000)",
         "max_output": 65_536,
     }
-    waiting = [server.send("tools/call", {"name": "run_code", "arguments": arguments})[1] for _ in range(CALLS)]
+    waiting = [
+        server.send("tools/call", {"name": "run_code", "arguments": arguments})[1] for _ in range(CALLS)
+    ]
     await anyio.sleep(2)
     if patience_s:
         server.go_on_reading()

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-for target in ("/usr/bin/passwd", "/usr/bin/su", "/etc/passwd"):
+for target in ("/etc/passwd", "/bin/su"):
     try:
         os.link(target, "linked")
     except OSError as error:
@@ -15,5 +15,9 @@ for target in ("/usr/bin/passwd", "/usr/bin/su", "/etc/passwd"):
     except OSError as error:
         print("CONTAINED: write to", target, error)
     os.unlink("linked")
-found = subprocess.run(["/bin/su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
-print("ESCAPED: su gives uid 0" if found.stdout.strip() == "0" else "CONTAINED: su", found.stderr.strip()[:100])
+found = subprocess.run(
+    ["/bin/su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10
+)
+print(
+    "ESCAPED: su gives uid 0" if found.stdout.strip() == "0" else "CONTAINED: su", found.stderr.strip()[:100]
+)
