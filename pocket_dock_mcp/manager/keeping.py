@@ -25,8 +25,8 @@ from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.mending import Mender
-from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.naming import check_title
+from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.snapshots import UID_LABEL, Snapshot, uid_of
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.models import MIB
