@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 LOOPBACK = "127.0.0.1"
 
+PROXY_PORT = 14830
+"""Where programs in a sandbox reach what it may reach: a port of its own loopback interface. Below those that
+kernels give to clients, and known for nothing else."""
+PROXY = f"http://{LOOPBACK}:{PROXY_PORT}"
+OUTFIT = "/dev/pocket-dock"
+"""Where inside that only uid 0 can write to; in memory, so no image has it that is made of the container."""
+CA_PATH = f"{OUTFIT}/ca.pem"
+"""Who is to be believed to be a server: certificates for programs inside."""
+APT_PATH = f"{OUTFIT}/apt.conf"
+
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:

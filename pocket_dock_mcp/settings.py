@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.models import MIB, Confinement
+from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
 
 PREFIX = "POCKET_DOCK_"
 
@@ -23,6 +25,8 @@ _TOOLING = ("POCKET_DOCK_TEST_", "POCKET_DOCK_ENGINES_DIR")
 
 _STATE_DIR = "$XDG_STATE_HOME/pocket-dock, else ~/.local/state/pocket-dock"
 _DAY_S = 86_400.0
+_MAX_SHOWN = 200
+"""Characters of a value that is not valid."""
 
 _CEILINGS = {
     "memory_mb": "max_memory_mb",
@@ -32,6 +36,9 @@ _CEILINGS = {
     "idle_ttl_s": "max_lifetime_s",
 }
 """What a sandbox gets unless it asks, and what it can ask for at most."""
+
+
+_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
 
 
 class Settings(BaseModel):
@@ -52,15 +59,53 @@ class Settings(BaseModel):
         description="What happens when the engine does not apply a limit: strict refuses the sandbox, "
         "best-effort hands it out and says so.",
     )
+    seccomp: Literal["ours", "engine"] = Field(
+        default="ours",
+        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
+        "engine's own.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
+        "kata; unset: the engine's usual one.",
+    )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
     )
     max_sandboxes: int = Field(
-        default=8, ge=1, le=1000, description="Sandboxes that one owner may have at once."
+        default=8, ge=1, le=1000, description="Sandboxes that one principal may have at once in a server."
     )
-    max_snapshots: int = Field(default=20, ge=0, le=10_000, description="Snapshots that one owner may keep.")
+    max_snapshots: int = Field(
+        default=20, ge=0, le=10_000, description="Snapshots that one principal may keep."
+    )
     max_persistent: int = Field(
-        default=20, ge=0, le=10_000, description="Persistent sandboxes that one owner may keep."
+        default=20, ge=0, le=10_000, description="Persistent sandboxes that one principal may keep."
+    )
+    quotas: tuple[Quota, ...] = Field(
+        default=(),
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of "
+        "all sandboxes of one together.",
+    )
+    max_total_sandboxes: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Sandboxes that all principals of a server may have together; unset: eight times "
+        "POCKET_DOCK_MAX_SANDBOXES.",
+    )
+    max_total_memory_mb: int | None = Field(
+        default=None,
+        ge=32,
+        le=1_048_576_000,
+        description="MiB of memory that the sandboxes of a server may ask for together; unset: "
+        "POCKET_DOCK_MAX_SANDBOXES times POCKET_DOCK_MAX_MEMORY_MB.",
+    )
+    max_creates: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
     )
     idle_ttl_s: float = Field(
         default=1800.0,
@@ -136,6 +181,66 @@ class Settings(BaseModel):
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
+    http_host: str = Field(
+        default="127.0.0.1",
+        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
+    )
+    http_port: int = Field(
+        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
+    )
+    http_path: str = Field(
+        default="/mcp",
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        examples=["/mcp"],
+        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
+    )
+    http_allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Further values of the Host header that are answered, such as box.example or "
+        "box.example:8000, with commas between them.",
+    )
+    http_allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Further web origins that may call, such as https://app.example, with commas between.",
+    )
+    http_cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Web origins whose pages may read answers in a browser, with commas between them.",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
+    )
+    token_file: Path | None = Field(
+        default=None,
+        description="A file with a line 'name token' for each principal, readable by its owner only; "
+        "an absolute path.",
+    )
+    oauth_issuer: str | None = Field(
+        default=None,
+        description="URL of the OAuth authorisation server whose access tokens are accepted.",
+    )
+    http_url: str | None = Field(
+        default=None,
+        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
+    )
+    http_session_idle_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=_DAY_S,
+        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
+    )
+    http_max_sessions: int = Field(
+        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
+    )
+    http_max_sessions_each: int = Field(
+        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
+    )
+    http_max_connections: int = Field(
+        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
+    )
+    http_max_connections_each: int = Field(
+        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -151,7 +256,16 @@ class Settings(BaseModel):
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
+        if "token_file" in values:
+            values["token_file"] = _expanded(environ, values["token_file"])
+        for name in _LISTS & values.keys():
+            values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
+        if "quotas" in values:
+            try:
+                values["quotas"] = parse_quotas(values["quotas"])
+            except (ValueError, TypeError, RecursionError):
+                problems.append(_invalid(cls, "quotas", values.pop("quotas")))
+        values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -161,6 +275,32 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps sandboxes apart."""
+        return Confinement(self.seccomp, self.runtime)
+
+    def quota_of(self, principal: str) -> Quota:
+        """Return what a principal may have. Only memory may be None: as much as there is."""
+        own = next((quota for quota in self.quotas if quota.principal == principal), Quota())
+        usual = {
+            "sandboxes": self.max_sandboxes,
+            "snapshots": self.max_snapshots,
+            "persistent": self.max_persistent,
+        }
+        given = {name: value for name, value in own.model_dump().items() if value is not None}
+        return Quota.model_construct(**{**usual, **given, "principal": principal})
+
+    @property
+    def total_sandboxes(self) -> int:
+        """How many sandboxes all principals may have together."""
+        return self.max_total_sandboxes or 8 * self.max_sandboxes
+
+    @property
+    def total_memory_bytes(self) -> int:
+        """How much memory all sandboxes may ask for together."""
+        return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
@@ -186,8 +326,9 @@ def _expanded(environ: Mapping[str, str], path: str) -> Path:
     return home / path[2:] if path.startswith("~/") else Path(path)
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
-    if given is not None:
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory of our records, as an environment has it."""
+    if given := environ.get(variable("state_dir"), "").strip():
         return _expanded(environ, given)
     home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
@@ -204,13 +345,16 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _invalid(model: type[Settings], field: str, value: object) -> str:
-    return f"{variable(field)} is {str(value)!r}; valid is {_valid(model.model_fields[field])}."
+    shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
+    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
+    if settings.token_file is not None and not settings.token_file.is_absolute():
+        yield _invalid(Settings, "token_file", settings.token_file)
     for root in settings.host_roots or ():
         if not root.is_absolute():
             yield _invalid(Settings, "host_roots", root)
@@ -227,14 +371,20 @@ def _valid(field: FieldInfo) -> str:
     """Say what a setting may be."""
     if get_origin(field.annotation) is Literal:
         return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation is Path:
+    if field.annotation in (Path, Path | None):
         return "an absolute path"
+    if field.examples:
+        return f"a path such as {field.examples[0]}"
+    if field.annotation == str | None:
+        return "a name such as runsc"
+    if field.annotation == tuple[Quota, ...]:
+        return f"a JSON object such as {EXAMPLE}"
     if field.annotation == tuple[Path, ...] | None:
         return f"absolute paths with {os.pathsep!r} between them"
     if field.annotation is bool:
         return "true or false"
     low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation is int else "a number"
+    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
     return f"{kind} from {low} to {high}"
 
 
@@ -249,4 +399,4 @@ def _default(field: FieldInfo) -> str:
         return f"{field.default:g}"
     if isinstance(field.default, bool):
         return str(field.default).lower()
-    return "" if field.default is None else str(field.default)
+    return "" if field.default in (None, ()) else str(field.default)

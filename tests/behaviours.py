@@ -6,9 +6,12 @@ a `FakeEngine` do the same, so that one body of tests runs over both.
 
 from __future__ import annotations
 
+import hashlib
+
 import anyio
 
 from pocket_dock_mcp.models import FileType
+from pocket_dock_mcp.outside import PROXY_PORT
 from pocket_dock_mcp.testing import FakeEngine, FakeSocket, Process, Program
 
 BOTH_STREAMS = "echo out; echo err >&2"
@@ -89,6 +92,28 @@ while True:
     threading.Thread(target=serve, args=(client,), daemon=True).start()
 """
 
+CALLER = f"""
+import hashlib, os, socket
+with socket.socket() as out:
+    try:
+        out.connect(('127.0.0.1', {PROXY_PORT}))
+        out.sendall(os.environ['CALL'].encode() + b'\\n')
+        left = int(os.environ.get('MORE', '0'))
+        while left:
+            left -= out.send(b'x' * min(left, 65536))
+        if os.environ['CALL'] != 'hang':
+            out.shutdown(socket.SHUT_WR)
+        total, digest = 0, hashlib.sha256()
+        while data := out.recv(65536):
+            if not total:
+                print(data[:100].decode(), flush=True)
+            total += len(data)
+            digest.update(data)
+        print('in all', total, digest.hexdigest())
+    except OSError as error:
+        print('cut off', flush=True)
+"""
+
 
 def teach(fake: FakeEngine) -> None:
     """Let a fake do all of the above."""
@@ -118,6 +143,7 @@ def teach(fake: FakeEngine) -> None:
     fake.script(SEAL, effect=_seal)
     fake.script(MAKE_MANY, effect=_make_many)
     fake.program(SERVER, _serve)
+    fake.program(CALLER, _call)
 
 
 async def _serve(process: Process) -> int:
@@ -131,6 +157,31 @@ async def _serve(process: Process) -> int:
     process.container.listen(PORT, talk)
     await process.write(b"listening\n")
     await anyio.sleep_forever()
+    return 0
+
+
+async def _call(process: Process) -> int:
+    assert process.container.way_out is not None
+    total, digest = 0, hashlib.sha256()
+
+    async def talk(out: FakeSocket) -> None:
+        nonlocal total
+        await out.send(process.env["CALL"].encode() + b"\n")
+        await out.send(b"x" * int(process.env.get("MORE", "0")))
+        if process.env["CALL"] != "hang":
+            await out.end()
+        while data := await out.receive():
+            if not total:
+                await process.write(data[:100] + b"\n")
+            total += len(data)
+            digest.update(data)
+
+    try:
+        await process.container.way_out.connect(talk)
+    except ConnectionResetError:
+        await process.write(b"cut off\n")
+    else:
+        await process.write(f"in all {total} {digest.hexdigest()}\n".encode())
     return 0
 
 

@@ -1,30 +1,56 @@
-"""A connection to a port in a container, seen from the host."""
+"""A connection to a port in a container, or of a program in there, seen from the host."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import anyio
+from typing_extensions import Self
+
 from pocket_dock_mcp.agent.agent_process import CALL_DEADLINE
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError
-from pocket_dock_mcp.agent.requests import OnBytes
-from pocket_dock_mcp.errors import AgentError
+from pocket_dock_mcp.agent.requests import Incoming, OnBytes, Relay
+from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 
 WINDOW = 256 * 1024
 """Bytes that may be under way to the host on one connection: what a client that does not read costs there."""
 UPLOAD_WINDOW = 64 * 1024
 """And to the program inside, where less memory is."""
+WINDOW_OUT = 64 * 1024
+"""Bytes that may be under way to the host on a connection that a program makes: it is more likely hostile."""
 
 
 class AgentRelay:
-    """One connection under way. Made by `open`; see `Relayed` for the methods."""
+    """One connection under way. Made by `open` or `accept`; see `Relayed` for the methods."""
 
-    def __init__(self, link: AgentLink, on_bytes: OnBytes) -> None:
+    def __init__(self, link: AgentLink, request: Relay) -> None:
         self._link = link
-        self._id, self._request = link.open_relay(on_bytes, WINDOW, UPLOAD_WINDOW)
+        self._id, self._request = link.open_relay(request)
 
     @classmethod
-    async def open(cls, link: AgentLink, port: int, on_bytes: OnBytes) -> AgentRelay:
+    async def open(cls, link: AgentLink, port: int, on_bytes: OnBytes) -> Self:
         """Have the agent connect. Whether somebody listens, `wait` tells."""
-        relay = cls(link, on_bytes)
+        relay = cls(link, Relay(on_bytes, WINDOW, UPLOAD_WINDOW))
         await link.send(relay._id, {"op": "connect", "port": port, "window": WINDOW, "room": UPLOAD_WINDOW})
+        return relay
+
+    @classmethod
+    async def accept(cls, link: AgentLink, on_bytes: OnBytes) -> Self:
+        """Wait for a program to connect to the way out."""
+        request = Incoming(on_bytes, WINDOW_OUT, UPLOAD_WINDOW)
+        relay = cls(link, request)
+        try:
+            await link.send(relay._id, {"op": "accept", "window": WINDOW_OUT, "room": UPLOAD_WINDOW})
+            await request.wait_accepted()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await relay.abort()
+            raise
+        if not request.accepted.done():
+            # What is in the way is not the program's doing. Raises what broke the link, if that was it.
+            request.answer.result()
+            message = "The program in the container accepts no connections."
+            raise AgentProtocolError(message)
         return relay
 
     async def send(self, data: bytes) -> None:
@@ -39,6 +65,10 @@ class AgentRelay:
     def taken(self, amount: int) -> None:
         """So many bytes of what came need no memory any more."""
         self._link.taken(self._id, self._request, amount)
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when it is over."""
+        self._request.answer.add_done_callback(lambda _answer: callback())
 
     async def wait(self) -> bool:
         """Wait for its end; whether both sides have ended what they had to say."""

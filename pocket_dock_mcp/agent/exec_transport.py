@@ -213,6 +213,14 @@ class ExecTransport:
         """Not possible this way."""
         raise no_agent("ports cannot be reached")
 
+    async def outfit(self, _env: Mapping[str, str], _files: Mapping[str, bytes]) -> None:
+        """Not possible this way."""
+        raise no_agent("there is no way out but the engine's own network")
+
+    async def accept(self, _on_bytes: Callable[[bytes, bool], None]) -> Relayed:
+        """Not possible this way."""
+        raise no_agent("there is no way out but the engine's own network")
+
     async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
         """Say what is mounted at these paths."""
         if devices:

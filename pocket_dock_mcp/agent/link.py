@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from pocket_dock_mcp.agent.inside import wire
-from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData, Relay, Request
+from pocket_dock_mcp.agent.requests import Header, OnData, Relay, Request
 from pocket_dock_mcp.engine.base import STDERR, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
     AgentProtocolError,
     AgentTimeoutError,
+    RequestRefusedError,
     SandboxHaltedError,
     StreamLostError,
 )
@@ -28,10 +29,14 @@ from pocket_dock_mcp.errors import (
 logger = logging.getLogger(__name__)
 
 
+R = TypeVar("R", bound=Relay)
+
 STALL_DEADLINE = 30.0
 """Seconds in which a peer that lives takes a frame: the agent never stops reading."""
 _DIAGNOSTICS = 4096
 """Bytes kept of what the agent writes to standard error: a traceback, if it ever fails."""
+_MOST = 1 << 62
+"""Of a number in a frame: requests count up from the one that an agent names."""
 _FINAL = frozenset({"reply", "error", "exit", "ready"})
 
 
@@ -131,10 +136,10 @@ class AgentLink:
         request_id = self._take_id()
         return request_id, self.reopen(request_id, on_data)
 
-    def open_relay(self, on_bytes: OnBytes, window: int, upload_window: int) -> tuple[int, Relay]:
-        """Likewise, for a connection; with bytes that may be under way to us, and from us."""
+    def open_relay(self, relay: R) -> tuple[int, R]:
+        """Likewise, for a connection."""
         request_id = self._take_id()
-        relay = self._requests[request_id] = Relay(on_bytes, window, upload_window)
+        self._requests[request_id] = relay
         return request_id, relay
 
     def _take_id(self) -> int:
@@ -234,6 +239,9 @@ class AgentLink:
 
     def _dispatch(self, header: Header, payload: bytes) -> None:
         kind, request_id = header.get("kind"), header.get("id")
+        if not isinstance(kind, str):
+            reason = "a frame without a kind"
+            raise AgentProtocolError(reason)
         if kind == "replaced":
             message = "Another client has attached to the sandbox."
             raise StreamLostError(message)
@@ -243,7 +251,7 @@ class AgentLink:
         if request is None:
             reason = "an answer that nobody asked for"
             raise AgentProtocolError(reason)
-        if kind == "relay" and isinstance(request, Relay):
+        if kind in ("relay", "accepted") and isinstance(request, Relay):
             request.take(header, payload)
         elif kind == "data" and not isinstance(request, Relay):
             self._take_data(request, header, payload)
@@ -327,21 +335,21 @@ class AgentLink:
         return self._failure()
 
 
-class RemoteError(Exception):
-    """The agent's answer to a request that it could not serve: a stage and a code of a closed set.
+class RemoteError(RequestRefusedError):
+    """The agent's answer to a request that it could not serve: a stage and a reason of a closed set.
 
-    `fields` has all of it, unchecked.
+    `fields` has all of it, unchecked. Whoever knows what it means for a request raises something better.
     """
 
     def __init__(self, header: Header) -> None:
         self.stage = str(header.get("stage"))[:32]
-        self.code = str(header.get("code"))[:32]
+        self.reason = str(header.get("code"))[:32]
         self.fields = header
-        super().__init__(f"{self.stage}: {self.code}")
+        super().__init__(f"The sandbox could not do that ({self.stage!r}: {self.reason!r}).")
 
 
 def _natural(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _MOST:
         reason = "a number that is none"
         raise AgentProtocolError(reason)
     return value

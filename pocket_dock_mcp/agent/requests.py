@@ -45,6 +45,9 @@ class Relay(Request):
 
     def take(self, header: Header, payload: bytes) -> None:
         """Take a frame of it. Raises `AgentProtocolError` for one that cannot be."""
+        if header["kind"] != "relay":
+            reason = "a connection that was not asked for"
+            raise AgentProtocolError(reason)
         end = header.get("end", False)
         self.window -= len(payload)
         if self.has_ended or self.window < 0 or type(end) is not bool or not (payload or end):
@@ -52,6 +55,32 @@ class Relay(Request):
             raise AgentProtocolError(reason)
         self.has_ended = end
         self.on_bytes(payload, end)
+
+
+class Incoming(Relay):
+    """A connection that a program inside makes, once it does."""
+
+    __slots__ = ("accepted",)
+
+    def __init__(self, on_bytes: OnBytes, size: int, upload_size: int) -> None:
+        super().__init__(on_bytes, size, upload_size)
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait_accepted(self) -> None:
+        """Wait until it is there, or is not to be expected any more."""
+        futures: list[asyncio.Future[Any]] = [self.accepted, self.answer]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+    def take(self, header: Header, payload: bytes) -> None:
+        """Take a frame of it; first of all the one that says that it is there."""
+        is_first = header["kind"] == "accepted"
+        if is_first == self.accepted.done() or (is_first and payload):
+            reason = "a connection's data before it was there"
+            raise AgentProtocolError(reason)
+        if is_first:
+            self.accepted.set_result(None)
+        else:
+            super().take(header, payload)
 
 
 class UploadWindow:

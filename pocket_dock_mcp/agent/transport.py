@@ -195,6 +195,9 @@ class Relayed(Protocol):
     def taken(self, amount: int) -> None:
         """So many bytes of what came need no memory any more: as many may come instead. Quiet."""
 
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called on the event loop when it is over, or broken off."""
+
     async def wait(self) -> bool:
         """Wait for its end. Whether both sides have ended what they had to say; else it was broken off."""
 
@@ -271,6 +274,19 @@ class Transport(Protocol):
         `on_bytes` is called with what comes, and with whether that is the last; it must not block.
         `InvalidArgumentError` where there is no agent.
         """
+
+    async def outfit(self, env: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+        """Let programs connect to the way out: whoever calls this answers them, see `accept`.
+
+        Args:
+            env: what programs have in their environment from now on, unless their user says otherwise.
+            files: what they can read and not change, by path, in a directory of uid 0's.
+
+        `InvalidArgumentError` where there is no agent.
+        """
+
+    async def accept(self, on_bytes: Callable[[bytes, bool], None]) -> Relayed:
+        """Wait for the next program that connects to the way out; `on_bytes` is as for `connect`."""
 
     async def provide(self, volumes: Collection[str], devices: Collection[str]) -> Found:
         """Say what is mounted at these paths, and have these devices be ones that the user may open."""

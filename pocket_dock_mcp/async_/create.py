@@ -20,6 +20,7 @@ from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.container.asked import devices_of, ports_of, volumes_of
 from pocket_dock_mcp.errors import FileError, InvalidArgumentError
+from pocket_dock_mcp.gate.rules import parse_network
 from pocket_dock_mcp.images.profiles import default_network, resolve_profile
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
@@ -256,16 +257,11 @@ def _pids(count: int) -> int:
     return count
 
 
-def network_of(wanted: bool | str | None, base: str, *, is_snapshot: bool) -> Network:
+def network_of(wanted: bool | str | Sequence[str] | None, base: str, *, is_snapshot: bool) -> Network:
     """Return whether there is to be a network. Raises `InvalidArgumentError`."""
     if wanted is None:
         return "none" if is_snapshot else default_network(base)
-    if wanted is True or wanted == "open":
-        return "open"
-    if wanted is False or wanted == "none":
-        return "none"
-    message = f"network is {wanted!r}; it must be True ('open') or False ('none')."
-    raise InvalidArgumentError(message)
+    return parse_network(wanted)
 
 
 def _idle(seconds: float | None) -> float:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from typing_extensions import Self
@@ -20,6 +20,7 @@ from pocket_dock_mcp.container.launch import ADOPT_DEADLINE, Launch, Running, la
 from pocket_dock_mcp.container.left import LeftRuns
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.memory import Memory, recalled, stays
+from pocket_dock_mcp.container.outgoing import Outgoing
 from pocket_dock_mcp.container.provisioning import explained
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
@@ -48,6 +49,7 @@ class HeldContainer:
         self.left_runs = LeftRuns(self._store)
         """Runs that were begun from here and whose user may ask for them again."""
         self._forwarder = Forwarder(self._life)
+        self._outgoing = Outgoing(self._life)
 
     @classmethod
     async def create(cls, engine: Engine, wanted: Launch, store: OutputStore | None = None) -> Self:
@@ -162,7 +164,14 @@ class HeldContainer:
     @property
     def runs_on(self) -> bool:
         """Whether it can be detached from: it is kept, and has an agent."""
-        return self._wanted.keep and self._transport.kind == "agent"
+        return self.outlasts == "processes"
+
+    @property
+    def outlasts(self) -> Literal["nothing", "files", "processes"]:
+        """What of it outlives who uses it."""
+        if not self._wanted.keep:
+            return "nothing"
+        return "processes" if self._transport.kind == "agent" else "files"
 
     async def outlive(self) -> None:
         """Have a new kept container outlive us; until then it stops with us.
@@ -328,3 +337,4 @@ class HeldContainer:
         if self._life.state != "running":
             self.left_runs.clear()
             await self._forwarder.aclose()
+            await self._outgoing.aclose()

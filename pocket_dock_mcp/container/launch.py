@@ -21,6 +21,7 @@ from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.beside import patiently
 from pocket_dock_mcp.container.disk import require_free
 from pocket_dock_mcp.container.host_paths import HostAccess
+from pocket_dock_mcp.container.outfit import Gates, Opened, equip, is_gated, new_gate
 from pocket_dock_mcp.container.provisioning import admit, verify, with_provisions
 from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_back
 from pocket_dock_mcp.engine.base import Engine, Stream
@@ -34,8 +35,17 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
-from pocket_dock_mcp.outside import Device, Volume
+from pocket_dock_mcp.models import (
+    MIB,
+    Confinement,
+    ContainerSpec,
+    Facts,
+    Limits,
+    Network,
+    RunStatus,
+    Workspace,
+)
+from pocket_dock_mcp.outside import PROXY_PORT, Device, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +93,10 @@ class Launch:
     """What it is to see of the host's files, as far as `host` allows."""
     devices: tuple[Device, ...] = ()
     host: HostAccess = field(default_factory=HostAccess)
+    confinement: Confinement = field(default_factory=Confinement)
+    gates: Gates | None = field(default=None, compare=False)
+    """Makes what answers its programs when they connect to the outside, for a network that is neither none
+    nor the engine's."""
     kept_output_bytes: int = 64 * MIB
     """Output of one run that a kept one keeps; a run that prints more while nobody holds it waits."""
 
@@ -99,6 +113,9 @@ class Running:
     id: str
     transport: Transport
     unenforced: tuple[str, ...]
+    gate: Opened | None = None
+    """What answers its programs when they connect to the outside; None where there is nothing, or another
+    holds it."""
     ended: tuple[RunStatus, str] | None = None
     """What became of runs that were under way when it was ended on purpose."""
 
@@ -139,10 +156,20 @@ async def launch(engine: Engine, wanted: Launch, attempt: Attempt | None = None)
         return await _with_agent(engine, wanted, uid, attempt)
     except NoPythonError as error:
         logger.info("no agent in %s (%s); using plain execs", wanted.image, error)
+    _require_little(wanted)
+    return await _with_exec(engine, wanted, uid, attempt)
+
+
+def _require_little(wanted: Launch) -> None:
+    """Refuse what needs an agent."""
     if wanted.workspace != "disk":
         message = f"The image {wanted.image!r} has no python3, which a workspace in memory needs."
         raise InvalidArgumentError(message, hint="Use workspace='disk'.")
-    return await _with_exec(engine, wanted, uid, attempt)
+    if is_gated(wanted.network):
+        message = f"The image {wanted.image!r} has no python3, which a network of chosen hosts needs."
+        raise InvalidArgumentError(
+            message, hint="Use network='none', or 'open' for the engine's own network."
+        )
 
 
 def _can_be_quick(wanted: Launch) -> bool:
@@ -176,6 +203,7 @@ async def _with_agent(
         wanted.network,
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -193,6 +221,7 @@ async def start_agent(
 ) -> Running:
     """Start a created container, or one that has exited. Without success its stream is closed again."""
     given = await admit(engine, wanted)
+    gate = new_gate(wanted.network, wanted.gates)
     link: AgentLink | None = None
     try:
         # Attached before it starts: from its first moment on the container's life hangs on this stream.
@@ -213,12 +242,15 @@ async def start_agent(
             env=wanted.env,
             warm=wanted.warm_python,
             keep=Keep(wanted.detached_ttl_s, wanted.kept_output_bytes) if wanted.keep else None,
+            way_out=None if gate is None else PROXY_PORT,
             begun=None if compiled is None else first,
         )
+        if gate is not None:
+            await equip(transport, gate)
         missing = check_facts(wanted, transport.facts)
         await verify(transport, given)
         await put_back(transport)
-        return Running(container_id, transport, missing)
+        return Running(container_id, transport, missing, gate)
     except BaseException as error:
         if link is not None:
             with anyio.CancelScope(shield=True):
@@ -245,7 +277,13 @@ async def _await_ready(link: AgentLink) -> Header:
 async def _with_exec(engine: Engine, wanted: Launch, uid: int, attempt: Attempt) -> Running:
     labels = _labels(wanted, "exec")
     spec = policy.exec_spec(
-        wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
+        wanted.name,
+        wanted.image,
+        labels,
+        wanted.limits,
+        wanted.network,
+        keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -323,7 +361,14 @@ async def _remove(engine: Engine, container_id: str) -> bool:
 
 def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
-    missing = policy.unenforced(wanted.limits, wanted.network, facts)
+    missing = policy.unenforced(
+        wanted.limits,
+        wanted.network,
+        facts,
+        wanted.confinement,
+        given=[*(one.target for one in wanted.volumes), *(one.target for one in wanted.devices)],
+        memory=memory_of(wanted.workspace, wanted.limits),
+    )
     missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."

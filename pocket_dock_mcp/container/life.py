@@ -162,14 +162,17 @@ class Life:
 
     async def wait_lost(self) -> None:
         """Return when the container cannot be reached any more, for whatever reason but a reboot."""
-        while True:
-            running = self.running
+        running: Running | None = self.running
+        while running is not None:
             reason = await running.transport.wait_broken()
-            async with self._changing:
-                if self.running is running:
-                    break
+            running = await self.successor(running)
         if self._ended is None:
             self.note(reason)
+
+    async def successor(self, broken: Running) -> Running | None:
+        """Return what has taken the place of a container that is reached no more; None if nothing has."""
+        async with self._changing:
+            return None if self.running is broken else self.running
 
     # -- endings ----------------------------------------------------------------------------------
 

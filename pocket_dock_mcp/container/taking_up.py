@@ -25,6 +25,7 @@ from pocket_dock_mcp.container.launch import (
     start_agent,
     start_exec,
 )
+from pocket_dock_mcp.container.outfit import equip, new_gate
 from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -34,13 +35,17 @@ from pocket_dock_mcp.errors import (
     InvalidArgumentError,
     SandboxBusyError,
     SandboxDetachedError,
+    SandboxError,
     SandboxLostError,
     SandboxStateError,
+    StreamLostError,
 )
 
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.3
+BRIDGE_DEADLINE = 10.0
+"""Seconds within which an engine's exec that broke is tried again."""
 BEAT = 5.0
 """Seconds between two signs of life of a visitor."""
 FULL_HINT = "Try again when one of them has ended."
@@ -131,30 +136,57 @@ async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Runnin
     if _is_bare(state):
         message = "The sandbox cannot be attached to: its image has no python3."
         raise SandboxStateError(message, hint="Stop it and resume it: its files are kept.")
+    link = await _linked(engine, state.id, visits=visits)
     try:
-        link = AgentLink(await bridge(engine, state.id, visits=visits))
-    except EngineConflictError as error:
-        # It has stopped just now.
-        raise _does_not_run("stopping") from error
-    try:
-        await link.wait_ready(READY_DEADLINE)
         if visits:
             link.beat(BEAT)
         transport, found = await AgentTransport.rejoin(link)
-        return Running(state.id, transport, check_facts(wanted, transport.facts)), found
+        missing = check_facts(wanted, transport.facts)
+        # Who only visits leaves it to the holder to answer what goes out.
+        gate = None if visits else new_gate(wanted.network, wanted.gates)
+        if gate is not None:
+            await equip(transport, gate)
+        return Running(state.id, transport, missing, gate), found
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await link.aclose()
-        if isinstance(error, RemoteError) and error.stage == "visit":
-            message = "As many processes are using this sandbox as can."
-            raise SandboxBusyError(message, hint=FULL_HINT) from error
         if isinstance(error, (AgentError, RemoteError)):
             raise _unattached(error, link.diagnostics) from error
         raise
 
 
-def _unattached(error: Exception, diagnostics: str) -> SandboxDetachedError:
+async def _linked(engine: Engine, container_id: str, *, visits: bool) -> AgentLink:
+    """Return a link over which the agent has spoken.
+
+    Programs that use up all processes or memory of the container can be in the way of the engine's exec,
+    which breaks then before it has become our program: so it is tried again.
+    """
+    deadline = anyio.current_time() + BRIDGE_DEADLINE
+    while True:
+        try:
+            link = AgentLink(await bridge(engine, container_id, visits=visits))
+        except EngineConflictError as error:
+            # It has stopped just now.
+            raise _does_not_run("stopping") from error
+        try:
+            await link.wait_ready(READY_DEADLINE)
+            return link
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await link.aclose()
+            if not isinstance(error, (AgentError, RemoteError)):
+                raise
+            broken = _unattached(error, link.diagnostics)
+            was_cut = type(error) is StreamLostError and not isinstance(broken, NobodyListensError)
+            if not was_cut or anyio.current_time() > deadline:
+                raise broken from error
+        await anyio.sleep(RETRY_PAUSE)
+
+
+def _unattached(error: AgentError | RemoteError, diagnostics: str) -> SandboxError:
     """Say why the bridge into a container broke. What it says of itself is uid 0's word, not a program's."""
+    if isinstance(error, RemoteError) and error.stage == "visit":
+        return SandboxBusyError("As many processes are using this sandbox as can.", hint=FULL_HINT)
     said = diagnostics.strip().splitlines()[-1:] or [str(error)]
     kind = NobodyListensError if said[0].startswith("ConnectionRefusedError") else SandboxDetachedError
     message = f"The sandbox could not be attached to: {said[0]}"

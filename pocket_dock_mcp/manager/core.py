@@ -6,8 +6,9 @@ what then has to be done on the engine is done afterwards, shielded where it is 
 
 from __future__ import annotations
 
+import collections
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from types import TracebackType
 
@@ -21,6 +22,7 @@ from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.engine.base import ContainerState
 from pocket_dock_mcp.errors import (
     InvalidArgumentError,
+    PocketDockError,
     SandboxClosedError,
     SandboxNotFoundError,
 )
@@ -36,8 +38,9 @@ from pocket_dock_mcp.manager.opening import open_all, opened
 from pocket_dock_mcp.manager.others import others
 from pocket_dock_mcp.manager.outliving import keep_all, sandboxes_of
 from pocket_dock_mcp.manager.persistence import KeptSandbox, SandboxKeeper
-from pocket_dock_mcp.manager.places import Places
+from pocket_dock_mcp.manager.places import Places, Reservation
 from pocket_dock_mcp.manager.pool import WarmPool
+from pocket_dock_mcp.manager.reaching import Reacher
 from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest, check_request, new_id
 from pocket_dock_mcp.manager.searching import RunSearch
@@ -51,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE_DEADLINE = 1.5
 """Seconds for ending everything: MCP hosts send SIGTERM 2 s after closing our input, SIGKILL soon after."""
+GONE_SESSIONS = 10_000
+"""The latest that have ended, for those who still make something for one of them."""
 Progress = Callable[[str], None]
 
 
@@ -63,18 +68,20 @@ class Manager:
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._table = Table()
-        self._places = Places(settings.max_sandboxes)
-        self._gone_sessions: set[str] = set()
+        self._places = Places(settings, self._table.counted)
+        self._gone_sessions: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._closing = False
         self._access = EngineAccess(settings, connect)
         self._mender = Mender(self._access)
-        self._maker = Maker(self._access, self._mender)
+        self._maker = Maker(self._access, self._mender, settings.max_creates)
         self._keeper = SnapshotKeeper(settings, self._access, self._mender)
         self._observer = Observer(settings)
         self._ender = Ender(self._table, self._access, self._maker, self._keeper, self._observer)
         self._persistence = SandboxKeeper(settings, self._access)
-        self._reaching = anyio.Lock()
-        self._search = RunSearch(self._table, self._ender, self._reach, self.list_kept)
+        self._reacher = Reacher(
+            self._table, self._ender, self._persistence, self._reserved_for, self._hold, self._store
+        )
+        self._search = RunSearch(self._table, self._ender, self._reacher.reach, self.list_kept)
         self._comparer = Comparer(self._maker, self._access, self._keeper)
         self._forker = Forker(self._access, self._maker, self._mender, self._keeper)
         self._spool = SpoolBudget(settings.spool_mb * MIB)
@@ -112,12 +119,14 @@ class Manager:
 
         Raises:
             InvalidArgumentError: limits or lifetimes that make no sense.
-            QuotaError: the owner has as many as allowed.
+            QuotaError: the owner's principal has as many as allowed.
+            CapacityError: all principals together have.
             SnapshotNotFoundError, ImageError, EngineError, LimitsNotEnforcedError, SandboxLostError.
         """
         check_request(request, self._settings)
-        with telemetry.span("sandbox.create"), self._reserved_for(owner, 1):
-            sandbox = await self._make(owner, request, progress)
+        memory = request.limits.memory_bytes
+        with telemetry.span("sandbox.create"), self._reserved_for(owner, 1, memory) as reservation:
+            sandbox = await self._make(owner, request, progress, reservation)
         await self._require_owner(owner, [sandbox])
         return sandbox
 
@@ -131,13 +140,14 @@ class Manager:
 
         Raises:
             InvalidArgumentError: a count that makes no sense.
-            QuotaError: there would be more than allowed.
+            QuotaError, CapacityError: there would be more than allowed.
             And what `open`, `LiveContainer.commit` and `create` raise.
         """
         check_count(count)
         source = await self.open(owner, sandbox_id)
         request = as_fork(source, persist=bool(names))
-        with self._reserved_for(owner, count), source.use() as container:
+        memory = request.limits.memory_bytes
+        with self._reserved_for(owner, count, memory) as reservation, source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
             forks = await self._forker.fork(container, wanted, count, self._store)
             made = sandboxes_of(owner, request, forks, names)
@@ -145,6 +155,7 @@ class Manager:
                 await keep_all(self._persistence, self._maker, made)
             for one in made:
                 self._hold(one, "fork")
+                reservation.taken()
             await open_all(made, self._ender)
         self._observer.forked(source, made)
         await self._require_owner(owner, made)
@@ -180,7 +191,8 @@ class Manager:
         try:
             return self.get(owner, sandbox_id)
         except SandboxNotFoundError:
-            return await self._reach(owner, sandbox_id)
+            self._require_open()
+            return await self._reacher.reach(owner, sandbox_id)
 
     async def open_run(self, owner: Owner, run_id: str) -> tuple[Sandbox, SandboxRun]:
         """Return one of the owner's runs like `find_run`, also of a kept sandbox, whoever has begun it."""
@@ -208,7 +220,7 @@ class Manager:
         try:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
-            await self._ender.wait_for(sandbox_id)
+            await self._reacher.settled(owner, sandbox_id)
             self._observer.destroyed(owner, await self._persistence.destroy(owner.principal, sandbox_id))
         else:
             await self._ender.end(sandbox, "it was killed")
@@ -225,7 +237,7 @@ class Manager:
         try:
             sandbox = self.get(owner, sandbox_id)
         except SandboxNotFoundError:
-            await self._ender.wait_for(sandbox_id)
+            await self._reacher.settled(owner, sandbox_id)
             await self._persistence.stop(owner.principal, sandbox_id)
             return
         if not sandbox.is_kept:
@@ -236,8 +248,21 @@ class Manager:
 
     async def end_session(self, owner: Owner) -> None:
         """End all of a session's sandboxes that are not kept, those that are still being made too."""
-        self._gone_sessions.add(owner.session)
+        self._gone_sessions[owner.session] = None
+        while len(self._gone_sessions) > GONE_SESSIONS:
+            self._gone_sessions.popitem(last=False)
         await self._ender.end_all(self._table.of_session(owner))
+
+    def session_is_over(self, owner: Owner) -> None:
+        """Have a session's sandboxes ended like `end_session`, by the manager and without waiting."""
+        if self._tasks is not None and not self._closing:
+            self._tasks.start_soon(self.end_session, owner)
+
+    def failed(
+        self, owner: Owner, tool: str, error: PocketDockError, arguments: Mapping[str, object]
+    ) -> None:
+        """Hear from a front end that a call has failed: what was refused is on the audit log."""
+        self._observer.denied(owner, tool, error, arguments)
 
     async def aclose(self) -> None:
         """End everything that is not kept, within `CLOSE_DEADLINE`, and let go of the engine. Idempotent."""
@@ -247,7 +272,7 @@ class Manager:
                 group.start_soon(self._pool.aclose)
                 await self._ender.end_all(self._table.all())
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
-            await self._ender.wait_until(lambda: not self._places.taken)
+            await self._ender.wait_until(lambda: self._places.is_idle)
             if self._access.journal is not None:
                 await self._keeper.remove_deleted(self._access.journal)
             await self._mender.settle_all()
@@ -303,15 +328,18 @@ class Manager:
     # -- making and ending ------------------------------------------------------------------------
 
     @contextmanager
-    def _reserved_for(self, owner: Owner, count: int) -> Iterator[None]:
-        """Hold places in the owner's quota. Nothing is awaited between the look and the taking."""
-        if self._closing:
-            raise SandboxClosedError("The server is shutting down.")
+    def _reserved_for(self, owner: Owner, count: int, memory_bytes: int) -> Iterator[Reservation]:
+        """Hold places for sandboxes that are made or taken up; see `Places.reserved`."""
+        self._require_open()
         try:
-            with self._places.reserved(owner, len(self.list_sandboxes(owner)), count):
-                yield
+            with self._places.reserved(owner, count, memory_bytes) as reservation:
+                yield reservation
         finally:
             self._ender.wake()
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise SandboxClosedError("The server is shutting down.")
 
     async def _require_owner(self, owner: Owner, made: list[Sandbox]) -> None:
         """End what was made for an owner who left meanwhile."""
@@ -320,12 +348,17 @@ class Manager:
                 await self._ender.end(sandbox, "its session ended")
             raise SandboxClosedError("The session ended while the sandbox was being made.")
 
-    async def _make(self, owner: Owner, request: SandboxRequest, progress: Progress) -> Sandbox:
+    async def _make(
+        self, owner: Owner, request: SandboxRequest, progress: Progress, reservation: Reservation
+    ) -> Sandbox:
         access = await self._access.ready()
         with ExitStack() as places:
             if request.persist:
                 places.enter_context(self._persistence.reserved_for(owner.principal, access.engine))
-            return await self._make_with(access, owner, request, progress)
+            sandbox = await self._make_with(access, owner, request, progress)
+        self._hold(sandbox)
+        reservation.taken()
+        return await opened(sandbox, self._ender)
 
     async def _make_with(
         self, access: Access, owner: Owner, request: SandboxRequest, progress: Progress
@@ -336,23 +369,7 @@ class Manager:
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
             await keep_all(self._persistence, self._maker, [sandbox])
-        return await opened(self._hold(sandbox), self._ender)
-
-    async def _reach(self, owner: Owner, sandbox_id: str) -> Sandbox:
-        if self._closing:
-            raise SandboxClosedError("The server is shutting down.")
-        async with self._reaching:
-            try:
-                # Somebody else may have been faster.
-                return self.get(owner, sandbox_id)
-            except SandboxNotFoundError:
-                await self._ender.wait_for(sandbox_id)
-            with self._reserved_for(owner, 1):
-                reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
-            sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
-            sandbox.claim, sandbox.created = reached.claim, reached.kept.created
-            sandbox.runs.adopt(reached.container.found_runs)
-            return await opened(self._hold(sandbox, "open"))
+        return sandbox
 
     async def _id(self, owner: Owner, sandbox_id: str | None) -> str:
         """Return an id; without one, that of the owner's only sandbox, held or kept."""

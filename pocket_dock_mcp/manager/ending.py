@@ -67,6 +67,7 @@ class Ender:
         finally:
             self._observer.ended(sandbox, why, how)
             sandbox.ended()
+            self._table.gone(sandbox)
             del self._ending[sandbox.id]
             over.set()
             self.wake()

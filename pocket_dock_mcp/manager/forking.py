@@ -22,6 +22,7 @@ from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
+from pocket_dock_mcp.manager.snapshots import FORKS
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 
 MOST_FORKS = 8
@@ -78,7 +79,7 @@ class Forker:
         return [LiveContainer(one.engine, one.wanted, one.running, store()) for one in made]
 
     async def _commit(self, access: Access, source: LiveContainer) -> tuple[str, str]:
-        intent = access.journal.intend("image", f"localhost/pocket-dock/fork:{secrets.token_hex(16)}")
+        intent = access.journal.intend("image", f"{FORKS}:{secrets.token_hex(16)}")
         try:
             image = await source.commit(intent.name, labels={NONCE_LABEL: intent.nonce})
         except BaseException as error:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
+from pocket_dock_mcp.engine.translate import image_not_found
 from pocket_dock_mcp.errors import (
     EngineConflictError,
     EngineError,
@@ -27,7 +28,14 @@ from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.naming import check_title
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
-from pocket_dock_mcp.manager.snapshots import UID_LABEL, Snapshot, uid_of
+from pocket_dock_mcp.manager.snapshots import (
+    SNAPSHOTS,
+    UID_LABEL,
+    Snapshot,
+    is_of_files,
+    require_no_snapshot,
+    uid_of,
+)
 from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
@@ -60,10 +68,17 @@ class SnapshotKeeper:
     ) -> tuple[SandboxRequest, str, int | None]:
         """Return a request with the image that it means, and whose the files in it are, if anybody's.
 
+        An image of a sandbox's files is nobody's but its principal's, by whatever name or id it is asked for.
+
         Raises: what `find` and `ImageStore.ensure` raise.
         """
         if request.snapshot is None:
+            require_no_snapshot(request.image)
             image = await access.images.ensure(request.image, progress)
+            if is_of_files(image) and not self._snapshots.has_image(
+                principal, access.engine.info.identity, image
+            ):
+                raise image_not_found(request.image)
             return request, image.id, uid_of(image)
         found = self.find(principal, access.engine, request.snapshot)
         workspace = found.workspace_for(request.workspace)
@@ -98,7 +113,7 @@ class SnapshotKeeper:
     def _reserved_for(self, principal: str, engine: Engine) -> Iterator[None]:
         """Hold a place among a principal's snapshots. Nothing is awaited between the look and the taking."""
         count = len(self._snapshots.of(principal, engine.info.identity)) + self._coming[principal]
-        if count >= self._settings.max_snapshots:
+        if count >= (self._settings.quota_of(principal).snapshots or 0):
             raise QuotaError(
                 f"There are {count} snapshots already, as many as allowed.",
                 hint="Delete one with kill(snapshot_id=...), or raise POCKET_DOCK_MAX_SNAPSHOTS.",
@@ -115,7 +130,7 @@ class SnapshotKeeper:
         with sandbox.use() as container:
             await self.require_room(engine, container)
         snapshot_id = snapshots.new_id()
-        intent = journal.intend("image", f"localhost/pocket-dock/snapshot:{snapshot_id}")
+        intent = journal.intend("image", f"{SNAPSHOTS}:{snapshot_id}")
         labels = {NONCE_LABEL: intent.nonce, "pocket-dock.snapshot": snapshot_id}
         with sandbox.use() as container:
             try:

@@ -22,6 +22,7 @@ from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Intent
 from pocket_dock_mcp.manager.mending import Mender
 from pocket_dock_mcp.manager.naming import require_free, require_unused, taken
+from pocket_dock_mcp.manager.places import Turns
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
 from pocket_dock_mcp.manager.sweep import IMAGE_LABEL, INSTANCE_LABEL, NONCE_LABEL, PROJECT_LABEL
 from pocket_dock_mcp.models import MIB
@@ -42,12 +43,22 @@ _ANSWERED = (
 class Maker:
     """Launches containers for a manager, and hears when they are gone."""
 
-    def __init__(self, access: EngineAccess, mender: Mender) -> None:
+    def __init__(self, access: EngineAccess, mender: Mender, most_at_once: int) -> None:
         self._access = access
         self._mender = mender
+        self._turns = Turns(most_at_once)
 
     async def make(self, wanted: Launch) -> Ready:
-        """Launch a container under a name and labels that the journal has; see `launch` for its errors."""
+        """Launch a container under a name and labels that the journal has.
+
+        Raises:
+            CapacityError: as many are being made as may be at once.
+            And what `launch` raises.
+        """
+        async with self._turns.one():
+            return await self._make(wanted)
+
+    async def _make(self, wanted: Launch) -> Ready:
         access = await self._access.ready()
         engine, journal = access.engine, access.journal
         intent = await self._intend(access, wanted.name)
@@ -109,6 +120,7 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         env=request.env,
         uid=uid if request.user is None else request.user,
         enforce=settings.limits,
+        confinement=settings.confinement,
         warm_python=settings.warm_python,
         min_free_bytes=settings.min_free_mb * MIB,
         workspace=request.workspace or "disk",

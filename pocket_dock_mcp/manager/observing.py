@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.audit import AuditLog, code_facts
+from pocket_dock_mcp.manager.denials import Denials
 from pocket_dock_mcp.manager.recording import Recorder, Recording, concluded
 from pocket_dock_mcp.manager.records import Kept
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
@@ -60,6 +61,7 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._audit = AuditLog(settings.state_dir / "audit" if settings.audit == "on" else None)
+        self._denials = Denials(self._audit)
         self._recorder = Recorder(settings.state_dir)
         self._held: set[str] = set()
         self._ending: dict[str, _Doom | None] = {}
@@ -130,6 +132,12 @@ class Observer:
         log = self._audit.open(kept.id, owner.principal, owner.session)
         log.write("end", why="it was killed", removed=True)
         log.close()
+
+    def denied(
+        self, owner: Owner, tool: str, error: PocketDockError, arguments: Mapping[str, object]
+    ) -> None:
+        """A call has failed; if it was refused for whose it is or how much it asks, it is on the log."""
+        self._denials.note(owner, tool, error, arguments)
 
     # -- snapshots --------------------------------------------------------------------------------
 
@@ -240,6 +248,7 @@ class Observer:
                 cpu_s=round(outcome.usage.cpu_s, 3),
                 peak_memory_bytes=outcome.usage.peak_memory_bytes,
                 output_bytes=output,
+                network_denied=list(outcome.network_denied[:20]),
                 files_changed=None if outcome.files_changed is None else outcome.files_changed.counts,
             )
         if span.is_recording():

@@ -80,7 +80,7 @@ class SandboxKeeper:
             QuotaError: there are as many as allowed.
         """
         count = len(self._records.of(principal, engine.info.identity)) + self._coming[principal]
-        if count >= self._settings.max_persistent:
+        if count >= self._most(principal):
             raise self._full(count)
         self._coming[principal] += 1
         try:
@@ -120,8 +120,11 @@ class SandboxKeeper:
         """Look once more, now that it is on record: other processes count as well. Who came first stays."""
         all_kept = self._records.of(kept.principal, kept.engine)
         older = [one for one in all_kept if (one.created, one.id) < (kept.created, kept.id)]
-        if len(older) >= self._settings.max_persistent:
+        if len(older) >= self._most(kept.principal):
             raise self._full(len(older))
+
+    def _most(self, principal: str) -> int:
+        return self._settings.quota_of(principal).persistent or 0
 
     def _full(self, count: int) -> QuotaError:
         return QuotaError(
@@ -211,14 +214,23 @@ class SandboxKeeper:
         # Who holds one that does not run may just be starting it.
         return was_running or claim is not None or patience.is_over("it does not run", START_PATIENCE)
 
-    async def _claim(self, principal: str, sandbox_id: str) -> tuple[Engine, Kept, Claim | None]:
-        """Return a record, and the hold on it if no other process has it."""
+    async def find(self, principal: str, sandbox_id: str) -> tuple[Engine, Kept]:
+        """Return a principal's record, and the engine that has its container.
+
+        Raises:
+            SandboxNotFoundError: there is none of that id, or it is somebody else's: after the same time.
+        """
         if self._records.empty():
             raise SandboxNotFoundError
         engine = (await self._access.ready()).engine
         found = self._records.find(principal, engine.info.identity, sandbox_id)
         if found is None:
             raise SandboxNotFoundError
+        return engine, found
+
+    async def _claim(self, principal: str, sandbox_id: str) -> tuple[Engine, Kept, Claim | None]:
+        """Return a record, and the hold on it if no other process has it."""
+        engine, found = await self.find(principal, sandbox_id)
         try:
             claim = self._records.claim(sandbox_id)
         except SandboxBusyError:

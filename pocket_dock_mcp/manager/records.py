@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from pocket_dock_mcp.errors import SandboxBusyError
 from pocket_dock_mcp.manager.locking import create_locked, open_locked
+from pocket_dock_mcp.manager.parsed import ParsedFiles
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
 from pocket_dock_mcp.models import Limits
 
@@ -97,6 +98,7 @@ class KeptStore:
         """
         self._directory = directory
         self._is_quiet = is_quiet
+        self._files = ParsedFiles(directory, "sb-", self._read)
         self._warned: set[Path] = set()
 
     def add(self, kept: Kept) -> Claim:
@@ -142,10 +144,10 @@ class KeptStore:
         return next(self._directory.glob("sb-*.json"), None) is None
 
     def find(self, principal: str, engine: str, sandbox_id: str) -> Kept | None:
-        """Return a principal's record on this engine, or None for any other."""
+        """Return a principal's record on this engine, or None for any other: after the same time."""
         if not _ID.fullmatch(sandbox_id):
             return None
-        kept = self._read(self._path(sandbox_id))
+        kept = self._files.all().get(sandbox_id)
         mine = kept is not None and kept.principal == principal and kept.engine == engine
         return kept if mine else None
 
@@ -162,9 +164,7 @@ class KeptStore:
 
     def records(self) -> Iterator[Kept]:
         """Return everybody's, on all engines."""
-        for path in self._directory.glob("sb-*.json"):
-            if (kept := self._read(path)) is not None:
-                yield kept
+        yield from self._files.all().values()
 
     def unreadable(self) -> list[Path]:
         """Return the files that should be records and are none. What has gone meanwhile is not among them."""

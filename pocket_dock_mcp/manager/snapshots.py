@@ -15,11 +15,19 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.engine.base import ImageState
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.locking import create_locked
+from pocket_dock_mcp.manager.parsed import ParsedFiles
 from pocket_dock_mcp.models import Workspace
 
 UID_LABEL = "pocket-dock.uid"
 """On an image of a sandbox's files: whose they are. It decides who can write them, and nothing else."""
+SNAPSHOTS = "localhost/pocket-dock/snapshot"
+FORKS = "localhost/pocket-dock/fork"
+"""Where images of sandboxes' files have their names on the engine."""
 _ID = re.compile(r"snap-[0-9a-f]{32}")
+# An engine also finds an image by the end of its name.
+_NAME = re.compile(
+    r"(?:^|/)pocket-dock/(?:snapshot|fork)(?=[:@]|$)|:snap-[0-9a-f]{32}(?=@|$)|(?:^|/)fork:[0-9a-f]{32}(?=@|$)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +79,28 @@ def uid_of(image: ImageState) -> int | None:
     return int(said) if policy.is_sandbox_uid(int(said)) else None
 
 
+def require_no_snapshot(reference: str) -> None:
+    """Refuse an image reference that names somebody's files, whether there are such, and whosever.
+
+    Raises:
+        InvalidArgumentError: it does.
+    """
+    if _NAME.search(reference) is not None:
+        message = "The files of a sandbox are not used by the name of their image."
+        raise InvalidArgumentError(message, hint="Give snapshot=<snapshot_id> instead.")
+
+
+def is_of_files(image: ImageState) -> bool:
+    """Whether an image on the engine is one of a sandbox's files, by the names that we give these."""
+    return any(tag.startswith((f"{SNAPSHOTS}:", f"{FORKS}:")) for tag in image.tags)
+
+
 class SnapshotStore:
     """The snapshots on record in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._files = ParsedFiles(directory, "snap-", self._read)
 
     def add(self, snapshot: Snapshot) -> None:
         """Put a snapshot on record."""
@@ -86,17 +111,16 @@ class SnapshotStore:
         return next(self._directory.glob("snap-*.json"), None) is None
 
     def find(self, principal: str, engine: str, snapshot_id: str) -> Snapshot | None:
-        """Return a principal's snapshot on this engine, or None for any other."""
+        """Return a principal's snapshot on this engine, or None for any other: after the same time."""
         if not _ID.fullmatch(snapshot_id):
             return None
-        found = self._read(self._path(snapshot_id))
+        found = self._files.all().get(snapshot_id)
         mine = found is not None and found.principal == principal and found.engine == engine
         return found if mine else None
 
     def of(self, principal: str, engine: str) -> list[Snapshot]:
         """Return a principal's snapshots on this engine, oldest first."""
-        found = (self._read(path) for path in self._directory.glob("snap-*.json"))
-        mine = [s for s in found if s is not None and s.principal == principal and s.engine == engine]
+        mine = [one for one in self.everybodys(engine) if one.principal == principal]
         return sorted(mine, key=lambda snapshot: snapshot.created)
 
     def has_tag(self, tag: str) -> bool:
@@ -107,8 +131,11 @@ class SnapshotStore:
 
     def everybodys(self, engine: str) -> list[Snapshot]:
         """Return all snapshots on this engine, whoever they belong to."""
-        found = (self._read(path) for path in self._directory.glob("snap-*.json"))
-        return [snapshot for snapshot in found if snapshot is not None and snapshot.engine == engine]
+        return [snapshot for snapshot in self._files.all().values() if snapshot.engine == engine]
+
+    def has_image(self, principal: str, engine: str, image: ImageState) -> bool:
+        """Whether an image on this engine is a snapshot of this principal."""
+        return any(one.image_id == image.id for one in self.of(principal, engine))
 
     def remove(self, snapshot_id: str) -> None:
         """Take a snapshot off the record. Quiet when it is not on it."""

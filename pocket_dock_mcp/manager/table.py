@@ -26,6 +26,8 @@ class Table:
 
     def __init__(self) -> None:
         self._sandboxes: dict[str, Sandbox] = {}
+        self._going: dict[str, Sandbox] = {}
+        """Those that are being ended: nobody finds them any more, and they still take their place."""
         self._ended: collections.OrderedDict[str, tuple[Owner, str]] = collections.OrderedDict()
         self._ended_runs: collections.OrderedDict[str, str] = collections.OrderedDict()
 
@@ -42,8 +44,15 @@ class Table:
         self._ended.pop(sandbox.id, None)
 
     def take(self, sandbox: Sandbox) -> bool:
-        """Hold a sandbox no more; False if it was not held."""
-        return self._sandboxes.pop(sandbox.id, None) is not None
+        """Hold a sandbox no more; False if it was not held. It counts until it is `gone`."""
+        if self._sandboxes.pop(sandbox.id, None) is None:
+            return False
+        self._going[sandbox.id] = sandbox
+        return True
+
+    def gone(self, sandbox: Sandbox) -> None:
+        """One that was taken has ended."""
+        self._going.pop(sandbox.id, None)
 
     def remember(self, sandbox: Sandbox, why: str) -> None:
         """Note why a sandbox has ended."""
@@ -57,6 +66,10 @@ class Table:
     def all(self) -> list[Sandbox]:
         """Return everybody's."""
         return list(self._sandboxes.values())
+
+    def counted(self) -> list[Sandbox]:
+        """Return everybody's, also those that are being ended."""
+        return [*self._sandboxes.values(), *self._going.values()]
 
     def of(self, owner: Owner) -> list[Sandbox]:
         """Return the owner's, oldest first."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.gate.rules import parse_network
 from pocket_dock_mcp.models import MIB, Network
 from pocket_dock_mcp.projects.reading import MAX_BYTES, MisreadError, Node, parse
 from pocket_dock_mcp.projects.roots import DIRECTORY, FILE, NAME, config_path
@@ -45,10 +46,9 @@ def _number(value: object) -> object:
     return float(value) if type(value) is int else value
 
 
-def _network(value: object) -> object:
-    if isinstance(value, bool):
-        return "open" if value else "none"
-    return value
+def _network(value: object) -> Network:
+    # What it raises is a ValueError, too.
+    return parse_network(value)
 
 
 def _address(text: str) -> str:
@@ -116,7 +116,8 @@ class ProjectConfig(BaseModel):
         default=None, ge=5, le=102_400, json_schema_extra=_valid("a number from 5 to 102400; 100 is one core")
     )
     network: Annotated[Network, BeforeValidator(_network)] | None = Field(
-        default=None, json_schema_extra=_valid("none or open (or false or true)")
+        default=None,
+        json_schema_extra=_valid("none or open (or false or true), packages, or a list of domains"),
     )
     env: Annotated[dict[str, str], AfterValidator(_environment)] = Field(
         default_factory=dict, json_schema_extra=_valid("names and values, such as LANG: C.UTF-8")

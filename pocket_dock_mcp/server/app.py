@@ -17,10 +17,9 @@ from pydantic import ValidationError
 
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.core import Manager
-from pocket_dock_mcp.manager.sandbox import Owner
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.arguments import refusal, refuse_unknown
-from pocket_dock_mcp.server.owners import connection_lifespan
+from pocket_dock_mcp.server.owners import Lifespan, ServerState, connection_lifespan
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
 from pocket_dock_mcp.settings import Settings
@@ -33,7 +32,7 @@ INSTRUCTIONS = (
 )
 
 
-class _Server(MCPServer[Owner]):
+class _Server(MCPServer[ServerState]):
     """The SDK's server, with tools whose schemas say what is needed and no more."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -46,7 +45,7 @@ class _Server(MCPServer[Owner]):
         return [tool.model_copy(update={"input_schema": slim(tool.input_schema)}) for tool in tools]
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Owner, Any] | None = None
+        self, name: str, arguments: dict[str, Any], context: Context[ServerState, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Call a tool. Arguments that it does not take are refused in our own words, and none is ignored."""
         if not self._parameters:
@@ -64,14 +63,16 @@ class _Server(MCPServer[Owner]):
             raise
 
 
-def create_server(manager: Manager, settings: Settings) -> MCPServer[Owner]:
-    """Return a server whose tools work on `manager`."""
+def create_server(
+    manager: Manager, settings: Settings, lifespan: Lifespan | None = None
+) -> MCPServer[ServerState]:
+    """Return a server whose tools work on `manager`; without `lifespan` each connection is an owner."""
     server = _Server(
         "pocket-dock",
         title="pocket-dock",
         version=__version__,
         instructions=INSTRUCTIONS,
-        lifespan=connection_lifespan(manager),
+        lifespan=lifespan or connection_lifespan(manager),
         log_level="WARNING",
         cache_hints={"tools/list": CacheHint(ttl_ms=3_600_000, scope="public")},
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -13,23 +13,42 @@ from mcp.types import CallToolResult
 
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server import render
+from pocket_dock_mcp.server.owners import owner_of
 
 P = ParamSpec("P")
 Ctx = Context[Any, Any]
 
 
-def told(tool: Callable[P, Awaitable[CallToolResult]]) -> Callable[P, Awaitable[CallToolResult]]:
+class Tools:
+    """Tool functions over one manager."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def failed(self, ctx: Ctx, tool: str, failure: PocketDockError, arguments: Mapping[str, object]) -> None:
+        """Hear that a call has failed."""
+        self._manager.failed(owner_of(ctx), tool, failure, arguments)
+
+
+T = TypeVar("T", bound=Tools)
+Tool = Callable[Concatenate[T, Ctx, P], Awaitable[CallToolResult]]
+
+
+def told(tool: Tool[T, P]) -> Tool[T, P]:
     """Turn our errors into tool errors that the model can read; all others stay hidden and are logged."""
 
     @functools.wraps(tool)
-    async def told(*args: P.args, **kwargs: P.kwargs) -> CallToolResult:
+    async def told(tools: T, ctx: Ctx, *args: P.args, **kwargs: P.kwargs) -> CallToolResult:
         try:
-            return await tool(*args, **kwargs)
+            return await tool(tools, ctx, *args, **kwargs)
         except PocketDockError as failure:
+            tools.failed(ctx, tool.__name__, failure, kwargs)
             return render.error(failure)
 
-    return told
+    # The SDK gives the context by its name, which the type of a callable cannot say.
+    return cast("Tool[T, P]", told)
 
 
 @asynccontextmanager

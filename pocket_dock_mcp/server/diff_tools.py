@@ -7,9 +7,8 @@ from typing import Annotated
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server import render_diff
-from pocket_dock_mcp.server.call import Ctx, told
+from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import SandboxId
 
@@ -18,11 +17,8 @@ MAX_DIFF = 20 * 1024
 """Characters of diffs in one reply, which carries them twice: about 5,000 tokens of text."""
 
 
-class DiffTools:
+class DiffTools(Tools):
     """The tool function, over one manager."""
-
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
 
     @told
     async def diff(

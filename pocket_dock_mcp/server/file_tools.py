@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.models import Edit
 from pocket_dock_mcp.server import reading, render_files
-from pocket_dock_mcp.server.call import Ctx, told
+from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.file_schemas import EditIn, EditReply, FindReply, Path, ReadReply, WriteReply
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import SandboxId
@@ -20,11 +19,8 @@ MAX_FOUND_BYTES = 40 * 1024
 """Of search results in one reply, which carries them twice: about 8,000 tokens of text."""
 
 
-class FileTools:
+class FileTools(Tools):
     """The tool functions, over one manager."""
-
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
 
     @told
     async def write_file(

@@ -7,10 +7,9 @@ from typing import Annotated
 from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
-from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.forking import MOST_FORKS
 from pocket_dock_mcp.server import render
-from pocket_dock_mcp.server.call import Ctx, told
+from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import SandboxId
 
@@ -22,11 +21,8 @@ class ForkReply(BaseModel):
     forks: list[str] = Field(description="The sandbox_ids of the new ones.")
 
 
-class ForkTools:
+class ForkTools(Tools):
     """The tool function, over one manager."""
-
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
 
     @told
     async def fork_sandbox(

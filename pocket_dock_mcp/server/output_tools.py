@@ -11,9 +11,8 @@ from pydantic import Field
 
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.output import neutralise
-from pocket_dock_mcp.server.call import Ctx, told
+from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.render import block, reply
 from pocket_dock_mcp.server.schemas import OutputReply, RunId
@@ -33,11 +32,8 @@ _STREAMS = {"stdout": STDOUT, "stderr": STDERR}
 Stream = Literal["stdout", "stderr"]
 
 
-class OutputTools:
+class OutputTools(Tools):
     """The tool function, over one manager."""
-
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
 
     @told
     async def read_output(

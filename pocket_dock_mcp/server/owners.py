@@ -1,4 +1,4 @@
-"""Whose call it is. The only module that decides that, and never from anything that the client typed."""
+"""Whose a call is. The only module that decides that, and never from anything that the client typed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,45 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken, principal_components
+from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context, MCPServer
 
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
 
-Lifespan = Callable[[MCPServer[Owner]], AbstractAsyncContextManager[Owner]]
+_KNOWN = "pocket_dock.owner"
+
+
+class HttpOwners:
+    """Whose the calls over streamable HTTP are: a session's where there is one, else a principal's.
+
+    Sessions are those of the revisions until 2025-11-25; the SDK binds each to the principal that began it.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def owner_of(self, ctx: Context[Any, Any]) -> Owner:
+        """Return the owner of a call."""
+        principal = _principal_of_request(ctx)
+        connection = _connection(ctx)
+        if connection.session_id is None:
+            # The newest revision has no sessions: what there is lives until its time is over or it is killed.
+            return Owner(session=f"principal:{principal}", principal=principal)
+        owner = Owner(session=f"session:{connection.session_id}", principal=principal)
+        if _KNOWN not in connection.state:
+            connection.state[_KNOWN] = owner
+            # Only schedules: the SDK abandons what takes long at the end of a session.
+            connection.exit_stack.callback(self._manager.session_is_over, owner)
+        return owner
+
+
+ServerState = Owner | HttpOwners
+"""What the SDK hands to each call: the owner where a connection is one, else who decides."""
+Lifespan = Callable[[MCPServer[ServerState]], AbstractAsyncContextManager[ServerState]]
 
 
 def connection_lifespan(manager: Manager) -> Lifespan:
@@ -22,8 +55,10 @@ def connection_lifespan(manager: Manager) -> Lifespan:
     """
 
     @asynccontextmanager
-    async def lifespan(_server: MCPServer[Owner]) -> AsyncIterator[Owner]:
-        owner = Owner(session=secrets.token_hex(16), principal=LOCAL_PRINCIPAL)
+    async def lifespan(_server: MCPServer[ServerState]) -> AsyncIterator[ServerState]:
+        token = get_access_token()
+        principal = LOCAL_PRINCIPAL if token is None else principal_of(token)
+        owner = Owner(session=secrets.token_hex(16), principal=principal)
         try:
             yield owner
         finally:
@@ -32,9 +67,41 @@ def connection_lifespan(manager: Manager) -> Lifespan:
     return lifespan
 
 
+def http_lifespan(manager: Manager) -> Lifespan:
+    """Return the lifespan of streamable HTTP, which the SDK enters once for the process."""
+
+    @asynccontextmanager
+    async def lifespan(_server: MCPServer[ServerState]) -> AsyncIterator[ServerState]:
+        yield HttpOwners(manager)
+
+    return lifespan
+
+
 def owner_of(ctx: Context[Any, Any]) -> Owner:
     """Return the owner of a call."""
-    owner = ctx.request_context.lifespan_context
-    if not isinstance(owner, Owner):
+    state = ctx.request_context.lifespan_context
+    if isinstance(state, HttpOwners):
+        return state.owner_of(ctx)
+    if not isinstance(state, Owner):
         raise TypeError("This server runs without its lifespan.")
-    return owner
+    return state
+
+
+def principal_of(token: AccessToken) -> str:
+    """Return the name of the principal that an access token stands for."""
+    client, issuer, subject = principal_components(token)
+    return client if issuer is None or subject is None else f"oauth:{issuer}:{subject}"
+
+
+def _principal_of_request(ctx: Context[Any, Any]) -> str:
+    """Return who has sent a request; our guard has put that into it, and nothing gets past the guard."""
+    user = ctx.request_context.request.scope.get("user") if ctx.request_context.request else None
+    if not isinstance(user, AuthenticatedUser):
+        raise TypeError("This request did not come through the guard.")
+    return principal_of(user.access_token)
+
+
+def _connection(ctx: Context[Any, Any]) -> Connection:
+    """Return the SDK's state of a connection: made anew for each request where there is no session."""
+    connection: Connection = ctx.session._connection  # noqa: SLF001  # it has no public way to it
+    return connection

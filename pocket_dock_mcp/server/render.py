@@ -16,7 +16,7 @@ from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.persistence import KeptSandbox
 from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
-from pocket_dock_mcp.models import MIB, ContainerInfo
+from pocket_dock_mcp.models import MIB, ContainerInfo, Network
 from pocket_dock_mcp.output import neutralise
 from pocket_dock_mcp.readings import Readings
 from pocket_dock_mcp.server import render_live
@@ -60,7 +60,7 @@ def sandbox_reply(sandbox: Sandbox, info: ContainerInfo) -> SandboxReply:
         cpus=info.limits.cpus,
         pids=info.limits.pids,
         disk_mb=info.limits.disk_bytes // MIB,
-        network=info.network,
+        network=_network(info.network),
         workspace=info.workspace,
         expires_in_s=round(sandbox.remaining_s()),
         unenforced=list(info.unenforced),
@@ -84,7 +84,7 @@ def kept_reply(found: KeptSandbox) -> SandboxReply:
         cpus=request.limits.cpus,
         pids=request.limits.pids,
         disk_mb=request.limits.disk_bytes // MIB,
-        network=request.network,
+        network=_network(request.network),
         workspace=request.workspace or "disk",
         expires_in_s=None,
         unenforced=[],
@@ -112,12 +112,17 @@ def created(structured: SandboxReply, notes: list[str]) -> CallToolResult:
 
 
 def _describe(sandbox: SandboxReply) -> str:
-    network = "no network" if sandbox.network == "none" else f"network {sandbox.network}"
+    reach = sandbox.network if isinstance(sandbox.network, str) else ", ".join(sandbox.network)
+    network = "no network" if reach == "none" else f"network {reach}"
     return (
         f"{sandbox.image}: {sandbox.memory_mb} MiB memory, {sandbox.cpus:g} CPU, {sandbox.pids} processes, "
         f"{network}{f', home {sandbox.home}' if sandbox.home else ''}"
         f"{' in memory' if sandbox.workspace == 'memory' else ''}"
     )
+
+
+def _network(network: Network) -> str | list[str]:
+    return network if isinstance(network, str) else list(network)
 
 
 def _outlook(sandbox: SandboxReply) -> str:

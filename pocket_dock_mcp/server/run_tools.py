@@ -17,7 +17,7 @@ from pocket_dock_mcp.manager.sandbox import Sandbox
 from pocket_dock_mcp.models import MIB, RunLimits
 from pocket_dock_mcp.server import render_runs
 from pocket_dock_mcp.server.artifacts import with_saved_images
-from pocket_dock_mcp.server.call import Ctx, told
+from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.following import follow, goal_of
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import (
@@ -51,11 +51,11 @@ MAX_OUTPUT_BYTES = 64 * 1024
 """Of each stream in a reply, which carries both twice: clients drop a message over 1 MiB."""
 
 
-class RunTools:
+class RunTools(Tools):
     """The tool functions, over one manager."""
 
     def __init__(self, manager: Manager, settings: Settings) -> None:
-        self._manager = manager
+        super().__init__(manager)
         self._settings = settings
 
     @told

@@ -20,7 +20,7 @@ from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, Limits, Workspace
 from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.server import render
-from pocket_dock_mcp.server.call import Ctx, progress, told
+from pocket_dock_mcp.server.call import Ctx, Tools, progress, told
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import (
     Env,
@@ -33,11 +33,11 @@ from pocket_dock_mcp.server.schemas import (
 from pocket_dock_mcp.settings import Settings
 
 
-class SandboxTools:
+class SandboxTools(Tools):
     """The tool functions, over one manager."""
 
     def __init__(self, manager: Manager, settings: Settings) -> None:
-        self._manager = manager
+        super().__init__(manager)
         self._settings = settings
 
     @told
@@ -183,7 +183,7 @@ class SandboxTools:
             except SandboxError:
                 # It has just died, and what it had with it.
                 pass
-        raise CheckpointNotFoundError(f"There is no checkpoint {checkpoint_id[:80]!r}.")
+        raise CheckpointNotFoundError("There is no such checkpoint.")
 
     async def _end_session(self, sandbox: Sandbox, session: str) -> CallToolResult:
         with sandbox.use() as container:

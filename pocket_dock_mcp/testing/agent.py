@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.agent.bundle import quick_argv
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
@@ -18,7 +19,7 @@ from pocket_dock_mcp.models import MIB, ContainerSpec
 from pocket_dock_mcp.testing.filetree import ProcfsError
 from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeClient, FakeKeep
 from pocket_dock_mcp.testing.programs import Process, Programs
-from pocket_dock_mcp.testing.relays import FakeRelay, provided
+from pocket_dock_mcp.testing.relays import FakeDoor, FakeRelay, provided
 from pocket_dock_mcp.testing.runs import FakeRun
 from pocket_dock_mcp.testing.transfers import (
     Reader,
@@ -63,6 +64,7 @@ class FakeAgent:
         self._programs = programs
         self._faults = faults
         self._env: dict[str, str] = {}
+        self._door = FakeDoor(self)
         self._runs: dict[int, FakeRun] = {}
         self._transfers: dict[int, Transfer] = {}
         self._tasks = anyio.create_task_group()
@@ -163,6 +165,8 @@ class FakeAgent:
         if not self.uid:
             self._become(header["uid"], header["home"])
         self._env = {"HOME": self.home, "USER": "sandbox", "LANG": "C.UTF-8", **header["env"]}
+        if header.get("way_out"):
+            self.container.way_out = self._door
         if header.get("keep"):
             keep = self._keep = FakeKeep(self)
             self.container.listener = keep.welcome
@@ -187,8 +191,9 @@ class FakeAgent:
 
     def abandon(self, begun: range, ending: set[int]) -> None:
         """A client has gone: its transfers end, and of its runs those that are `ending`."""
+        self._door.leave(begun.start // wire.IDS)
         for number in [number for number in self._transfers if number in begun]:
-            self._transfers.pop(number).credit.close()
+            self._transfers.pop(number).abort()
         for number, run in list(self._runs.items()):
             if number in begun and number in ending:
                 run.kill()
@@ -272,7 +277,7 @@ class FakeAgent:
         if any(len(arg.encode("utf-8", "surrogateescape")) > wire.MAX_COMMAND for arg in argv):
             self.refuse(run, "exec", "E2BIG")
             return
-        env = {**self._env, "PWD": cwd, **run.header["env"]}
+        env = {**self._door.env, **self._env, "PWD": cwd, **run.header["env"]}
         process = Process(argv, self.container, run.stdin, run.write, env, cwd, f"{self.uid}:{self.uid}")
         self.start_soon(lambda: run.play(program, process))
 
@@ -345,8 +350,18 @@ class FakeAgent:
         writer.feed(payload, end=bool(header.get("end")))
 
     def _on_connect(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
-        relay = self._transfers[request_id] = FakeRelay(self, request_id, header)
+        relay = self._transfers[request_id] = FakeRelay(
+            self, request_id, header, self.container.listening.get(header["port"])
+        )
         self.start_soon(relay.run)
+
+    def _on_outfit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        # The files come next, and there is nobody to read them.
+        self._door.serve(request_id // wire.IDS, header["env"])
+        self.reply(request_id)
+
+    def _on_accept(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
+        self._transfers[request_id] = self._door.accept(request_id, header)
 
     def _on_provide(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id, **{**provided(self.container.spec, header), **self._faults.provided})
@@ -375,8 +390,37 @@ def _facts(spec: ContainerSpec) -> dict[str, Any]:
         "caps": {"CapInh": none, "CapPrm": two, "CapEff": two, "CapBnd": none, "CapAmb": none},
         "no_new_privs": "1",
         "seccomp": "2",
+        "let_through": [] if spec.confinement.seccomp == "ours" else ["mark"],
+        "bounding": 1 << 6 | 1 << 7 | 1 << 8,
+        "pid": 1,
+        "hostname": surroundings.HOSTNAME,
+        "oom_score": f"{surroundings.OOM_SCORE}\n",
+        "ulimits": _ulimits(spec),
+        "mounts": _MOUNTS,
+        "cgroup": "0::/\n",
+        "devices": ["null", "pts", "shm", "zero"],
+        "to_mask": ["/proc/keys"],
+        "shm_bytes": spec.limits.shm_bytes,
+        "swap": 0,
         "memory_limit": spec.limits.memory_bytes,
         "pids_limit": spec.limits.pids,
         "cpus": spec.limits.cpus,
         "interfaces": ["lo"] if spec.network == "none" else ["eth0", "lo"],
     }
+
+
+def _ulimits(spec: ContainerSpec) -> str:
+    """As ``/proc/self/limits`` has them."""
+    names = {name: title for title, name in surroundings.TITLES.items()}
+    values = surroundings.ulimits(spec.limits).items()
+    return "".join(f"{names[name]:26}{value:<21}{value:<21}\n" for name, value in values)
+
+
+_MOUNTS = """\
+1 0 0:1 / / rw,relatime - overlay overlay rw
+2 1 0:2 / /proc rw,nosuid - proc proc rw
+3 2 0:2 /sys /proc/sys ro,nosuid - proc proc rw
+4 2 0:3 /null /proc/keys rw - tmpfs tmpfs rw,size=65536k
+5 1 0:4 / /sys ro,nosuid - sysfs sysfs ro
+6 1 0:5 / /dev/shm rw,nosuid - tmpfs shm rw,size=16384k
+"""

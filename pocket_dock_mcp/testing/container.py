@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pocket_dock_mcp.engine.base import ContainerState, ContainerStatus
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.testing.filetree import FileTree
-from pocket_dock_mcp.testing.relays import Listener
+from pocket_dock_mcp.testing.relays import FakeDoor, Listener
 from pocket_dock_mcp.testing.streams import Channel, FakeExecStream, FakeStream
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class FakeContainer:
         """How many times it was started, or is about to be."""
         self.listening: dict[int, Listener] = {}
         """By TCP port; see `listen`."""
+        self.way_out: FakeDoor | None = None
+        """Where programs connect to something outside, if they can."""
         self.listener: Callable[[Process], Awaitable[int]] | None = None
         """Of an agent that is to outlive its stream: serves another client, whose bridge this process is."""
 
@@ -94,7 +96,7 @@ class FakeContainer:
             return
         self.status = "exited"
         self.exit_code = exit_code if exit_code >= 0 else 128 - exit_code
-        self.listener = None
+        self.listener = self.way_out = None
         self.listening.clear()
         self.stdin.end()
         for stream in self.streams:

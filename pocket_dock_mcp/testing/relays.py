@@ -44,12 +44,14 @@ Listener = Callable[[FakeSocket], Awaitable[None]]
 class FakeRelay:
     """One connection."""
 
-    def __init__(self, agent: FakeAgent, request_id: int, header: wire.Header) -> None:
+    def __init__(
+        self, agent: FakeAgent, request_id: int, header: wire.Header, listener: Listener | None
+    ) -> None:
         self.credit = Credit(header["window"])
         self._room = header["room"]
         self._agent = agent
         self._id = request_id
-        self._listener: Listener | None = agent.container.listening.get(header["port"])
+        self._listener = listener
         self._came = Channel()
         self._scope = anyio.CancelScope()
         self._spent = 0
@@ -111,6 +113,65 @@ class FakeRelay:
     def abort(self) -> None:
         """The host breaks it off."""
         self._scope.cancel()
+        self.credit.close()
+
+    async def begin(self, program: Listener) -> None:
+        """Be a connection that a program makes. Raises `ConnectionResetError` if it is broken off."""
+        self._listener = program
+        self._agent.send({"kind": "accepted", "id": self._id})
+        try:
+            await self.run()
+        except anyio.get_cancelled_exc_class():
+            # The program was killed.
+            self._fail("ECONNRESET")
+            raise
+        if self._scope.cancelled_caught:
+            raise ConnectionResetError
+
+
+class FakeDoor:
+    """Where the programs of a fake container connect to something outside."""
+
+    def __init__(self, agent: FakeAgent) -> None:
+        self._agent = agent
+        self.env: dict[str, str] = {}
+        self._host: int | None = None
+        self._waiting: list[FakeRelay] = []
+        self._changed = anyio.Event()
+
+    async def connect(self, program: Listener) -> None:
+        """Connect, and serve the connection by a function of yours, to its end.
+
+        Raises:
+            ConnectionResetError: nobody answers, or it is broken off.
+        """
+        while not self._waiting:
+            if self._host is None:
+                raise ConnectionResetError
+            await self._changed.wait()
+        await self._waiting.pop(0).begin(program)
+
+    def serve(self, client: int, env: dict[str, str]) -> None:
+        """A client of the agent's is there to answer, and says what programs need to know."""
+        self._host, self.env = client, env
+        self._tell()
+
+    def accept(self, request_id: int, header: wire.Header) -> FakeRelay:
+        """The host asks for the next connection."""
+        self._waiting.append(FakeRelay(self._agent, request_id, header, None))
+        self._tell()
+        return self._waiting[-1]
+
+    def leave(self, client: int) -> None:
+        """A client has gone."""
+        if client == self._host:
+            self._host = None
+            self._waiting.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
 
 def provided(spec: ContainerSpec, header: wire.Header) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 CASES = Path(__file__).parent / "cases"
+PAYLOADS = Path(__file__).parent / "payloads"
+"""Files that several cases use."""
 CASE_FILE = "case.yaml"
 ORACLES = ("O1", "O2", "O3", "O4", "O5", "O6", "O7", "O8")
 
@@ -83,11 +85,14 @@ class Control(_Part):
     variant: dict[str, Any] = Field(default_factory=dict)
     """Keys of the case that are others in the control: steps that do not attack, say, or a smaller bomb."""
     root: str | None = None
-    """A file that is run as uid 0 by the engine in the sandbox; the last step is given what it printed."""
+    """A file that is run as uid 0 by the engine in the sandbox, which may be weakened; the last step is given
+    what it printed."""
     host: str | None = None
     """A file that is run by python3 on this machine, outside of any sandbox, likewise."""
     fake: list[Faked] | None = None
     """Replies for the checks of the steps, where no weakened profile could show it."""
+    tests: list[str] = Field(default_factory=list)
+    """Node ids of tests that show that the checks see what they look for."""
     none: str | None = None
     """Why there is no control."""
     detects: str = ""
@@ -95,9 +100,13 @@ class Control(_Part):
 
     @model_validator(mode="after")
     def _is_one(self) -> Control:
-        ways = [self.weaken or self.variant, self.root, self.host, self.fake, self.none]
-        if sum(bool(way) for way in ways) != 1:
-            raise ValueError("give one of weaken (with or without variant), variant, root, host, fake, none")
+        server = (self.weaken or self.variant) and not self.root
+        ways = [server, self.root, self.host, self.fake, self.tests, self.none]
+        if sum(bool(way) for way in ways) != 1 or (self.root and self.variant):
+            raise ValueError(
+                "give one of weaken (with or without variant), variant, root (with or without weaken), host, "
+                "fake, tests, none"
+            )
         return self
 
 
@@ -120,6 +129,8 @@ class Case(_Part):
     steps: list[Step] = Field(default_factory=list)
     driver: str | None = None
     """Instead of steps: a module of `tests.abuse.drivers`, or a `.py` file of the case, with `drive`."""
+    tests: list[str] = Field(default_factory=list)
+    """Instead of steps: node ids of tests of this project that cover the case."""
     after: Literal["usable", "gone", "either"] = "usable"
     """What the sandbox must be when the steps are over."""
     spares: dict[str, str] = Field(default_factory=dict)
@@ -134,9 +145,9 @@ class Case(_Part):
 
     @model_validator(mode="after")
     def _does_something(self) -> Case:
-        ways = [bool(self.steps), self.driver is not None, self.not_run is not None]
-        if sum(ways) != 1:
-            raise ValueError("give one of steps, driver and not_run")
+        ways = [self.steps, self.driver, self.tests, self.not_run]
+        if sum(bool(way) for way in ways) != 1:
+            raise ValueError("give one of steps, driver, tests and not_run")
         if unknown := sorted(set(self.spares) - set(ORACLES)):
             raise ValueError(f"spares: there is no oracle {unknown[0]}; there are {', '.join(ORACLES)}")
         return self
@@ -155,11 +166,11 @@ class Written:
         return Written(self.directory, _checked(self.directory, _variant(self.case)))
 
     def file(self, name: str) -> str:
-        """Return the text of one of its files. Raises `CaseError`."""
-        path = self.directory / name
-        if path.parent != self.directory or not path.is_file():
-            raise CaseError(f"{self.id}: there is no file {name!r} in {self.directory}.")
-        return path.read_text(encoding="utf-8")
+        """Return the text of one of its files, or of those that cases share. Raises `CaseError`."""
+        for path in (self.directory / name, PAYLOADS / name):
+            if path.name == name and path.is_file():
+                return path.read_text(encoding="utf-8")
+        raise CaseError(f"{self.id}: there is no file {name!r} in {self.directory} nor in {PAYLOADS}.")
 
     def filled(self, value: Any, values: Values) -> Any:
         """Return a value with its places filled: `{{file:NAME}}`, `{{x * 1000}}`, `{{name.field}}`."""

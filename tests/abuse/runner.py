@@ -14,6 +14,7 @@ import anyio
 
 from tests.abuse import checks
 from tests.abuse.case import CaseError, Faked, Step, Written
+from tests.abuse.covered import run_tests
 from tests.abuse.ground import Ground
 from tests.abuse.oracles import Verdict, Watch
 from tests.abuse.rooted import as_root, on_host
@@ -82,6 +83,10 @@ class Attack:
         return found
 
 
+class NoSandboxError(Exception):
+    """A control could not even begin."""
+
+
 Drive = Callable[[Attack], Awaitable[None]]
 
 
@@ -89,6 +94,8 @@ async def run_case(ground: Ground, written: Written) -> Outcome:
     """Run a case. Raises `CaseError` for one that cannot be run as it is written."""
     if reason := _why_not(ground, written):
         return Outcome(written.id, "case", ground.target.name, ground.version, "not run", [reason])
+    if written.case.tests:
+        return await _run_tests(ground, written)
     settings = written.case.server
     server = await (ground.server() if settings is None else ground.own_server(settings))
     try:
@@ -101,6 +108,15 @@ async def run_case(ground: Ground, written: Written) -> Outcome:
     return Outcome(
         written.id, "case", name, ground.version, result, verdict.violations, verdict.values, seconds
     )
+
+
+async def _run_tests(ground: Ground, written: Written) -> Outcome:
+    began = time.monotonic()
+    reasons = await run_tests(ground.target, written.case.tests)
+    result: Literal["contained", "escaped"] = "escaped" if reasons else "contained"
+    seconds = round(time.monotonic() - began, 2)
+    covered = {"covered by": written.case.tests}
+    return Outcome(written.id, "case", ground.target.name, ground.version, result, reasons, covered, seconds)
 
 
 def _why_not(ground: Ground, written: Written) -> str | None:
@@ -206,7 +222,17 @@ async def run_control(ground: Ground, written: Written) -> Outcome:
     reason = _why_not(ground, written) or control.none
     if reason is not None:
         return Outcome(written.id, "control", name, ground.version, "not run", [reason])
-    reasons, seconds = await _red_reasons(ground, written)
+    if control.tests:
+        began = time.monotonic()
+        reasons = await run_tests(ground.target, control.tests)
+        seen: Literal["detected", "missed"] = "missed" if reasons else "detected"
+        seconds = round(time.monotonic() - began, 2)
+        covered = {"covered by": control.tests}
+        return Outcome(written.id, "control", name, ground.version, seen, reasons, covered, seconds)
+    try:
+        reasons, seconds = await _red_reasons(ground, written)
+    except NoSandboxError as error:
+        return Outcome(written.id, "control", name, ground.version, "missed", [str(error)])
     is_seen = any(checks.matches(control.detects, reason) for reason in reasons)
     result: Literal["detected", "missed"] = "detected" if is_seen else "missed"
     return Outcome(written.id, "control", name, ground.version, result, reasons, {}, seconds)
@@ -264,11 +290,13 @@ async def _printed(ground: Ground, written: Written) -> str:
     source = str(written.filled(f"{{{{file:{name}}}}}", ground.values()))
     if control.host is not None:
         return await on_host(source, name, ground.environ())
-    server = await ground.server()
+    server = await (ground.weak_server(control.weaken) if control.weaken else ground.server())
     watch = Watch(ground, server)
     await watch.begin()
     made = await server.call("create_sandbox", **_sandbox_arguments(written))
-    assert not made.is_error, made.text
+    if made.is_error:
+        await (await ground.neighbour()).violations()
+        raise NoSandboxError(f"there is no sandbox for the control: {made.text}")
     await watch.see()
     try:
         (container,) = watch.containers

@@ -9,6 +9,7 @@ import pytest
 from tests.abuse.canaries import Canaries
 from tests.abuse.case import CaseError, Control, Expect, Written, load, load_all
 from tests.abuse.checks import faked, malformed, wrong
+from tests.abuse.covered import missing
 from tests.abuse.server import Reply
 
 GOOD = """
@@ -39,7 +40,7 @@ def test_places_are_filled_with_files_repetitions_and_values(tmp_path: Path) -> 
         (("title: t", ""), "title: Field required"),
         (("tool: run_code", "tol: run_code"), "steps.0.tool: Field required"),
         (("attack: a", "attack: a\nfoo: 1"), "foo: Extra inputs"),
-        (("steps:", "driver: d.py\nsteps:"), "one of steps, driver and not_run"),
+        (("steps:", "driver: d.py\nsteps:"), "one of steps, driver, tests and not_run"),
         (("{none: there is none}", "{}"), "one of weaken"),
         (("{none: there is none}", "{fake: [{stdou: x}]}"), "stdou"),
         (("attack: a", "attack: a\nspares: {O9: x}"), "no oracle O9"),
@@ -117,6 +118,17 @@ def test_made_up_replies_have_what_a_control_says() -> None:
     (fake,) = Control.model_validate({"fake": [{"stdout": "x", "fields": {"a.b": 1}}]}).fake or []
 
     assert faked(fake).structured == {"status": "ok", "stdout": "x", "stderr": "", "a": {"b": 1}}
+
+
+def test_tests_that_cover_cases_are_there() -> None:
+    cases = [written.case for written in load_all()]
+
+    assert list(missing([node for case in cases for node in (*case.tests, *case.control.tests)])) == []
+    assert list(missing(["tests/abuse/test_harness.py::test_nothing", "tests/nothing.py::x", "x"])) == [
+        "there is no test test_nothing in tests/abuse/test_harness.py",
+        "there is no test x in tests/nothing.py",
+        "'x' is no tests/FILE.py::NAME",
+    ]
 
 
 def test_canaries_see_a_file_that_was_touched(tmp_path: Path) -> None:

@@ -69,9 +69,26 @@ def _no_shadows(body: Body) -> None:
         del body["HostConfig"]["Tmpfs"][path]
 
 
+# Not "ALL": a machine that is itself a container may lack some, and old engines do not know the newest.
+_CAPABILITIES = [
+    *(
+        "SETUID",
+        "SETGID",
+        "SETPCAP",
+        "NET_RAW",
+        "NET_ADMIN",
+        "SYS_CHROOT",
+        "SYS_ADMIN",
+        "SYS_PTRACE",
+        "SYS_MODULE",
+    ),
+    *("SYS_RAWIO", "SYS_BOOT", "SYS_NICE", "SYS_TIME", "SYS_PACCT", "SYSLOG", "MKNOD", "DAC_OVERRIDE"),
+    *("DAC_READ_SEARCH", "CHOWN", "FOWNER", "KILL", "IPC_LOCK", "AUDIT_WRITE", "SETFCAP"),
+]
+
 WEAKENINGS: Mapping[str, Weakening] = {
     "cap-drop": Weakening("HostConfig.CapDrop", _without("CapDrop")),
-    "cap-add": Weakening("HostConfig.CapAdd", _host(CapAdd=["ALL"])),
+    "cap-add": Weakening("HostConfig.CapAdd", _host(CapAdd=_CAPABILITIES)),
     "privileged": Weakening("HostConfig.Privileged", _host(Privileged=True)),
     "new-privileges": Weakening("HostConfig.SecurityOpt no-new-privileges", _security_option("no-new", None)),
     "unconfined": Weakening(

@@ -268,7 +268,7 @@ async def test_it_is_taken_up_while_user_code_does_its_worst(kept: Kept) -> None
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", language="python"
     )
 
-    for _ in range(2):
+    for _ in range(4):
         with anyio.fail_after(kept.deadline(30)):
             container = await kept.again(container)
     await container.kill_all()

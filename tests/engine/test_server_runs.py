@@ -362,8 +362,8 @@ async def test_a_session_goes_back_to_a_copy_before_a_run(server: Client) -> Non
     assert (await call(server, "run_code", code="x", session="s"))["result"] == "[1, 4]"
     assert copy in await told(server, "run_code", code="x", session="s", checkpoint=copy)
     assert (await call(server, "kill", snapshot_id=copy))["killed"] == copy
-    assert "no checkpoint" in await failure(server, "run_code", code="x", session="s", checkpoint=copy)
-    assert f"no checkpoint '{copy}'" in await failure(server, "kill", snapshot_id=copy)
+    assert "no such checkpoint" in await failure(server, "run_code", code="x", session="s", checkpoint=copy)
+    assert "no such checkpoint" in await failure(server, "kill", snapshot_id=copy)
     for bad in ("Save", "latest", ""):
         said = await failure(server, "run_code", code="x", session="s", checkpoint=bad)
         assert "'save', or a checkpoint_id (cp-...)" in said

@@ -15,7 +15,7 @@ import pytest
 from pocket_dock_mcp.errors import SandboxBusyError
 from pocket_dock_mcp.manager.records import Kept, KeptStore
 from pocket_dock_mcp.manager.sandbox import SandboxRequest, new_id
-from pocket_dock_mcp.models import Limits
+from pocket_dock_mcp.models import Limits, Network
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def test_a_record_is_read_back_whole_and_by_its_owner_only(store: KeptStore) -> 
     assert store.find("alice", "docker:2", mine.id) is None
     assert store.of("alice", "docker:1") == store.of(None, "docker:1") == [mine]
     assert store.of("bob", "docker:1") == []
+
+
+@pytest.mark.parametrize("network", ["none", "open", "packages", ("a.example", "*.b.example:8443")])
+def test_a_network_is_read_back_as_it_was(store: KeptStore, network: Network) -> None:
+    one = kept()
+    one = replace(one, request=replace(one.request, network=network))
+    store.add(one).release()
+
+    assert store.find("alice", "docker:1", one.id) == one
 
 
 @pytest.mark.parametrize("sandbox_id", ["", "../x", "sb-" + "0" * 32, "sb-" + "0" * 31 + "\n", "x" * 10_000])

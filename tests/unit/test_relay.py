@@ -8,7 +8,7 @@ import pytest
 
 from pocket_dock_mcp.agent.exec_facts import parse_mounts
 from pocket_dock_mcp.agent.found import parse_found
-from pocket_dock_mcp.agent.requests import Relay
+from pocket_dock_mcp.agent.requests import Incoming, Relay
 from pocket_dock_mcp.agent.transport import DeviceFound, Found, MountFound
 from pocket_dock_mcp.errors import AgentProtocolError
 
@@ -59,6 +59,40 @@ async def test_what_a_connection_cannot_say_is_an_offence(frames: list[tuple[byt
         heard.take(data, **more)
     with pytest.raises(AgentProtocolError):
         heard.take(payload, **fields)
+
+
+async def test_a_program_that_connects_is_announced_once_and_then_heard() -> None:
+    said: list[bytes] = []
+    relay = Incoming(lambda data, _end: said.append(data), 100, 50)
+    relay.take({"kind": "accepted", "id": 1}, b"")
+    relay.take({"kind": "relay", "id": 1}, b"a")
+    assert relay.accepted.done()
+    assert said == [b"a"]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [("relay", b"a")],
+        [("accepted", b"a")],
+        [("accepted", b""), ("accepted", b"")],
+        [("accepted", b""), ("relay", b"a" * 101)],
+    ],
+)
+async def test_what_comes_before_a_program_has_connected_is_an_offence(
+    frames: list[tuple[str, bytes]],
+) -> None:
+    relay = Incoming(lambda _data, _end: None, 100, 50)
+    *before, (kind, payload) = frames
+    for earlier, data in before:
+        relay.take({"kind": earlier, "id": 1}, data)
+    with pytest.raises(AgentProtocolError):
+        relay.take({"kind": kind, "id": 1}, payload)
+
+
+async def test_a_connection_that_we_have_made_is_not_announced() -> None:
+    with pytest.raises(AgentProtocolError):
+        Heard().relay.take({"kind": "accepted", "id": 1}, b"a")
 
 
 def test_what_was_found_is_read() -> None:

@@ -31,10 +31,16 @@ def test_the_defaults() -> None:
         "engine": None,
         "state_dir": Path("/home/ada/.local/state/pocket-dock"),
         "limits": "strict",
+        "seccomp": "ours",
+        "runtime": None,
         "profile": "minimal",
         "max_sandboxes": 8,
         "max_snapshots": 20,
         "max_persistent": 20,
+        "quotas": (),
+        "max_total_sandboxes": None,
+        "max_total_memory_mb": None,
+        "max_creates": 16,
         "idle_ttl_s": 1800,
         "max_lifetime_s": 86400,
         "memory_mb": 512,
@@ -53,6 +59,21 @@ def test_the_defaults() -> None:
         "audit": "on",
         "host_roots": None,
         "output_bytes": 8192,
+        "http_host": "127.0.0.1",
+        "http_port": 8000,
+        "http_path": "/mcp",
+        "http_allowed_hosts": (),
+        "http_allowed_origins": (),
+        "http_cors_origins": (),
+        "token": None,
+        "token_file": None,
+        "oauth_issuer": None,
+        "http_url": None,
+        "http_session_idle_s": 600,
+        "http_max_sessions": 1000,
+        "http_max_sessions_each": 250,
+        "http_max_connections": 2000,
+        "http_max_connections_each": 1000,
     }
 
 
@@ -61,10 +82,16 @@ def test_every_setting_can_be_set() -> None:
         "ENGINE": "docker",
         "STATE_DIR": "/var/lib/dock",
         "LIMITS": "best-effort",
+        "SECCOMP": "engine",
+        "RUNTIME": "runsc",
         "PROFILE": "agent",
         "MAX_SANDBOXES": "3",
         "MAX_SNAPSHOTS": "0",
         "MAX_PERSISTENT": "0",
+        "QUOTAS": '{"token:ada": {"sandboxes": 5}}',
+        "MAX_TOTAL_SANDBOXES": "30",
+        "MAX_TOTAL_MEMORY_MB": "64000",
+        "MAX_CREATES": "2",
         "IDLE_TTL_S": "2.5",
         "MAX_LIFETIME_S": "60",
         "MEMORY_MB": "256",
@@ -83,18 +110,40 @@ def test_every_setting_can_be_set() -> None:
         "AUDIT": "off",
         "HOST_ROOTS": "/srv/data",
         "OUTPUT_BYTES": "4096",
+        "HTTP_HOST": "::1",
+        "HTTP_PORT": "0",
+        "HTTP_PATH": "/box/mcp",
+        "HTTP_ALLOWED_HOSTS": "box.example, box.example:80",
+        "HTTP_ALLOWED_ORIGINS": "https://app.example",
+        "HTTP_CORS_ORIGINS": "https://app.example,",
+        "TOKEN": "secret",
+        "TOKEN_FILE": "/etc/tokens",
+        "OAUTH_ISSUER": "https://login.example",
+        "HTTP_URL": "https://box.example/mcp",
+        "HTTP_SESSION_IDLE_S": "300",
+        "HTTP_MAX_SESSIONS": "5",
+        "HTTP_MAX_SESSIONS_EACH": "2",
+        "HTTP_MAX_CONNECTIONS": "50",
+        "HTTP_MAX_CONNECTIONS_EACH": "20",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
     found = settings(**given).model_dump()
+    (quota,) = found.pop("quotas")
+    assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
     assert [f"{value}" for value in found.values()] == [
         *(
             "docker",
             "/var/lib/dock",
             "best-effort",
+            "engine",
+            "runsc",
             "agent",
             "3",
             "0",
             "0",
+            "30",
+            "64000",
+            "2",
             "2.5",
             "60.0",
             "256",
@@ -115,7 +164,9 @@ def test_every_setting_can_be_set() -> None:
             "off",
             "(PosixPath('/srv/data'),)",
         ),
-        "4096",
+        *("4096", "::1", "0", "/box/mcp", "('box.example', 'box.example:80')"),
+        *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
+        *("https://login.example", "https://box.example/mcp", "300.0", "5", "2", "50", "20"),
     ]
 
 
@@ -189,6 +240,7 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("MAX_SANDBOXES", "0", "a whole number from 1 to 1000"),
         ("MAX_SANDBOXES", "many", "a whole number from 1 to 1000"),
         ("MAX_SNAPSHOTS", "-1", "a whole number from 0 to 10000"),
+        ("MAX_TOTAL_SANDBOXES", "0", "a whole number from 1 to 100000"),
         ("PIDS", "1.5", "a whole number from 16 to 4096"),
         ("MEMORY_MB", "512m", "a whole number from 32 to 1048576"),
         ("CPUS", "0", "a number from 0.05 to 1024"),
@@ -199,10 +251,53 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("STATE_DIR", "relative/path", "an absolute path"),
         ("SPOOL_MB", "0", "a whole number from 16 to 1048576"),
         ("WARM_PYTHON", "perhaps", "true or false"),
+        ("HTTP_PATH", "mcp", "a path such as /mcp"),
+        ("TOKEN_FILE", "tokens", "an absolute path"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:
     assert mistake(**{name: value}) == f"POCKET_DOCK_{name} is '{value}'; valid is {valid}."
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "4",
+        "ada=4",
+        "[]",
+        '{"ada": 4}',
+        '{"ada": {"sandboxes": "4"}}',
+        '{"ada": {"sandboxes": -1}}',
+        '{"ada": {"sandboxes": true}}',
+        '{"ada": {"boxes": 4}}',
+        '{"ada": {"principal": 4}}',
+        "[" * 100_000,
+    ],
+)
+def test_quotas_that_are_none_are_refused_with_an_example(value: str) -> None:
+    text = mistake(QUOTAS=value, PIDS="1")
+    assert text.startswith("POCKET_DOCK_QUOTAS is ")
+    assert '{"token:ada": {"sandboxes": 4,' in text
+    assert "POCKET_DOCK_PIDS" in text
+
+
+def test_a_principal_has_what_its_quota_says_and_else_what_everybody_has() -> None:
+    found = settings(
+        QUOTAS='{"token:ada": {"sandboxes": 2, "memory_mb": 99}, "local": {"snapshots": 0, "persistent": 1}}',
+        MAX_SANDBOXES="5",
+    )
+    ada, local, other = (found.quota_of(name) for name in ("token:ada", "local", "token:bob"))
+    assert (ada.sandboxes, ada.memory_mb, ada.snapshots, ada.persistent) == (2, 99, 20, 20)
+    assert (local.sandboxes, local.memory_mb, local.snapshots, local.persistent) == (5, None, 0, 1)
+    assert (other.sandboxes, other.memory_mb, other.snapshots, other.persistent) == (5, None, 20, 20)
+    hash(found)
+
+
+def test_what_all_may_have_together_follows_from_what_one_may_have() -> None:
+    found = settings(MAX_SANDBOXES="2", MAX_MEMORY_MB="1024")
+    assert (found.total_sandboxes, found.total_memory_bytes) == (16, 2048 * 1024 * 1024)
+    found = settings(MAX_TOTAL_SANDBOXES="3", MAX_TOTAL_MEMORY_MB="4096")
+    assert (found.total_sandboxes, found.total_memory_bytes) == (3, 4096 * 1024 * 1024)
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

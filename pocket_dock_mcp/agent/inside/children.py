@@ -196,14 +196,39 @@ def usage_of(rusage: Any) -> Usage:
     return rusage.ru_utime + rusage.ru_stime, rusage.ru_maxrss * 1024
 
 
-def environment(image: Dict[str, str], home: str, wanted: Dict[str, str]) -> Dict[str, str]:
-    """Return what programs have in their environment: the image's, the user's own, and what was asked for."""
-    return {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C.UTF-8",
-        **image,
-        "HOME": home,
-        "USER": "sandbox",
-        "LOGNAME": "sandbox",
-        **wanted,
-    }
+class Environment:
+    """What programs have in their environment.
+
+    The image's, who the user is, how the network is reached, and above all what was asked for. Of the third a
+    variable is left out when the user has one of that name in capital or small letters: programs differ in
+    which of ``HTTP_PROXY`` and ``http_proxy`` they prefer.
+    """
+
+    def __init__(self, image: Dict[str, str]) -> None:
+        # Without what Python sets for itself where no locale is given.
+        self._usual = {name: value for name, value in image.items() if name != "LC_CTYPE"}
+        self._wanted: Dict[str, str] = {}
+        self.network: Dict[str, str] = {}
+
+    def settle(self, home: str, wanted: Dict[str, str]) -> None:
+        """Take what is known from the beginning."""
+        self._usual = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            **self._usual,
+            "HOME": home,
+            "USER": "sandbox",
+            "LOGNAME": "sandbox",
+        }
+        self.add(wanted)
+
+    def add(self, wanted: Dict[str, str]) -> None:
+        """Take what was asked for."""
+        self._wanted.update(wanted)
+
+    def including(self, extra: Dict[str, str]) -> Dict[str, str]:
+        """Return all of it, and what one program is to have on top."""
+        wanted = {**self._wanted, **extra}
+        taken = {name.lower() for name in wanted} if self.network else ()
+        network = {name: value for name, value in self.network.items() if name.lower() not in taken}
+        return {**self._usual, **network, **wanted}

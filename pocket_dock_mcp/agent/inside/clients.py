@@ -60,6 +60,8 @@ class Client:
     def close(self) -> None:
         self.sender.close()
         self.receiver.close()
+        if self._agent.way_out is not None:
+            self._agent.way_out.leave(self.number)
         while self.fds:
             os.close(self.fds.pop())
 

@@ -24,13 +24,12 @@ PATIENCE = 10.0
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Connection:
-    """One connection, from the dialling to the last word of both sides."""
+class Relay:
+    """What two sides say to each other, when they are connected, to the last word of both."""
 
     def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
+        self.id = request_id
         self._agent = agent
-        self._id = request_id
-        self._port: int = header["port"]
         self._credit: int = header["window"]
         """Bytes that may go to the host."""
         self._room: int = header["room"]
@@ -39,11 +38,117 @@ class Connection:
         """Bytes that the program has taken, and the host has not been told of."""
         self._pending = bytearray()
         """No more than that, however small the pieces are that it comes in."""
-        self._addresses: List[Tuple[int, str]] = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
-        self._why: Optional[int] = None
         self._socket: Optional[socket.socket] = None
         self._events = 0
         self._is_open = self._host_has_ended = self._is_shut = self._program_has_ended = False
+
+    def _begin(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._is_open = True
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._turn()
+
+    # -- what both sides say ----------------------------------------------------------------------
+
+    def feed(self, data: bytes, end: bool) -> None:
+        """Take what the host says, which is the last of it if `end`."""
+        self._pending += data
+        self._host_has_ended = self._host_has_ended or end
+        self._turn()
+
+    def add_credit(self, amount: int) -> None:
+        self._credit += amount
+        self._turn()
+
+    def _turn(self) -> None:
+        """Do as much as goes without waiting."""
+        if self._socket is None or not self._is_open:
+            return
+        try:
+            self._write(self._socket)
+            self._read(self._socket)
+        except OSError as error:
+            self._fail(error.errno)
+            return
+        if self._is_shut and self._program_has_ended:
+            self._leave()
+            self._agent.send({"kind": "reply", "id": self.id})
+            return
+        wants_to_read = self._credit > 0 and not self._program_has_ended
+        self._watch((READ if wants_to_read else 0) | (WRITE if self._pending else 0))
+
+    def _write(self, to: socket.socket) -> None:
+        try:
+            while self._pending:
+                written = to.send(self._pending)
+                self._spent += written
+                del self._pending[:written]
+        except BlockingIOError:
+            pass
+        if self._spent >= self._room // 4:
+            self._agent.send({"kind": "credit", "id": self.id, "n": self._spent})
+            self._spent = 0
+        if self._host_has_ended and not self._pending and not self._is_shut:
+            self._is_shut = True
+            to.shutdown(socket.SHUT_WR)
+
+    def _read(self, source: socket.socket) -> None:
+        if self._credit <= 0 or self._program_has_ended:
+            return
+        try:
+            data = source.recv(min(self._credit, wire.MAX_PAYLOAD))
+        except BlockingIOError:
+            return
+        self._credit -= len(data)
+        self._program_has_ended = not data
+        end = {} if data else {"end": True}
+        self._agent.send({"kind": "relay", "id": self.id, **end}, data)
+
+    # -- the socket -------------------------------------------------------------------------------
+
+    def _watch(self, events: int) -> None:
+        if self._socket is None or events == self._events:
+            return
+        self._events = events
+        if events:
+            self._agent.loop.watch(self._socket.fileno(), events, self._on_ready)
+        else:
+            # A connection that was reset is always ready.
+            self._agent.loop.unwatch(self._socket.fileno())
+
+    def _on_ready(self) -> None:
+        self._turn()
+
+    def abort(self) -> None:
+        """Break it off."""
+        if self._socket is not None:
+            reset_at_close(self._socket)
+        self._leave()
+
+    def _fail(self, number: Optional[int]) -> None:
+        self.abort()
+        self._agent.fail(self.id, "connect", number)
+
+    def _leave(self) -> None:
+        self._hang_up()
+        self._pending.clear()
+        self._agent.drop(self.id)
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._watch(0)
+            self._socket.close()
+            self._socket = None
+
+
+class Connection(Relay):
+    """One that was asked for from outside, from the dialling on."""
+
+    def __init__(self, agent: Agent, request_id: int, header: wire.Header) -> None:
+        super().__init__(agent, request_id, header)
+        self._port: int = header["port"]
+        self._addresses: List[Tuple[int, str]] = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+        self._why: Optional[int] = None
         self._timer: Optional[Timer] = None
 
     def dial(self) -> None:
@@ -75,74 +180,6 @@ class Connection:
         if not self._is_open:
             self._fail(errno.ETIMEDOUT)
 
-    # -- what both sides say ----------------------------------------------------------------------
-
-    def feed(self, data: bytes, end: bool) -> None:
-        """Take what the host says, which is the last of it if `end`."""
-        self._pending += data
-        self._host_has_ended = self._host_has_ended or end
-        self._turn()
-
-    def add_credit(self, amount: int) -> None:
-        self._credit += amount
-        self._turn()
-
-    def _turn(self) -> None:
-        """Do as much as goes without waiting."""
-        if self._socket is None or not self._is_open:
-            return
-        try:
-            self._write(self._socket)
-            self._read(self._socket)
-        except OSError as error:
-            self._fail(error.errno)
-            return
-        if self._is_shut and self._program_has_ended:
-            self._leave()
-            self._agent.send({"kind": "reply", "id": self._id})
-            return
-        wants_to_read = self._credit > 0 and not self._program_has_ended
-        self._watch((READ if wants_to_read else 0) | (WRITE if self._pending else 0))
-
-    def _write(self, to: socket.socket) -> None:
-        try:
-            while self._pending:
-                written = to.send(self._pending)
-                self._spent += written
-                del self._pending[:written]
-        except BlockingIOError:
-            pass
-        if self._spent >= self._room // 4:
-            self._agent.send({"kind": "credit", "id": self._id, "n": self._spent})
-            self._spent = 0
-        if self._host_has_ended and not self._pending and not self._is_shut:
-            self._is_shut = True
-            to.shutdown(socket.SHUT_WR)
-
-    def _read(self, source: socket.socket) -> None:
-        if self._credit <= 0 or self._program_has_ended:
-            return
-        try:
-            data = source.recv(min(self._credit, wire.MAX_PAYLOAD))
-        except BlockingIOError:
-            return
-        self._credit -= len(data)
-        self._program_has_ended = not data
-        end = {} if data else {"end": True}
-        self._agent.send({"kind": "relay", "id": self._id, **end}, data)
-
-    # -- the socket -------------------------------------------------------------------------------
-
-    def _watch(self, events: int) -> None:
-        if self._socket is None or events == self._events:
-            return
-        self._events = events
-        if events:
-            self._agent.loop.watch(self._socket.fileno(), events, self._on_ready)
-        else:
-            # A connection that was reset is always ready.
-            self._agent.loop.unwatch(self._socket.fileno())
-
     def _on_ready(self) -> None:
         if self._socket is None:
             return
@@ -154,9 +191,9 @@ class Connection:
                 self._missed(number)
                 self._dial_next()
                 return
-            self._is_open = True
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._turn()
+            self._begin(self._socket)
+        else:
+            self._turn()
 
     def _has_met_itself(self, dialled: socket.socket) -> bool:
         """Whether nobody listens, and the kernel has happened to dial from the very port that it dials."""
@@ -166,31 +203,19 @@ class Connection:
             # It is over already, as the first word of it will tell.
             return False
 
-    def abort(self) -> None:
-        """Break it off."""
-        if self._socket is not None:
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass
-        self._leave()
-
-    def _fail(self, number: Optional[int]) -> None:
-        self.abort()
-        self._agent.fail(self._id, "connect", number)
-
     def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._hang_up()
-        self._pending.clear()
-        self._agent.drop(self._id)
+        super()._leave()
 
-    def _hang_up(self) -> None:
-        if self._socket is not None:
-            self._watch(0)
-            self._socket.close()
-            self._socket = None
+
+def reset_at_close(connected: socket.socket) -> None:
+    """Have the other side not take it for a normal end when it is closed."""
+    try:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:
+        # It is over already.
+        pass
 
 
 def connect(agent: Agent, request_id: int, header: wire.Header, _payload: bytes) -> None:

@@ -32,6 +32,7 @@ from . import (
     provisions,
     runs,
     sessions,
+    way_out,
     wire,
     writing,
 )
@@ -55,18 +56,19 @@ class Agent:
     ceilings: children.Ceilings
     changes: Optional[Changes] = None  # where the kernel does not tell
     keep: Optional[keeping.Keep] = None
+    way_out: Optional[way_out.Door] = None
     is_warm = True  # whether Python runs in children of an interpreter that is there already
 
-    def __init__(self, modules: Modules, begun: Optional[early.Early]) -> None:
+    def __init__(self, modules: Modules, begun: Optional[early.Early], bounding: int) -> None:
         self._modules: Optional[Modules] = modules
         self._begun = begun
+        self.bounding = bounding
         self.loop = Loop(self.reap)
         self.cgroup = Cgroup() if begun is None else begun.cgroup
         self.markers = runs.Markers()
         self.devnull = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.procfs = os.stat("/proc").st_dev
-        # Without what Python sets for itself where no locale is given.
-        self._environ = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
+        self.environment = children.Environment(dict(os.environ))
         self._helpers: Dict[helpers.Helper, helpers.Nursery] = {}
         self.work: Dict[int, Work] = {}
         self._programs: Dict[int, Program] = {}
@@ -130,7 +132,9 @@ class Agent:
         else:
             self.user = self._begun.user
         self.ceilings = children.Ceilings(header)
-        self._environ = children.environment(self._environ, self.user.home, header["env"])
+        self.environment.settle(self.user.home, header["env"])
+        if header.get("way_out"):
+            self.way_out = way_out.Door(self, header["way_out"])
         self.is_warm = header.get("warm", True)
         if header.get("keep"):
             self.keep = keeping.Keep(self, self.first, header)
@@ -154,7 +158,7 @@ class Agent:
 
     def _adopt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """It is known now whom this container was launched for, and what its programs have around them."""
-        self._environ.update(header["env"])
+        self.environment.add(header["env"])
         if self.keep is not None:
             self.keep.is_leased = False
         self.send({"kind": "reply", "id": request_id})
@@ -190,17 +194,13 @@ class Agent:
         if start.cwd or start.session is None:
             start.cwd = os.path.join(self.user.home, start.cwd) if start.cwd else self.user.home
         if start.session is None:
-            start.env = self.environment({"PWD": start.cwd, **start.env})
+            start.env = self.environment.including({"PWD": start.cwd, **start.env})
         if start.argv is not None:
             self.start_run(request_id, start, None)
         elif len(payload) == start.script_bytes:
             self.start_run(request_id, start, payload)
         else:
             self.work[request_id] = runs.PartialScript(self, request_id, start, payload)
-
-    def environment(self, extra: Dict[str, str]) -> Dict[str, str]:
-        """Return what programs have in their environment."""
-        return {**self._environ, **extra}
 
     def start_run(self, request_id: int, start: children.Start, script: Optional[bytes]) -> None:
         if start.session is not None:
@@ -234,12 +234,12 @@ class Agent:
 
     def _data(self, request_id: int, header: wire.Header, payload: bytes) -> None:
         work = self.work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, runs.PartialScript, writing.Writer, dialling.Connection)):
+        if isinstance(work, _FED):
             work.feed(payload, bool(header.get("end")))
 
     def _credit(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         work = self.work.get(request_id)
-        if isinstance(work, (runs.Run, cells.Cell, files.Reader, dialling.Connection)):
+        if isinstance(work, (runs.Run, cells.Cell, files.Reader, dialling.Relay)):
             work.add_credit(header["n"])
 
     def _cancel(self, request_id: int, _header: wire.Header, _payload: bytes) -> None:
@@ -363,7 +363,8 @@ class Agent:
 
 
 Running = Union[runs.Run, cells.Cell, runs.PartialScript]
-Work = Union[Running, ports.Waiter, files.Reader, writing.Writer, disk.Watch, dialling.Connection]
+Work = Union[Running, ports.Waiter, files.Reader, writing.Writer, disk.Watch, dialling.Relay, way_out.Outfit]
+_FED = (runs.Run, cells.Cell, runs.PartialScript, writing.Writer, dialling.Relay, way_out.Outfit)
 Program = Union[runs.Run, sessions.Session, checkpoints.Checkpoint]
 
 # Closed: what a host may ask for is a method of the same name, and nothing else is.
@@ -375,6 +376,7 @@ _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **disk.HANDLERS,
     **provisions.HANDLERS,
+    **way_out.HANDLERS,
     "connect": dialling.connect,
     **dict.fromkeys(("rejoin", "list_runs", "farewell"), Agent._on_kept),
 }
@@ -388,9 +390,7 @@ def main(modules: Modules, begun: Optional[early.Early] = None) -> None:
     # as well as ignoring would, and its children need not undo anything.
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    if begun is None:
-        identity.shed_privileges()
-    agent = Agent(modules, begun)
+    agent = Agent(modules, begun, identity.shed_privileges() if begun is None else begun.bounding)
     if begun is None:
         agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
     agent.loop.run()

@@ -100,6 +100,9 @@ class Waiters:
 
     def _look(self) -> None:
         ports = listening()
+        if self._agent.way_out is not None:
+            # That one is ours.
+            ports.pop(self._agent.way_out.port, None)
         for waiter in self._waiters:
             if not waiter.is_over:
                 waiter.look(ports)

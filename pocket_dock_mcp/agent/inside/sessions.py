@@ -76,7 +76,7 @@ class Session:
         argv, targets = dialect.argv, dialect.targets
         if argv is None and not agent.is_warm:
             argv, targets = cold.command(cold.SERVE), [cold.REPORT, cold.CONTROL]
-        start = children.Start({"env": agent.environment({}), "cwd": agent.user.home, "argv": argv})
+        start = children.Start({"env": agent.environment.including({}), "cwd": agent.user.home, "argv": argv})
         try:
             helper = agent.helper_for(b"" if argv is None else None)
             helper.start(self, start, None, ends, serve=True, targets=targets)

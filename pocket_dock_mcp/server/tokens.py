@@ -1,0 +1,126 @@
+"""Bearer tokens of a configuration: who they are for, and the comparison that tells nothing by its time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from mcp.server.auth.provider import AccessToken
+
+from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.settings import Settings
+
+MIN_LENGTH = 16
+"""Characters of a token. A random one of 16 letters and digits cannot be guessed over a network."""
+MAX_FILE_BYTES = 1_048_576
+SINGLE = "default"
+"""The name of whoever sends the token of the environment."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 allows behind "Bearer"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Tokens:
+    """The tokens of some principals. Only their hashes are kept, so that nothing can print them."""
+
+    def __init__(self, by_name: Mapping[str, str]) -> None:
+        self._hashes = {name: _hashed(token) for name, token in by_name.items()}
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Return whose a token is; the SDK's name for it. All are compared, whichever it is."""
+        given, found = _hashed(token), None
+        for name, known in self._hashes.items():
+            if hmac.compare_digest(given, known):
+                found = name
+        # What the SDK keeps of it can be logged.
+        return None if found is None else AccessToken(token="", client_id=f"token:{found}", scopes=[])
+
+
+def configured_tokens(settings: Settings) -> Tokens:
+    """Return the tokens of the settings; there may be none.
+
+    Raises:
+        ConfigError: the file or one of its lines cannot be used; never says a token.
+    """
+    tokens = {} if settings.token_file is None else _read(settings.token_file)
+    if settings.token is not None:
+        single = settings.token.get_secret_value()
+        _check(single, "POCKET_DOCK_TOKEN")
+        if single in tokens.values():
+            raise ConfigError(f"POCKET_DOCK_TOKEN is also in {settings.token_file}. Give each its own.")
+        if SINGLE in tokens:
+            raise ConfigError(f"{settings.token_file} has a principal {SINGLE!r}, as POCKET_DOCK_TOKEN is.")
+        tokens[SINGLE] = single
+    return Tokens(tokens)
+
+
+def _read(path: Path) -> dict[str, str]:
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        name, *rest = line.split(maxsplit=1)
+        token = "".join(rest).strip()
+        if not _NAME.fullmatch(name) or not token:
+            # The line may be a token alone, so it is not shown.
+            raise ConfigError(
+                f"{where}: it has to be 'name token', the name of letters, digits and ._@- (at most 64)."
+            )
+        _check(token, where)
+        if name in tokens or token in tokens.values():
+            raise ConfigError(f"{where}: the name or the token is also on a line before.")
+        tokens[name] = token
+    if not tokens:
+        raise ConfigError(f"{path} has no tokens. Write a line 'name token' for each principal.")
+    return tokens
+
+
+def _text(path: Path) -> str:
+    """Read a token file that nobody else can read. It is the open file that is looked at."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"The token file {path} cannot be read: {error.strerror}.") from None
+    try:
+        _require_private(path, os.fstat(descriptor))
+        with os.fdopen(descriptor, encoding="utf-8", closefd=False) as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise ConfigError(f"The token file {path} is no UTF-8 text.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"The token file {path} is no regular file.")
+    if status.st_mode & _OTHERS:
+        raise ConfigError(f"Others can read or write the token file {path}. Run: chmod 600 {path}")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"The token file {path} belongs to another user (uid {status.st_uid}).")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"The token file {path} is larger than {MAX_FILE_BYTES} bytes.")
+
+
+def _check(token: str, where: str) -> None:
+    if len(token) < MIN_LENGTH:
+        raise ConfigError(
+            f"{where}: the token has fewer than {MIN_LENGTH} characters. "
+            'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    if not _TOKEN.fullmatch(token):
+        raise ConfigError(f"{where}: a token consists of letters, digits and ._~+/=- only.")
+
+
+def _hashed(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
