@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, connect: Connect | None) -> None:
     from pocket_dock_mcp.settings import Settings
 
     try:
-        settings = Settings.from_environ(_with_options(os.environ, arguments))
+        settings = Settings.from_environ(environ_with(arguments, os.environ))
         # No program that we start needs to know it.
         os.environ.pop("POCKET_DOCK_TOKEN", None)
         # Only to see that it can be meant; no engine is touched before it is needed.
@@ -86,10 +86,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if arguments.transport == "stdio" and given:
         option = given[0].replace("_", "-")
         parser.error(f"--{option} is for HTTP: say --transport http, too")
+    if not all(getattr(arguments, name) for name in given):
+        parser.error("an option is empty; leave it out for its default")
     return arguments
 
 
-def _with_options(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
+def environ_with(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with what the command line says instead."""
     environ = dict(environ)
     for option, setting in _HTTP_OPTIONS.items():
@@ -102,6 +104,8 @@ def _with_options(environ: Mapping[str, str], arguments: argparse.Namespace) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pocket-dock-mcp",
+        # A token behind "--token" would otherwise be taken for a --token-file, and shown.
+        allow_abbrev=False,
         description="An MCP server that gives an LLM agent sandboxes on your own Podman or Docker. "
         "It speaks MCP on standard input and output and is usually started by an MCP client; "
         "or over HTTP, where several clients can connect.",
@@ -120,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     http = parser.add_argument_group(
         "for HTTP",
         "Each has a variable, too (POCKET_DOCK_HTTP_PORT ...). A server that other machines can reach needs "
-        "tokens. POCKET_DOCK_TOKEN is the one of a single client; a token is never an option, which everybody "
-        "on this machine could read.",
+        "tokens. POCKET_DOCK_TOKEN is the one of a single client; a token is never an option: everybody on "
+        "this machine could read it.",
     )
     http.add_argument("--host", help="address or name to listen on (default: 127.0.0.1)")
     http.add_argument("--port", help="TCP port (default: 8000); 0 takes a free one and says which")

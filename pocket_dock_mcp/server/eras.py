@@ -1,4 +1,4 @@
-"""Serving one connection of messages, stdio's or that of SSE, whichever revision of the protocol it speaks."""
+"""Serving one connection of messages, stdio's or SSE's, whichever revision of the protocol it speaks."""
 
 from __future__ import annotations
 

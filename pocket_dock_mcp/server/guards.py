@@ -39,8 +39,8 @@ class Names:
     """As browsers send them; lower case."""
 
     @classmethod
-    def of(cls, listened_on: Iterable[str], hosts: Iterable[str], origins: Iterable[str]) -> Names:
-        """Return what the addresses that are listened on and the settings allow. Loopback always is.
+    def of(cls, hosts: Iterable[str], origins: Iterable[str]) -> Names:
+        """Return what is configured. Loopback is always allowed.
 
         Raises:
             ConfigError: a name or an origin that no client can send.
@@ -55,9 +55,12 @@ class Names:
                 raise ConfigError(
                     f"{origin!r} is no origin to allow; write https://app.example, without a path."
                 )
-        # What stands for all addresses is the name of none.
-        own = [name.lower() for name in listened_on if name not in ("", "0.0.0.0", "[::]")]  # noqa: S104
-        return cls({*LOOPBACK, *own, *wanted}, set(pages))
+        return cls({*LOOPBACK, *wanted}, set(pages))
+
+    def with_own(self, listened_on: Iterable[str]) -> Names:
+        """Return these and what is listened on; but what stands for all addresses is the name of none."""
+        own = {name.lower() for name in listened_on} - {"0.0.0.0", "[::]"}  # noqa: S104
+        return Names({*self.hosts, *own}, self.origins)
 
     def allow_host(self, host: str) -> bool:
         """Whether a request with this Host header is meant for us."""
@@ -104,7 +107,7 @@ class NameGuard:
 
 
 class LocalCaller:
-    """Says of each request that it is the local user's: where there are no tokens, nobody else can connect."""
+    """Says of each request that it is the local user's: without tokens, nobody else can connect."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -61,12 +61,12 @@ class HttpFront:
             raise ConfigError(
                 f"{settings.http_path} is the path of something else. Take another, such as /mcp."
             )
-        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
-        self._names = Names.of(
-            [shown(settings.http_host), *(shown(one.getsockname()[0]) for one in self._sockets)],
-            settings.http_allowed_hosts,
-            [*settings.http_allowed_origins, *settings.http_cors_origins],
+        names = Names.of(
+            settings.http_allowed_hosts, [*settings.http_allowed_origins, *settings.http_cors_origins]
         )
+        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
+        listened_on = [settings.http_host, *(one.getsockname()[0] for one in self._sockets)]
+        self._names = names.with_own(map(shown, listened_on))
 
     @property
     def url(self) -> str:

@@ -22,14 +22,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pocket_dock_mcp.errors import ConfigError
 
 HEAD_S = 5.0
-"""Seconds in which the head of a request has to be here, from its first byte or the connection's beginning."""
+"""Seconds in which the head of a request has to be here, from its first byte or the connection's."""
 BODY_S = 5.0
 """Seconds in which a body has to be here, and more as it comes: see `BODY_RATE`."""
 BODY_RATE = 32 * 1024
 """Bytes of body in a second that earn another one."""
 LINGER_S = 3.0
 """Seconds in which the rest of a body is thrown away that was answered before it was here."""
-KEEP_ALIVE_S = 8.0
+KEEP_ALIVE_S = 8
 """Seconds that a connection without a request is kept: longer than clients keep theirs, mostly 5."""
 STALLED_S = 30.0
 """Seconds for which a client may leave an answer unread."""
@@ -232,7 +232,7 @@ class _Server(uvicorn.Server):
         self._on_start = on_start
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to whoever ends the sandboxes."""
         yield
 
@@ -258,7 +258,7 @@ def http_server(app: Any, connections: Connections, on_start: Callable[[], None]
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,  # type: ignore[arg-type]  # any number of seconds
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )

@@ -91,21 +91,25 @@ def _text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"The token file {path} cannot be read: {error.strerror}.") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"The token file {path} is no regular file.")
-        if status.st_mode & _OTHERS:
-            raise ConfigError(f"Others can read or write the token file {path}. Run: chmod 600 {path}")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ConfigError(f"The token file {path} belongs to another user (uid {status.st_uid}).")
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"The token file {path} is larger than {MAX_FILE_BYTES} bytes.")
     try:
-        return data.decode("utf-8")
+        _require_private(path, os.fstat(descriptor))
+        with os.fdopen(descriptor, encoding="utf-8", closefd=False) as file:
+            return file.read()
     except UnicodeDecodeError:
         raise ConfigError(f"The token file {path} is no UTF-8 text.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"The token file {path} is no regular file.")
+    if status.st_mode & _OTHERS:
+        raise ConfigError(f"Others can read or write the token file {path}. Run: chmod 600 {path}")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"The token file {path} belongs to another user (uid {status.st_uid}).")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"The token file {path} is larger than {MAX_FILE_BYTES} bytes.")
 
 
 def _check(token: str, where: str) -> None:

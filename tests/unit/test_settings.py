@@ -31,6 +31,8 @@ def test_the_defaults() -> None:
         "engine": None,
         "state_dir": Path("/home/ada/.local/state/pocket-dock"),
         "limits": "strict",
+        "seccomp": "ours",
+        "runtime": None,
         "profile": "minimal",
         "max_sandboxes": 8,
         "max_snapshots": 20,
@@ -57,6 +59,21 @@ def test_the_defaults() -> None:
         "audit": "on",
         "host_roots": None,
         "output_bytes": 8192,
+        "http_host": "127.0.0.1",
+        "http_port": 8000,
+        "http_path": "/mcp",
+        "http_allowed_hosts": (),
+        "http_allowed_origins": (),
+        "http_cors_origins": (),
+        "token": None,
+        "token_file": None,
+        "oauth_issuer": None,
+        "http_url": None,
+        "http_session_idle_s": 600,
+        "http_max_sessions": 1000,
+        "http_max_sessions_each": 250,
+        "http_max_connections": 2000,
+        "http_max_connections_each": 1000,
     }
 
 
@@ -65,6 +82,8 @@ def test_every_setting_can_be_set() -> None:
         "ENGINE": "docker",
         "STATE_DIR": "/var/lib/dock",
         "LIMITS": "best-effort",
+        "SECCOMP": "engine",
+        "RUNTIME": "runsc",
         "PROFILE": "agent",
         "MAX_SANDBOXES": "3",
         "MAX_SNAPSHOTS": "0",
@@ -91,6 +110,21 @@ def test_every_setting_can_be_set() -> None:
         "AUDIT": "off",
         "HOST_ROOTS": "/srv/data",
         "OUTPUT_BYTES": "4096",
+        "HTTP_HOST": "::1",
+        "HTTP_PORT": "0",
+        "HTTP_PATH": "/box/mcp",
+        "HTTP_ALLOWED_HOSTS": "box.example, box.example:80",
+        "HTTP_ALLOWED_ORIGINS": "https://app.example",
+        "HTTP_CORS_ORIGINS": "https://app.example,",
+        "TOKEN": "secret",
+        "TOKEN_FILE": "/etc/tokens",
+        "OAUTH_ISSUER": "https://login.example",
+        "HTTP_URL": "https://box.example/mcp",
+        "HTTP_SESSION_IDLE_S": "300",
+        "HTTP_MAX_SESSIONS": "5",
+        "HTTP_MAX_SESSIONS_EACH": "2",
+        "HTTP_MAX_CONNECTIONS": "50",
+        "HTTP_MAX_CONNECTIONS_EACH": "20",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
     found = settings(**given).model_dump()
@@ -101,6 +135,8 @@ def test_every_setting_can_be_set() -> None:
             "docker",
             "/var/lib/dock",
             "best-effort",
+            "engine",
+            "runsc",
             "agent",
             "3",
             "0",
@@ -128,7 +164,9 @@ def test_every_setting_can_be_set() -> None:
             "off",
             "(PosixPath('/srv/data'),)",
         ),
-        "4096",
+        *("4096", "::1", "0", "/box/mcp", "('box.example', 'box.example:80')"),
+        *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
+        *("https://login.example", "https://box.example/mcp", "300.0", "5", "2", "50", "20"),
     ]
 
 
@@ -213,6 +251,8 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("STATE_DIR", "relative/path", "an absolute path"),
         ("SPOOL_MB", "0", "a whole number from 16 to 1048576"),
         ("WARM_PYTHON", "perhaps", "true or false"),
+        ("HTTP_PATH", "mcp", "a path such as /mcp"),
+        ("TOKEN_FILE", "tokens", "an absolute path"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:
@@ -243,11 +283,11 @@ def test_quotas_that_are_none_are_refused_with_an_example(value: str) -> None:
 
 def test_a_principal_has_what_its_quota_says_and_else_what_everybody_has() -> None:
     found = settings(
-        QUOTAS='{"token:ada": {"sandboxes": 2, "memory_mb": 1024}, "local": {"snapshots": 0, "persistent": 1}}',
+        QUOTAS='{"token:ada": {"sandboxes": 2, "memory_mb": 99}, "local": {"snapshots": 0, "persistent": 1}}',
         MAX_SANDBOXES="5",
     )
     ada, local, other = (found.quota_of(name) for name in ("token:ada", "local", "token:bob"))
-    assert (ada.sandboxes, ada.memory_mb, ada.snapshots, ada.persistent) == (2, 1024, 20, 20)
+    assert (ada.sandboxes, ada.memory_mb, ada.snapshots, ada.persistent) == (2, 99, 20, 20)
     assert (local.sandboxes, local.memory_mb, local.snapshots, local.persistent) == (5, None, 0, 1)
     assert (other.sandboxes, other.memory_mb, other.snapshots, other.persistent) == (5, None, 20, 20)
     hash(found)
