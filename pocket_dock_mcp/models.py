@@ -65,6 +65,19 @@ class Limits:
     """Size of one file."""
 
 
+SystemCalls = Literal["ours", "engine"]
+"""Whose filter of system calls is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What keeps a container apart, as far as it can be chosen: by who configures the server, by no call."""
+
+    seccomp: SystemCalls = "ours"
+    runtime: str | None = None
+    """What the engine starts it with, by the engine's name for it; None for the engine's usual one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One container as we want it, in no engine's vocabulary. The hardening is not optional."""
@@ -85,9 +98,45 @@ class ContainerSpec:
     volumes: tuple[Volume, ...] = ()
     """What it sees of the host's files. Nothing is made where nothing is."""
     devices: tuple[Device, ...] = ()
-    hostname: str = "sandbox"
+    confinement: Confinement = field(default_factory=Confinement)
     keep: bool = False
     """Whether its files stay when its first program has ended, so that it can be started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something that is mounted in a container."""
+
+    target: str
+    type: str
+    read_only: bool
+    is_shadow: bool = False
+    """Whether it is a file system in memory, small enough to be one that hides a volume of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a container shows of itself; None where nobody could look."""
+
+    pid: int | None = None
+    """Of the first program, as it sees itself."""
+    hostname: str | None = None
+    cgroup: str | None = None
+    """Its own, as it sees it; None where cgroups are of version 1."""
+    bounding: int | None = None
+    """The capabilities that it was started with, as a mask."""
+    swap_bytes: int | None = None
+    """Of swap, on top of memory."""
+    shm_bytes: int | None = None
+    """Size of ``/dev/shm``."""
+    oom_score: int | None = None
+    ulimits: Mapping[str, int | None] = field(default_factory=dict)
+    """Hard ones; None is no limit."""
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Names in ``/dev``."""
+    to_mask: tuple[str, ...] = ()
+    """Files about the kernel that are there and have to be hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +150,9 @@ class Facts:
     """Of PID 1: ``CapEff`` and its like, as the hexadecimal masks of ``/proc/self/status``."""
     no_new_privs: bool | None = None
     seccomp: bool | None = None
+    let_through: tuple[str, ...] | None = None
+    """System calls that our filter refuses and that were let through; None where it is not known."""
+    surroundings: Surroundings | None = None
     memory_limit: int | None = None
     pids_limit: int | None = None
     cpus: float | None = None
@@ -217,6 +269,9 @@ class RunResult:
     files_changed: FilesChanged | None = None
     """None where it is not known."""
     session: SessionState | None = None
+    network_denied: tuple[str, ...] = ()
+    """What its sandbox was denied by its network while it ran, each as host, port and reason. Of runs at the
+    same time it is not known whose doing it was. The names are a program's: data."""
 
     @property
     def ok(self) -> bool:

@@ -7,10 +7,20 @@ and applies none), so what the program inside reads from its kernel is compared 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, ContainerSpec, EngineNetwork, Facts, Limits, Network
+from pocket_dock_mcp.models import (
+    MIB,
+    Confinement,
+    ContainerSpec,
+    EngineNetwork,
+    Facts,
+    Limits,
+    Network,
+    Surroundings,
+)
 
 HOME = "/home/sandbox"
 
@@ -38,6 +48,12 @@ MIN_MEMORY_BYTES = 32 * MIB
 MIN_PIDS = 16
 MIN_DISK_BYTES = 16 * MIB
 MIN_MEMORY_HOME_BYTES = 8 * MIB
+
+MARK = "mark"
+"""A call to which our filter has an answer of its own; see `pocket_dock_mcp.agent.inside.filtered`."""
+_STARTED_WITH = 1 << 6 | 1 << 7 | 1 << 8
+"""`AGENT_CAPABILITIES` as a mask."""
+_USUAL = Confinement()
 
 EXEC_ARGV = ("/bin/sh", "-c", "exec cat >/dev/null")
 """PID 1 where there is no python3: it ends when its input does, and so keeps the lease."""
@@ -96,6 +112,7 @@ def agent_spec(
     *,
     memory: Mapping[str, int] | None = None,
     keep: bool = False,
+    confinement: Confinement = _USUAL,
 ) -> ContainerSpec:
     """Return the container of an image with python3; `memory` has directories in memory with their sizes."""
     return ContainerSpec(
@@ -108,11 +125,19 @@ def agent_spec(
         capabilities=AGENT_CAPABILITIES,
         memory=memory or {},
         keep=keep,
+        confinement=confinement,
     )
 
 
 def exec_spec(
-    name: str, image: str, labels: Mapping[str, str], limits: Limits, network: Network, *, keep: bool = False
+    name: str,
+    image: str,
+    labels: Mapping[str, str],
+    limits: Limits,
+    network: Network,
+    *,
+    keep: bool = False,
+    confinement: Confinement = _USUAL,
 ) -> ContainerSpec:
     """Return the container of an image without python3: no capability at all."""
     return ContainerSpec(
@@ -124,6 +149,7 @@ def exec_spec(
         network=engine_network(network),
         init=True,
         keep=keep,
+        confinement=confinement,
     )
 
 
@@ -132,8 +158,19 @@ def engine_network(network: Network) -> EngineNetwork:
     return "open" if network == "open" else "none"
 
 
-def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...]:
-    """Compare what was asked for with what is read inside; name what does not hold."""
+def unenforced(
+    limits: Limits,
+    network: Network,
+    facts: Facts,
+    confinement: Confinement = _USUAL,
+    *,
+    given: Sequence[str] = (),
+    memory: Mapping[str, int] | None = None,
+) -> tuple[str, ...]:
+    """Compare what was asked for with what is read inside; name what does not hold.
+
+    `given` has the places of volumes and devices that were asked for, `memory` of directories in memory.
+    """
     held = {
         "memory": facts.memory_limit is not None and facts.memory_limit <= limits.memory_bytes,
         "pids": facts.pids_limit is not None and facts.pids_limit <= limits.pids,
@@ -142,14 +179,31 @@ def unenforced(limits: Limits, network: Network, facts: Facts) -> tuple[str, ...
         or facts.interfaces is None
         or set(facts.interfaces) <= {"lo"},
         "no_new_privs": bool(facts.no_new_privs),
-        "seccomp": bool(facts.seccomp),
-        "capabilities": facts.capabilities is not None and _only_set_ids(facts.capabilities),
+        "seccomp": bool(facts.seccomp) and (confinement.seccomp == "engine" or _is_ours(facts)),
+        "capabilities": _only_set_ids(facts.capabilities) and _was_bare(facts.surroundings),
     }
-    return tuple(name for name, holds in held.items() if not holds)
+    missing = [name for name, holds in held.items() if not holds]
+    if "seccomp" not in missing and confinement.seccomp == "ours":
+        missing += [f"seccomp: {call}" for call in facts.let_through or ()]
+    if facts.surroundings is not None:
+        missing += surroundings.amiss(facts.surroundings, limits, given=given, memory=memory)
+    return tuple(missing)
 
 
-def _only_set_ids(capabilities: Mapping[str, str]) -> bool:
+def _is_ours(facts: Facts) -> bool:
+    """Whether the filter is ours, and not another one: it has a mark."""
+    return facts.let_through is not None and MARK not in facts.let_through
+
+
+def _was_bare(found: Surroundings | None) -> bool:
+    """Whether the container was started with what was asked for: the agent gives up whatever it has."""
+    return found is None or found.bounding is None or not found.bounding & ~_STARTED_WITH
+
+
+def _only_set_ids(capabilities: Mapping[str, str] | None) -> bool:
     allowed = 1 << 6 | 1 << 7
+    if capabilities is None:
+        return False
     try:
         masks = {name: int(mask, 16) for name, mask in capabilities.items()}
     except ValueError:

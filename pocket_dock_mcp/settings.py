@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
-from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.models import MIB, Confinement
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
 
 PREFIX = "POCKET_DOCK_"
@@ -59,6 +59,17 @@ class Settings(BaseModel):
         description="What happens when the engine does not apply a limit: strict refuses the sandbox, "
         "best-effort hands it out and says so.",
     )
+    seccomp: Literal["ours", "engine"] = Field(
+        default="ours",
+        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
+        "engine's own.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
+        "kata; unset: the engine's usual one.",
+    )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
     )
@@ -73,8 +84,8 @@ class Settings(BaseModel):
     )
     quotas: tuple[Quota, ...] = Field(
         default=(),
-        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of all "
-        "sandboxes of one together.",
+        description=f"What single principals may have instead, as JSON such as {EXAMPLE}; memory_mb is of "
+        "all sandboxes of one together.",
     )
     max_total_sandboxes: int | None = Field(
         default=None,
@@ -254,7 +265,7 @@ class Settings(BaseModel):
                 values["quotas"] = parse_quotas(values["quotas"])
             except (ValueError, TypeError, RecursionError):
                 problems.append(_invalid(cls, "quotas", values.pop("quotas")))
-        values["state_dir"] = _state_dir(environ, values.get("state_dir"))
+        values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -264,6 +275,11 @@ class Settings(BaseModel):
         if problems:
             raise ConfigError(" ".join(problems))
         return settings
+
+    @property
+    def confinement(self) -> Confinement:
+        """What keeps sandboxes apart."""
+        return Confinement(self.seccomp, self.runtime)
 
     def quota_of(self, principal: str) -> Quota:
         """Return what a principal may have. Only memory may be None: as much as there is."""
@@ -310,8 +326,9 @@ def _expanded(environ: Mapping[str, str], path: str) -> Path:
     return home / path[2:] if path.startswith("~/") else Path(path)
 
 
-def _state_dir(environ: Mapping[str, str], given: str | None) -> Path:
-    if given is not None:
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory of our records, as an environment has it."""
+    if given := environ.get(variable("state_dir"), "").strip():
         return _expanded(environ, given)
     home = Path(environ.get("HOME") or Path.home())
     said = Path(environ.get("XDG_STATE_HOME") or "")
@@ -358,6 +375,8 @@ def _valid(field: FieldInfo) -> str:
         return "an absolute path"
     if field.examples:
         return f"a path such as {field.examples[0]}"
+    if field.annotation == str | None:
+        return "a name such as runsc"
     if field.annotation == tuple[Quota, ...]:
         return f"a JSON object such as {EXAMPLE}"
     if field.annotation == tuple[Path, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import anyio
 
+from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.agent.agent_checkpoints import AgentCheckpoints
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
@@ -26,7 +27,16 @@ from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData
 from pocket_dock_mcp.agent.transport import Found, OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
-from pocket_dock_mcp.models import Facts, FileContent, FileEntry, FileType, FileWritten, Limits, SessionInfo
+from pocket_dock_mcp.models import (
+    Facts,
+    FileContent,
+    FileEntry,
+    FileType,
+    FileWritten,
+    Limits,
+    SessionInfo,
+    Surroundings,
+)
 from pocket_dock_mcp.readings import Readings
 
 DATA_DEADLINE = 300.0
@@ -37,6 +47,7 @@ MAX_PAGES = 256
 """Of the listing of kept runs, before it is one without end."""
 STREAMS = 3
 _MAX_VERSION = 100
+_MAX_PORT = 65_535
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
 
 
@@ -141,7 +152,7 @@ class AgentTransport:
         run = process.id if isinstance(process, AgentProcess) else None
         fields = {"op": "wait_port", "port": port, "known": sorted(known), "run": run}
         found = (await self._await(fields)).get("ports")
-        if not isinstance(found, list) or not all(type(port) is int for port in found):
+        if not isinstance(found, list) or not all(_is_port(port) for port in found):
             message = "The program in the container sent ports that are none."
             raise AgentProtocolError(message)
         return frozenset(found)
@@ -243,7 +254,7 @@ class AgentTransport:
                     await self._link.upload(request_id, request, upload)
             return await self._link.finish(request_id, request, DATA_DEADLINE)
         except RemoteError as error:
-            raise file_error(error.code, path, self._facts.home) from None
+            raise file_error(error.reason, path, self._facts.home) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
@@ -302,6 +313,10 @@ class AgentTransport:
         await self._link.aclose()
 
 
+def _is_port(value: object) -> bool:
+    return type(value) is int and 0 < value <= _MAX_PORT
+
+
 async def _kept_runs(link: AgentLink) -> list[KeptRun]:
     found: list[KeptRun] = []
     for _ in range(MAX_PAGES):
@@ -334,6 +349,7 @@ def _kept_run(said: object, after: int) -> KeptRun:
 def _facts(reply: Header) -> Facts:
     interfaces = reply.get("interfaces")
     capabilities = reply.get("caps")
+    let_through = reply.get("let_through")
     return Facts(
         uid=int_of(reply, "uid"),
         home=str(reply.get("home")),
@@ -343,6 +359,8 @@ def _facts(reply: Header) -> Facts:
         else None,
         no_new_privs=reply.get("no_new_privs") == "1",
         seccomp=reply.get("seccomp") == "2",
+        surroundings=_surroundings(reply),
+        let_through=tuple(map(str, let_through)) if isinstance(let_through, list) else None,
         memory_limit=optional_int(reply, "memory_limit"),
         pids_limit=optional_int(reply, "pids_limit"),
         cpus=None if reply.get("cpus") is None else number_of(reply, "cpus"),
@@ -350,6 +368,23 @@ def _facts(reply: Header) -> Facts:
         home_bytes=optional_int(reply, "home_bytes"),
         disk_free=optional_int(reply, "disk_free"),
         parked=reply.get("parked") is True,
+    )
+
+
+def _surroundings(reply: Header) -> Surroundings:
+    devices, to_mask = reply.get("devices"), reply.get("to_mask")
+    return Surroundings(
+        pid=optional_int(reply, "pid"),
+        hostname=None if reply.get("hostname") is None else str(reply.get("hostname")),
+        cgroup=surroundings.parse_cgroup(str(reply.get("cgroup"))),
+        bounding=optional_int(reply, "bounding"),
+        swap_bytes=optional_int(reply, "swap"),
+        shm_bytes=optional_int(reply, "shm_bytes"),
+        oom_score=int(text) if (text := str(reply.get("oom_score")).strip()).lstrip("-").isdigit() else None,
+        ulimits=surroundings.parse_ulimits(str(reply.get("ulimits"))),
+        mounts=surroundings.parse_mounts(str(reply.get("mounts"))),
+        devices=tuple(map(str, devices)) if isinstance(devices, list) else (),
+        to_mask=tuple(map(str, to_mask)) if isinstance(to_mask, list) else (),
     )
 
 

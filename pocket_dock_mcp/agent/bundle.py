@@ -19,6 +19,7 @@ _MODULES = (
     "children",
     "killing",
     "changes",
+    "filtered",
     "facts",
     "disk",
     "limits",

@@ -95,6 +95,7 @@ class AsyncContainerPool:
             limits=limits_of(settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
             network=network_of(network, base, is_snapshot=False),
             enforce=settings.limits if enforce is None else enforce,
+            confinement=settings.confinement,
             warm_python=settings.warm_python if warm_python is None else warm_python,
             memory_mb=memory_mb,
         )

@@ -138,6 +138,7 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
             limits=limits,
             network=arguments.network,
             enforce=settings.limits,
+            confinement=settings.confinement,
             warm_python=settings.warm_python,
         ) as pool:
             yield pool

@@ -35,7 +35,16 @@ from pocket_dock_mcp.errors import (
     ProgramNotFoundError,
     SandboxLostError,
 )
-from pocket_dock_mcp.models import MIB, ContainerSpec, Facts, Limits, Network, RunStatus, Workspace
+from pocket_dock_mcp.models import (
+    MIB,
+    Confinement,
+    ContainerSpec,
+    Facts,
+    Limits,
+    Network,
+    RunStatus,
+    Workspace,
+)
 from pocket_dock_mcp.outside import PROXY_PORT, Device, Volume
 
 logger = logging.getLogger(__name__)
@@ -84,6 +93,7 @@ class Launch:
     """What it is to see of the host's files, as far as `host` allows."""
     devices: tuple[Device, ...] = ()
     host: HostAccess = field(default_factory=HostAccess)
+    confinement: Confinement = field(default_factory=Confinement)
     gates: Gates | None = field(default=None, compare=False)
     """Makes what answers its programs when they connect to the outside, for a network that is neither none
     nor the engine's."""
@@ -193,6 +203,7 @@ async def _with_agent(
         wanted.network,
         memory=memory_of(wanted.workspace, wanted.limits),
         keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -266,7 +277,13 @@ async def _await_ready(link: AgentLink) -> Header:
 async def _with_exec(engine: Engine, wanted: Launch, uid: int, attempt: Attempt) -> Running:
     labels = _labels(wanted, "exec")
     spec = policy.exec_spec(
-        wanted.name, wanted.image, labels, wanted.limits, wanted.network, keep=wanted.keep
+        wanted.name,
+        wanted.image,
+        labels,
+        wanted.limits,
+        wanted.network,
+        keep=wanted.keep,
+        confinement=wanted.confinement,
     )
     container_id = await _create_again(engine, await with_provisions(engine, wanted, spec), attempt)
     try:
@@ -344,7 +361,14 @@ async def _remove(engine: Engine, container_id: str) -> bool:
 
 def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
-    missing = policy.unenforced(wanted.limits, wanted.network, facts)
+    missing = policy.unenforced(
+        wanted.limits,
+        wanted.network,
+        facts,
+        wanted.confinement,
+        given=[*(one.target for one in wanted.volumes), *(one.target for one in wanted.devices)],
+        memory=memory_of(wanted.workspace, wanted.limits),
+    )
     missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."

@@ -24,7 +24,7 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SandboxClosedError
 from pocket_dock_mcp.images import ImageStore
-from pocket_dock_mcp.models import MIB, Limits, Network
+from pocket_dock_mcp.models import MIB, Confinement, Limits, Network
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class LivePool:
         limits: Limits | None = None,
         network: Network = "none",
         enforce: Literal["strict", "best-effort"] = "strict",
+        confinement: Confinement | None = None,
         warm_python: bool = True,
         memory_mb: int | None = None,
     ) -> None:
@@ -68,6 +69,7 @@ class LivePool:
             limits: of each container.
             network: of each container.
             enforce: see `Launch.enforce`.
+            confinement: see `Launch.confinement`.
             warm_python: see `Launch.warm_python`.
             memory_mb: how much the ready ones may use together, as measured; fewer are ready then.
 
@@ -81,7 +83,16 @@ class LivePool:
         self._size = size
         self._engine = engine
         self._reach = reach or (lambda: connect(os.environ))
-        self._kind = Launch("", "", {}, limits or Limits(), network, enforce=enforce, warm_python=warm_python)
+        self._kind = Launch(
+            "",
+            "",
+            {},
+            limits or Limits(),
+            network,
+            enforce=enforce,
+            warm_python=warm_python,
+            confinement=confinement or Confinement(),
+        )
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
         self._claimed: set[LiveContainer] = set()

@@ -54,6 +54,7 @@ async def tried(engine: Engine, image: str, settings: Settings, judge: Judge, te
             limits=LIMITS,
             enforce="best-effort",
             warm_python=False,
+            confinement=settings.confinement,
         )
         container = await LiveContainer.create(engine, wanted)
         try:

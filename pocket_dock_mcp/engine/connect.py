@@ -21,6 +21,7 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.endpoint import ENGINE_VARIABLE, Brand, Endpoint, Plan, candidates
 from pocket_dock_mcp.engine.service import POLL_INTERVAL, PodmanService
 from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
+from pocket_dock_mcp.settings import state_dir_of
 
 NAMED_DEADLINE = 5.0
 """Seconds for an address that somebody chose: a socket may have to start its engine first."""
@@ -70,14 +71,14 @@ async def connect(environ: Mapping[str, str], named_by: str = ENGINE_VARIABLE) -
 async def follow(plan: Plan, environ: Mapping[str, str]) -> Engine:
     """Try a plan's endpoints in order; see `connect`."""
     if plan.variable is not None:
-        return await _connect_named(plan.endpoints[0], plan.brand)
+        return await _connect_named(plan.endpoints[0], plan.brand, environ)
     failed: list[Silence] = []
     end = anyio.current_time() + SEARCH_DEADLINE
     for endpoint in plan.endpoints:
         left = max(end - anyio.current_time(), 0.0)
         silence = await _ask(endpoint, plan.brand, deadline=left - min(RESERVE, left / 2))
         if silence is None:
-            return await _open(endpoint.url)
+            return await _open(endpoint.url, environ)
         if silence.reason == "timeout":
             # Not a usual case: say why another engine than yesterday's is used.
             _logger.warning("Passed over %s", silence)
@@ -103,10 +104,10 @@ async def survey(plan: Plan) -> list[tuple[Endpoint, Silence | None]]:
     return [(endpoint, answers[endpoint]) for endpoint in plan.endpoints]
 
 
-async def _connect_named(endpoint: Endpoint, brand: Brand | None) -> Engine:
+async def _connect_named(endpoint: Endpoint, brand: Brand | None, environ: Mapping[str, str]) -> Engine:
     silence = await _ask(endpoint, brand, deadline=NAMED_DEADLINE)
     if silence is None:
-        return await _open(endpoint.url)
+        return await _open(endpoint.url, environ)
     message = f"{endpoint.source} is set to {endpoint.url}, and that is of no use: {silence.detail}."
     hint = f"Start that engine, correct {endpoint.source}, or unset it to let an engine be found or started."
     if silence.reason == "timeout":
@@ -114,11 +115,11 @@ async def _connect_named(endpoint: Endpoint, brand: Brand | None) -> Engine:
     raise EngineUnavailableError(message, hint=hint)
 
 
-async def _open(url: str) -> Engine:
+async def _open(url: str, environ: Mapping[str, str]) -> Engine:
     # Imported late: it costs a fifth of a second, and nobody pays it who has no engine.
     from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 
-    return await DockerApiEngine.connect(url)
+    return await DockerApiEngine.connect(url, state_dir=state_dir_of(environ))
 
 
 async def _open_own(program: str, environ: Mapping[str, str], failed: list[Silence]) -> Engine:
@@ -132,7 +133,9 @@ async def _open_own(program: str, environ: Mapping[str, str], failed: list[Silen
     except EngineError as error:
         raise type(error)(f"{error.message} {_listing(failed)}".strip(), hint=error.hint) from error
     try:
-        return await DockerApiEngine.connect(service.url, on_close=service.stop)
+        return await DockerApiEngine.connect(
+            service.url, on_close=service.stop, state_dir=state_dir_of(environ)
+        )
     except BaseException:
         await service.stop()
         raise

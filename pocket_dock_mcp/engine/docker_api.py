@@ -7,12 +7,14 @@ aiodocker, and alone in knowing a field name of that API, or where the two engin
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import (
     Awaitable,
     Callable,
     Mapping,
     Sequence,
 )
+from pathlib import Path
 
 import aiodocker
 import aiohttp
@@ -37,8 +39,10 @@ from pocket_dock_mcp.engine.docker_connection import (
     opened,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
+from pocket_dock_mcp.engine.docker_filter import EngineFilter
 from pocket_dock_mcp.engine.docker_images import IMAGE_DEADLINE, DockerImages
 from pocket_dock_mcp.engine.hardening import create_config
+from pocket_dock_mcp.engine.seccomp import FilterUnreadableError
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -46,6 +50,7 @@ from pocket_dock_mcp.errors import (
     EngineUnavailableError,
 )
 from pocket_dock_mcp.models import ContainerSpec
+from pocket_dock_mcp.settings import state_dir_of
 
 PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
@@ -60,8 +65,10 @@ class DockerApiEngine(DockerImages):
         connector: aiohttp.BaseConnector,
         info: EngineInfo,
         on_close: Callable[[], Awaitable[None]] | None = None,
+        state_dir: Path | None = None,
     ) -> None:
         self._client = client
+        self._filter = EngineFilter(client, info, state_dir or state_dir_of(os.environ))
         self._connector = connector
         self._info = info
         self._on_close = on_close
@@ -69,13 +76,18 @@ class DockerApiEngine(DockerImages):
 
     @classmethod
     async def connect(
-        cls, url: str, *, on_close: Callable[[], Awaitable[None]] | None = None
+        cls,
+        url: str,
+        *,
+        on_close: Callable[[], Awaitable[None]] | None = None,
+        state_dir: Path | None = None,
     ) -> DockerApiEngine:
         """Connect to an engine and learn who it is.
 
         Args:
             url: where it listens.
             on_close: the last thing that `aclose` does: ends what was started to reach the engine.
+            state_dir: for a file that Podman reads; None for where the environment has our records.
 
         Raises:
             ConfigError: the URL is of no kind that we can speak to.
@@ -98,7 +110,7 @@ class DockerApiEngine(DockerImages):
                 await client.close()
                 await dialler.close()
             raise
-        return cls(client, dialler, info, on_close)
+        return cls(client, dialler, info, on_close, state_dir)
 
     @property
     def info(self) -> EngineInfo:
@@ -119,7 +131,17 @@ class DockerApiEngine(DockerImages):
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a hardened container; see the port."""
-        config = create_config(spec, image_volumes=await self._volumes.of(spec.image))
+        if spec.confinement.seccomp == "engine":
+            return await self._create(spec, None)
+        words = await self._filter.words()
+        try:
+            return await self._create(spec, words)
+        except FilterUnreadableError as error:
+            return await self._create(spec, await self._filter.words_elsewhere(words, spec.image, error))
+
+    async def _create(self, spec: ContainerSpec, seccomp: str | None) -> str:
+        volumes = await self._volumes.of(spec.image)
+        config = create_config(spec, image_volumes=volumes, seccomp=seccomp)
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
         return container.id
@@ -222,6 +244,7 @@ class DockerApiEngine(DockerImages):
     async def aclose(self) -> None:
         """Close all connections, then what was started to reach the engine."""
         try:
+            await self._filter.aclose()
             await self._client.close()
             await self._connector.close()
         finally:

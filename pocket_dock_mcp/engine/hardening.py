@@ -12,16 +12,20 @@ from typing import Any
 
 from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.outside import Device, Volume
+from pocket_dock_mcp.surroundings import HOSTNAME, OOM_SCORE, SHADOW_KIB, ulimits
 
 NANO = 1_000_000_000
-SHADOW_BYTES = 16 * 1024 * 1024
-"""Size of the tmpfs that takes the place of a volume that an image declares."""
 
 _NETWORK_MODES = {"none": "none", "open": "bridge"}
 
 
-def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the body of ``POST /containers/create``."""
+def create_config(
+    spec: ContainerSpec, *, image_volumes: tuple[str, ...], seccomp: str | None
+) -> dict[str, Any]:
+    """Return the body of ``POST /containers/create``.
+
+    `seccomp` is our filter in the words of the engine, or None for the engine's own.
+    """
     return {
         "Image": spec.image,
         # Explicit: Podman ignores an empty Entrypoint and would run the image's.
@@ -29,7 +33,7 @@ def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dic
         "Cmd": list(spec.argv[1:]),
         "User": "0:0",
         "WorkingDir": "/",
-        "Hostname": spec.hostname,
+        "Hostname": HOSTNAME,
         "Labels": dict(spec.labels),
         # The lease: the first program's input ends when whoever attached is gone.
         "OpenStdin": True,
@@ -42,11 +46,11 @@ def create_config(spec: ContainerSpec, *, image_volumes: tuple[str, ...]) -> dic
         "Healthcheck": {"Test": ["NONE"]},
         "StopSignal": "SIGKILL",
         "StopTimeout": 1,
-        "HostConfig": _host_config(spec, image_volumes),
+        "HostConfig": _host_config(spec, image_volumes, seccomp),
     }
 
 
-def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[str, Any]:
+def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...], seccomp: str | None) -> dict[str, Any]:
     limits = spec.limits
     shadowed = sorted(set(image_volumes) - {volume.target for volume in spec.volumes})
     return {
@@ -55,7 +59,7 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", *([f"seccomp={seccomp}"] if seccomp else [])],
         "NetworkMode": _NETWORK_MODES[spec.network],
         "IpcMode": "private",
         "CgroupnsMode": "private",
@@ -66,13 +70,14 @@ def _host_config(spec: ContainerSpec, image_volumes: tuple[str, ...]) -> dict[st
         "PidsLimit": limits.pids,
         "ShmSize": limits.shm_bytes,
         # Sandboxes die before the host's services when the host runs out of memory.
-        "OomScoreAdj": 500,
+        "OomScoreAdj": OOM_SCORE,
+        **({"Runtime": spec.confinement.runtime} if spec.confinement.runtime else {}),
         "Ulimits": _ulimits(limits),
         # An engine's log of the container would be host disk outside every limit.
         "LogConfig": {"Type": "none", "Config": {}},
         # A volume that the image declares would be host disk without a limit; a small tmpfs hides it.
         "Tmpfs": {
-            **dict.fromkeys(shadowed, f"rw,nosuid,nodev,size={SHADOW_BYTES},mode=1777"),
+            **dict.fromkeys(shadowed, f"rw,nosuid,nodev,size={SHADOW_KIB}k,mode=1777"),
             **{path: f"rw,exec,nosuid,nodev,size={size},mode=1777" for path, size in spec.memory.items()},
         },
         **({"Mounts": [_mount(volume) for volume in spec.volumes]} if spec.volumes else {}),
@@ -103,12 +108,4 @@ def _device(device: Device) -> dict[str, str]:
 
 def _ulimits(limits: Limits) -> list[dict[str, Any]]:
     # nofile and nproc always: an engine's defaults may be more than the machine lets it raise.
-    values = {
-        "nofile": limits.open_files,
-        "nproc": 4096,
-        "core": 0,
-        "fsize": limits.file_bytes,
-        "memlock": 65536,
-        "msgqueue": 0,
-    }
-    return [{"Name": name, "Soft": value, "Hard": value} for name, value in values.items()]
+    return [{"Name": name, "Soft": value, "Hard": value} for name, value in ulimits(limits).items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pocket_dock_mcp.engine.seccomp import FilterUnreadableError
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
@@ -63,6 +64,8 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
             f"The engine cannot give the container what is its host's: {message}",
             hint="It may see other files than we do, in a machine or a container of its own.",
         )
+    if verb == "create" and "seccomp profile" in text:
+        return FilterUnreadableError(f"The engine cannot use our filter of system calls: {message}.")
     # Podman 4.3 prepares the program when it is attached to, and says 409 then.
     if verb in ("start", "attach") and status in (400, 404, 409, 500) and _has(text, _MISSING_PROGRAM):
         return ProgramNotFoundError(f"The image cannot start its first program: {message}")

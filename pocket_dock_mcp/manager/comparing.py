@@ -18,7 +18,6 @@ from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.sandbox import Sandbox
-from pocket_dock_mcp.models import ContainerInfo
 
 START = "start"
 _AT_ONCE = 2
@@ -59,20 +58,28 @@ class Comparer:
             if info.python is None:
                 message = "A comparison needs python3, which this sandbox's image has not."
                 raise InvalidArgumentError(message, hint="Use run_command with find -newer.")
-            async with self._slots, self._earlier(info, principal, wanted["since"]) as earlier:
+            async with self._slots, self._earlier(container, principal, wanted["since"]) as earlier:
                 return await compare(
                     earlier, container, root, max_paths=wanted["max_paths"], max_diff=wanted["max_diff"]
                 )
 
     @asynccontextmanager
-    async def _earlier(self, now: ContainerInfo, principal: str, since: str) -> AsyncIterator[LiveContainer]:
+    async def _earlier(self, now: LiveContainer, principal: str, since: str) -> AsyncIterator[LiveContainer]:
         """Hold a container with the files of another time, as nobody's sandbox."""
-        image, uid = now.image, now.uid
+        image, uid = now.launched.image, now.uid
         if since != START:
             found = self._keeper.find(principal, (await self._access.ready()).engine, since)
             image, uid = found.image_id, found.uid
         made = await self._maker.make(
-            Launch("", image, {}, uid=uid, enforce="best-effort", warm_python=False)
+            Launch(
+                "",
+                image,
+                {},
+                uid=uid,
+                enforce="best-effort",
+                warm_python=False,
+                confinement=now.launched.confinement,
+            )
         )
         earlier = LiveContainer(made.engine, made.wanted, made.running)
         try:

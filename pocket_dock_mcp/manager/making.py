@@ -120,6 +120,7 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         env=request.env,
         uid=uid if request.user is None else request.user,
         enforce=settings.limits,
+        confinement=settings.confinement,
         warm_python=settings.warm_python,
         min_free_bytes=settings.min_free_mb * MIB,
         workspace=request.workspace or "disk",

@@ -280,5 +280,5 @@ async def test_a_volume_where_the_image_declares_one_is_the_hosts(
     from pocket_dock_mcp.models import ContainerSpec
 
     spec = ContainerSpec("x", image, ("x",), {}, LIMITS, volumes=(Volume(str(root), "/data"),))
-    host = create_config(spec, image_volumes=("/data", "/other"))["HostConfig"]
+    host = create_config(spec, image_volumes=("/data", "/other"), seccomp=None)["HostConfig"]
     assert list(host["Tmpfs"]) == ["/other"]

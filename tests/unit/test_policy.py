@@ -9,7 +9,7 @@ import pytest
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, Facts, Limits
+from pocket_dock_mcp.models import MIB, Confinement, Facts, Limits
 
 CEILINGS = {"max_memory_bytes": 1024 * MIB, "max_cpus": 2.0, "max_pids": 256, "max_disk_bytes": 8192 * MIB}
 GOOD = Facts(
@@ -25,6 +25,7 @@ GOOD = Facts(
     },
     no_new_privs=True,
     seccomp=True,
+    let_through=(),
     memory_limit=512 * MIB,
     pids_limit=128,
     cpus=1.0,
@@ -74,6 +75,9 @@ def test_what_holds_is_not_reported() -> None:
         (replace(GOOD, interfaces=("eth0", "lo")), "network"),
         (replace(GOOD, no_new_privs=False), "no_new_privs"),
         (replace(GOOD, seccomp=False), "seccomp"),
+        (replace(GOOD, let_through=None), "seccomp"),
+        (replace(GOOD, let_through=("mark", "keyctl")), "seccomp"),
+        (replace(GOOD, let_through=("keyctl",)), "seccomp: keyctl"),
         (
             replace(GOOD, capabilities={**(GOOD.capabilities or {}), "CapBnd": "00000000a80425fb"}),
             "capabilities",
@@ -90,6 +94,13 @@ def test_a_protection_that_does_not_hold_is_named(facts: Facts, name: str) -> No
     assert policy.unenforced(Limits(), "none", facts) == (name,)
 
 
+def test_the_engines_own_filter_is_enough_where_it_was_asked_for() -> None:
+    own = Confinement(seccomp="engine")
+
+    assert policy.unenforced(Limits(), "none", replace(GOOD, let_through=("mark",)), own) == ()
+    assert policy.unenforced(Limits(), "none", replace(GOOD, seccomp=False), own) == ("seccomp",)
+
+
 def test_an_open_network_has_more_interfaces() -> None:
     assert policy.unenforced(Limits(), "open", replace(GOOD, interfaces=("eth0", "lo"))) == ()
 
@@ -104,11 +115,11 @@ def test_uids_are_drawn_far_from_peoples() -> None:
 def test_the_create_request_closes_everything() -> None:
     spec = policy.agent_spec("n", "i", ("python3", "-c", "x"), {"a": "b"}, Limits(), "none")
 
-    host = create_config(spec, image_volumes=("/data",))["HostConfig"]
+    host = create_config(spec, image_volumes=("/data",), seccomp="F")["HostConfig"]
 
     assert host["CapDrop"] == ["ALL"]
     assert host["CapAdd"] == ["SETUID", "SETGID", "SETPCAP"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", "seccomp=F"]
     assert host["Memory"] == host["MemorySwap"] == 512 * MIB
     assert host["NetworkMode"] == "none"
     assert host["AutoRemove"]
@@ -120,4 +131,4 @@ def test_the_create_request_closes_everything() -> None:
 def test_plain_execs_get_no_capability_at_all() -> None:
     spec = policy.exec_spec("n", "i", {}, Limits(), "none")
 
-    assert create_config(spec, image_volumes=())["HostConfig"]["CapAdd"] == []
+    assert create_config(spec, image_volumes=(), seccomp=None)["HostConfig"]["CapAdd"] == []

@@ -14,6 +14,7 @@ _FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
     "memory_now": ("memory.current", "memory/memory.usage_in_bytes"),
     "memory_peak": ("memory.peak", "memory/memory.max_usage_in_bytes"),
+    "swap": ("memory.swap.max", "memory/memory.memsw.limit_in_bytes"),
     "pids_limit": ("pids.max", "pids/pids.max"),
     "pids_now": ("pids.current", "pids/pids.current"),
     "oom": ("memory.events", "memory/memory.oom_control"),
@@ -23,6 +24,7 @@ _FILES = {
     "cpu_quota": ("cpu/cpu.cfs_quota_us",),
     "cpu_period": ("cpu/cpu.cfs_period_us",),
 }
+NO_LIMIT = 1 << 62
 _ROOT = "/sys/fs/cgroup/"
 
 
@@ -31,10 +33,12 @@ class Cgroup:
 
     def __init__(self) -> None:
         self._fds: Dict[str, int] = {}
+        self._names: Dict[str, str] = {}
         for what, names in _FILES.items():
             for name in names:
                 try:
                     self._fds[what] = os.open(_ROOT + name, os.O_RDONLY | os.O_CLOEXEC)
+                    self._names[what] = name
                     break
                 except OSError:
                     pass
@@ -57,6 +61,17 @@ class Cgroup:
         """Return the file's number; None for "max" and for a file that is not there."""
         text = self.read(what)
         return int(text) if text is not None and text.lstrip("-").isdigit() else None
+
+    def swap(self) -> Optional[int]:
+        """Bytes of swap that may be used on top of memory; None where there is none to count."""
+        text = self.read("swap")
+        if text is None:
+            return None
+        if not text.isdigit():
+            return NO_LIMIT
+        # Version 1 counts both together.
+        both, memory = "memsw" in self._names["swap"], self.number("memory_limit")
+        return max(0, int(text) - (memory or 0)) if both else int(text)
 
     def oom_kills(self) -> int:
         """How many processes of this container the kernel has killed for its memory limit."""

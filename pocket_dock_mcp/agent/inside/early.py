@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 PROTOCOL, MOST = 1, 256 * 1024
 """As `wire` has them (``PROTOCOL``, ``MAX_PAYLOAD``), which imports `json`."""
-FIRST = ("agent.identity", "agent.cgroup", "agent.facts", "agent.early")
+FIRST = ("agent.identity", "agent.cgroup", "agent.filtered", "agent.facts", "agent.early")
 
 
 class Early:
     """What there is of an agent from the beginning."""
 
     def __init__(self, uid: int, home: str) -> None:
-        identity.shed_privileges()
+        self.bounding = identity.shed_privileges()
         self.cgroup = Cgroup()
         self.user = identity.settle(facts.pick_uid(uid), home)
 

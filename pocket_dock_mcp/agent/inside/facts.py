@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import identity
+from . import filtered, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PARKED = ("/var/tmp/.pocket-dock-home", "/tmp/.pocket-dock-home")
 """Where the files of a home directory in memory are put for a snapshot."""
+
+TO_MASK = ("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
+"""Files about the kernel, which all engines hide."""
 
 
 def pick_uid(wanted: int) -> int:
@@ -47,6 +50,18 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
         "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
         "no_new_privs": status.get("NoNewPrivs"),
         "seccomp": status.get("Seccomp"),
+        "let_through": filtered.let_through(),
+        "bounding": agent.bounding,
+        "pid": os.getpid(),
+        "hostname": os.uname().nodename,
+        "oom_score": _text("/proc/self/oom_score_adj"),
+        "ulimits": _text("/proc/self/limits"),
+        "mounts": _text("/proc/self/mountinfo"),
+        "cgroup": _text("/proc/self/cgroup"),
+        "devices": os.listdir("/dev"),
+        "to_mask": [path for path in TO_MASK if os.path.lexists(path)],
+        "shm_bytes": _size("/dev/shm"),
+        "swap": agent.cgroup.swap(),
         "memory_limit": agent.cgroup.number("memory_limit"),
         "pids_limit": agent.cgroup.number("pids_limit"),
         "cpus": agent.cgroup.cpus(),
@@ -55,6 +70,19 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
         "disk_free": disk_free("/"),
         "parked": any(os.path.lexists(path) for path in PARKED),
     }
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize
 
 
 def disk_free(path: str) -> Optional[int]:
@@ -70,10 +98,9 @@ def _own_size(home: str) -> Optional[int]:
     try:
         if os.stat(home).st_dev == os.stat("/").st_dev:
             return None
-        status = os.statvfs(home)
     except OSError:
         return None
-    return status.f_blocks * status.f_frsize
+    return _size(home)
 
 
 def _interfaces_up() -> Optional[List[str]]:

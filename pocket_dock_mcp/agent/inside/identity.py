@@ -13,6 +13,7 @@ import stat
 MARKER_FIRST = 61000
 """The first of the groups that tell runs apart."""
 
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 CAP_SETGID = 6
 CAP_SETUID = 7
@@ -31,21 +32,26 @@ class _CapData(ctypes.Structure):
     )
 
 
-def shed_privileges() -> None:
+def shed_privileges() -> int:
     """Empty the bounding set and keep CAP_SETUID and CAP_SETGID only.
 
     The container gets CAP_SETPCAP for this one purpose. With an empty bounding set no program started
     from here can ever gain a capability, whatever its file says, even without no-new-privileges.
+    Return what that set was, as a mask.
     """
     os.setgroups([])
     libc = ctypes.CDLL(None, use_errno=True)
+    bounding = 0
     for capability in range(LAST_CAP + 1):
+        if libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
+            bounding |= 1 << capability
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     keep = 1 << CAP_SETGID | 1 << CAP_SETUID
     data = (_CapData * 2)(_CapData(keep, keep, 0), _CapData(0, 0, 0))
     version_3 = 0x20080522
     if libc.capset(ctypes.byref(_CapHeader(version_3, 0)), data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
+    return bounding
 
 
 class User:

@@ -59,9 +59,10 @@ class Agent:
     way_out: Optional[way_out.Door] = None
     is_warm = True  # whether Python runs in children of an interpreter that is there already
 
-    def __init__(self, modules: Modules, begun: Optional[early.Early]) -> None:
+    def __init__(self, modules: Modules, begun: Optional[early.Early], bounding: int) -> None:
         self._modules: Optional[Modules] = modules
         self._begun = begun
+        self.bounding = bounding
         self.loop = Loop(self.reap)
         self.cgroup = Cgroup() if begun is None else begun.cgroup
         self.markers = runs.Markers()
@@ -389,9 +390,7 @@ def main(modules: Modules, begun: Optional[early.Early] = None) -> None:
     # as well as ignoring would, and its children need not undo anything.
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    if begun is None:
-        identity.shed_privileges()
-    agent = Agent(modules, begun)
+    agent = Agent(modules, begun, identity.shed_privileges() if begun is None else begun.bounding)
     if begun is None:
         agent.send({"kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
     agent.loop.run()
