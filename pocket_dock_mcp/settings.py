@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.http_settings import LISTS, HttpSettings
 from pocket_dock_mcp.models import MIB, Confinement
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
 
@@ -38,10 +39,7 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
-
-
-class Settings(BaseModel):
+class Settings(HttpSettings):
     """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -179,66 +177,6 @@ class Settings(BaseModel):
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
-    http_host: str = Field(
-        default="127.0.0.1",
-        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
-    )
-    http_port: int = Field(
-        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
-    )
-    http_path: str = Field(
-        default="/mcp",
-        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        examples=["/mcp"],
-        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
-    )
-    http_allowed_hosts: tuple[str, ...] = Field(
-        default=(),
-        description="Further values of the Host header that are answered, such as box.example or "
-        "box.example:8000, with commas between them.",
-    )
-    http_allowed_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between.",
-    )
-    http_cors_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Web origins whose pages may read answers in a browser, with commas between them.",
-    )
-    token: SecretStr | None = Field(
-        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
-    )
-    token_file: Path | None = Field(
-        default=None,
-        description="A file with a line 'name token' for each principal, readable by its owner only; "
-        "an absolute path.",
-    )
-    oauth_issuer: str | None = Field(
-        default=None,
-        description="URL of the OAuth authorisation server whose access tokens are accepted.",
-    )
-    http_url: str | None = Field(
-        default=None,
-        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
-    )
-    http_session_idle_s: float = Field(
-        default=600.0,
-        ge=1,
-        le=_DAY_S,
-        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
-    )
-    http_max_sessions: int = Field(
-        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
-    )
-    http_max_sessions_each: int = Field(
-        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
-    )
-    http_max_connections: int = Field(
-        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
-    )
-    http_max_connections_each: int = Field(
-        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
-    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -256,7 +194,7 @@ class Settings(BaseModel):
             values["host_roots"] = _host_roots(environ, values["host_roots"])
         if "token_file" in values:
             values["token_file"] = _expanded(environ, values["token_file"])
-        for name in _LISTS & values.keys():
+        for name in LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
             try:
@@ -303,10 +241,10 @@ class Settings(BaseModel):
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
-        return [
-            (variable(name), _default(field), field.description or "")
-            for name, field in cls.model_fields.items()
-        ]
+        # Those of HTTP come last: most servers have none.
+        names = sorted(cls.model_fields, key=lambda name: name in HttpSettings.model_fields)
+        fields = [(name, cls.model_fields[name]) for name in names]
+        return [(variable(name), _default(field), field.description or "") for name, field in fields]
 
 
 def variable(field: str) -> str:

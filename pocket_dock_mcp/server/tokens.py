@@ -7,7 +7,7 @@ import hmac
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mcp.server.auth.provider import AccessToken
@@ -29,7 +29,8 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 class Tokens:
     """The tokens of some principals. Only their hashes are kept, so that nothing can print them."""
 
-    def __init__(self, by_name: Mapping[str, str]) -> None:
+    def __init__(self, by_name: Mapping[str, str], scopes: Collection[str] = ()) -> None:
+        self._scopes = list(scopes)
         self._hashes = {name: _hashed(token) for name, token in by_name.items()}
 
     def __len__(self) -> int:
@@ -42,7 +43,9 @@ class Tokens:
             if hmac.compare_digest(given, known):
                 found = name
         # What the SDK keeps of it can be logged.
-        return None if found is None else AccessToken(token="", client_id=f"token:{found}", scopes=[])
+        if found is None:
+            return None
+        return AccessToken(token="", client_id=f"token:{found}", scopes=self._scopes)
 
 
 def configured_tokens(settings: Settings) -> Tokens:
@@ -60,7 +63,8 @@ def configured_tokens(settings: Settings) -> Tokens:
         if SINGLE in tokens:
             raise ConfigError(f"{settings.token_file} has a principal {SINGLE!r}, as POCKET_DOCK_TOKEN is.")
         tokens[SINGLE] = single
-    return Tokens(tokens)
+    # Scopes are for what others issue.
+    return Tokens(tokens, settings.oauth_scopes)
 
 
 def _read(path: Path) -> dict[str, str]:

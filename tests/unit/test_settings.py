@@ -68,6 +68,7 @@ def test_the_defaults() -> None:
         "token": None,
         "token_file": None,
         "oauth_issuer": None,
+        "oauth_scopes": (),
         "http_url": None,
         "http_session_idle_s": 600,
         "http_max_sessions": 1000,
@@ -119,6 +120,7 @@ def test_every_setting_can_be_set() -> None:
         "TOKEN": "secret",
         "TOKEN_FILE": "/etc/tokens",
         "OAUTH_ISSUER": "https://login.example",
+        "OAUTH_SCOPES": "sandboxes, more",
         "HTTP_URL": "https://box.example/mcp",
         "HTTP_SESSION_IDLE_S": "300",
         "HTTP_MAX_SESSIONS": "5",
@@ -127,10 +129,11 @@ def test_every_setting_can_be_set() -> None:
         "HTTP_MAX_CONNECTIONS_EACH": "20",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
-    found = settings(**given).model_dump()
-    (quota,) = found.pop("quotas")
+    dumped = settings(**given).model_dump()
+    (quota,) = dumped.pop("quotas")
+    found = [dumped[name.lower()] for name in given if name != "QUOTAS"]
     assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
-    assert [f"{value}" for value in found.values()] == [
+    assert [f"{value}" for value in found] == [
         *(
             "docker",
             "/var/lib/dock",
@@ -166,7 +169,8 @@ def test_every_setting_can_be_set() -> None:
         ),
         *("4096", "::1", "0", "/box/mcp", "('box.example', 'box.example:80')"),
         *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
-        *("https://login.example", "https://box.example/mcp", "300.0", "5", "2", "50", "20"),
+        *("https://login.example", "('sandboxes', 'more')", "https://box.example/mcp"),
+        *("300.0", "5", "2", "50", "20"),
     ]
 
 
