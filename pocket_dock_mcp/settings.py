@@ -61,14 +61,12 @@ class Settings(BaseModel):
     )
     seccomp: Literal["ours", "engine"] = Field(
         default="ours",
-        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
-        "engine's own.",
+        description="Whose filter of system calls sandboxes have: ours, or the engine's, which refuses less.",
     )
     runtime: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
-        "kata; unset: the engine's usual one.",
+        description="The engine's name of what starts sandboxes, such as runsc; unset: its usual one.",
     )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."

@@ -287,6 +287,7 @@ class Manager:
         """Keep a sandbox's files as an image of the owner's principal.
 
         Raises:
+            InvalidArgumentError: a name that cannot be printed.
             QuotaError: the principal has as many as allowed.
             And what `open` and `LiveContainer.commit` raise.
         """

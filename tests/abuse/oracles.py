@@ -166,9 +166,7 @@ class Watch:
 def _state_reasons(reply: Reply, after: str) -> list[str]:
     is_usable = not reply.is_error and reply.structured.get("stdout") == "still-42\n"
     is_gone = reply.is_error or reply.status == "lost"
-    if is_usable and after in ("usable", "either"):
-        return []
-    if is_gone and not is_usable and after in ("gone", "either"):
+    if after == "either" or (is_usable and after == "usable") or (is_gone and after == "gone"):
         return []
     return [f"the sandbox was to be {after}: {reply.text[:300]}"]
 
