@@ -6,7 +6,7 @@ import threading
 import weakref
 
 _SHARE = 3
-"""A principal may use so many times what is free: alone three quarters of all, and of n each 3 parts of 3n + 1."""
+"""How many times what is free one may use: alone three quarters of all, and of n each 3 parts of 3n + 1."""
 
 
 class SpoolBudget:
