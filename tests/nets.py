@@ -11,9 +11,8 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from pocket_dock_mcp.gate.client import ClientGone
-from pocket_dock_mcp.gate.core import Gate
+from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.domains import Address
-from pocket_dock_mcp.gate.reaching import Dial
 
 LOCAL = "127.0.0.1"
 PUBLIC = "203.0.113.80"
@@ -75,8 +74,8 @@ class Net:
         return await anyio.connect_tcp(LOCAL, self.ports[str(address), port])
 
     @property
-    def dialling(self) -> Dial:
-        return self.dial
+    def surroundings(self) -> Surroundings:
+        return Surroundings(self.resolve, self.dial)
 
 
 @asynccontextmanager
