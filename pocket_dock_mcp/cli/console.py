@@ -191,6 +191,13 @@ def in_our_words(text: str) -> str:
     return text
 
 
+def denied(denials: Sequence[str]) -> str:
+    """Return in one line what the network of a run's sandbox did not let through."""
+    shown = "; ".join(denials[:_MAX_DENIALS])
+    left = len(denials) - _MAX_DENIALS
+    return f"the network denied: {shown}{f'; and {left} more' if left > 0 else ''}"
+
+
 def told(error: PocketDockError) -> str:
     """Return an error in one line for people at a shell. The tools that its advice names are for models."""
     # In a file keys have the names that they have there.
