@@ -21,11 +21,16 @@ def home_of(environ: Mapping[str, str]) -> Path:
 def read_text(path: Path) -> str:
     """Return a file's text, up to `MAX_BYTES`; nothing if it cannot be read."""
     try:
+        # It may be a pipe that nobody writes to.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(MAX_BYTES).decode("utf-8", "replace")
-    except (OSError, ValueError):
+    except OSError:
         return ""
+    try:
+        return os.read(descriptor, MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
 def read_private(path: Path, what: str) -> str:
@@ -42,18 +47,22 @@ def read_private(path: Path, what: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"The {what} {path} cannot be read: {error.strerror}.") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"The {what} {path} is no regular file.")
-        if status.st_mode & _OTHERS:
-            raise ConfigError(f"Others can read or write the {what} {path}. Run: chmod 600 {path}")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ConfigError(f"The {what} {path} belongs to another user (uid {status.st_uid}).")
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"The {what} {path} is larger than {MAX_BYTES} bytes.")
     try:
-        return data.decode("utf-8")
+        _require_private(path, what, os.fstat(descriptor))
+        with os.fdopen(descriptor, encoding="utf-8", closefd=False) as file:
+            return file.read(MAX_BYTES)
     except UnicodeDecodeError:
         raise ConfigError(f"The {what} {path} is no UTF-8 text.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _require_private(path: Path, what: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"The {what} {path} is no regular file.")
+    if status.st_mode & _OTHERS:
+        raise ConfigError(f"Others can read or write the {what} {path}. Run: chmod 600 {path}")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"The {what} {path} belongs to another user (uid {status.st_uid}).")
+    if status.st_size > MAX_BYTES:
+        raise ConfigError(f"The {what} {path} is larger than {MAX_BYTES} bytes.")
