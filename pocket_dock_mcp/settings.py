@@ -38,7 +38,7 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins", "package_hosts"}
+_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins", "package_hosts", "network_max"}
 _FILES = {"token_file", "secrets_file"}
 
 

@@ -73,7 +73,7 @@ def add_network(parser: argparse._ActionsContainer, what: str) -> None:
         action="extend",
         type=reach,
         metavar="REACH",
-        help=f"{what}: none, packages (the package registries that this machine uses), open (the engine's own "
+        help=f"{what}: none, packages (the registries that this machine uses), open (the engine's own "
         "network), or domains such as example.com,*.example.org; may be repeated",
     )
 
@@ -86,7 +86,9 @@ def reach(text: str) -> list[str]:
     try:
         network = parse_network(text)
     except InvalidArgumentError as error:
-        raise argparse.ArgumentTypeError(f"{plain(error.message)} {plain(error.hint or '')}".strip()) from None
+        raise argparse.ArgumentTypeError(
+            f"{plain(error.message)} {plain(error.hint or '')}".strip()
+        ) from None
     return [network] if isinstance(network, str) else list(network)
 
 

@@ -19,6 +19,7 @@ from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandon
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch, launch
+from pocket_dock_mcp.container.outfit import Gates
 from pocket_dock_mcp.container.stock import Ready, Stock
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
