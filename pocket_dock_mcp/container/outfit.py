@@ -21,12 +21,13 @@ _HERE = "localhost,127.0.0.1,::1"
 """What is not to go through the proxy: programs in the container speak with each other directly."""
 _APT = f"""\
 // Where APT of a user who is not root keeps its files, and how it gets to its sources.
+// It makes a directory that is called apt, if there is what that is in.
 Acquire::http::Proxy "{PROXY}";
 Acquire::https::Proxy "{PROXY}";
-Dir::State "{policy.HOME}/.apt/state/apt/";
+Dir::State "/tmp/apt/";
 Dir::State::status "/var/lib/dpkg/status";
-Dir::Cache "{policy.HOME}/.apt/cache/apt/";
-Dir::Log "{policy.HOME}/.apt/log";
+Dir::Cache "/tmp/apt/";
+Dir::Log "/tmp/apt/";
 """
 
 
