@@ -86,6 +86,7 @@ class Gate:
             on_denied: is called with what was denied, at a bounded rate. Must not raise, nor wait.
         """
         self._limits = limits or GateLimits()
+        self._loopback = frozenset(domain.name for domain in rules.domains if domain.is_loopback)
         around = surroundings or Surroundings()
         self._denials = Denials(on_denied)
         usable = Secrets(secret for secret in secrets or () if rules.concern(secret.domain))
@@ -119,6 +120,11 @@ class Gate:
     def ca_bundle(self) -> bytes | None:
         """Return the certificates for `CA_PATH` inside, as PEM; None for those that the image has."""
         return self._ca_bundle
+
+    @property
+    def loopback(self) -> frozenset[str]:
+        """Return by which names the machine's own loopback is reached, where that is allowed."""
+        return self._loopback
 
     @property
     def denied(self) -> int:
