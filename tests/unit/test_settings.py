@@ -74,6 +74,7 @@ def test_the_defaults() -> None:
         "http_max_sessions_each": 250,
         "http_max_connections": 2000,
         "http_max_connections_each": 1000,
+        "network_max": ("open",),
         "network_connections": 64,
         "network_sent_mb": 1024,
         "network_received_mb": 16_384,
@@ -130,6 +131,7 @@ def test_every_setting_can_be_set() -> None:
         "HTTP_MAX_SESSIONS_EACH": "2",
         "HTTP_MAX_CONNECTIONS": "50",
         "HTTP_MAX_CONNECTIONS_EACH": "20",
+        "NETWORK_MAX": "packages, a.example",
         "NETWORK_CONNECTIONS": "10",
         "NETWORK_SENT_MB": "20",
         "NETWORK_RECEIVED_MB": "30",
@@ -141,7 +143,14 @@ def test_every_setting_can_be_set() -> None:
     (quota,) = found.pop("quotas")
     assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
     assert [f"{value}" for value in found.values()] == [
-        *("10", "20", "30", "('files.example', 'more.example')", "/etc/secrets.json"),
+        *(
+            "('packages', 'a.example')",
+            "10",
+            "20",
+            "30",
+            "('files.example', 'more.example')",
+            "/etc/secrets.json",
+        ),
         *(
             "docker",
             "/var/lib/dock",
