@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pocket_dock_mcp.gate.domains import Domain, parse_domain
 from pocket_dock_mcp.gate.host_proxy import HostProxies
 from pocket_dock_mcp.gate.limits import GateLimits
 from pocket_dock_mcp.gate.registries import Registries, read_registries
+from pocket_dock_mcp.gate.resolving import HostResolver, Resolver
 from pocket_dock_mcp.gate.rules import Rules
 from pocket_dock_mcp.gate.secrets import Secrets, read_secrets
 from pocket_dock_mcp.host.network import read_bundle, system_bundle
@@ -50,6 +52,8 @@ def gates(
         surroundings: how the machine is reached; None for that of `environ`.
     """
     environ = os.environ if environ is None else environ
+    # One for all: the threads that it may have are those of the process.
+    resolver = HostResolver()
 
     def make(network: Network, on_denied: Callable[[Denial], None] = lambda _: None) -> Gate:
         secrets = [] if settings.secrets_file is None else read_secrets(settings.secrets_file)
@@ -61,7 +65,7 @@ def gates(
                 sent_bytes=settings.network_sent_mb * MIB,
                 received_bytes=settings.network_received_mb * MIB,
             ),
-            surroundings=surroundings or _surroundings(environ),
+            surroundings=surroundings or _surroundings(environ, resolver),
             # What the operator says of a host goes before what other programs are set to.
             secrets=Secrets([*secrets, *found.secrets]),
             environment=found.environment,
@@ -88,9 +92,10 @@ def _registries(settings: Settings, environ: Mapping[str, str], root: Path) -> R
     return read_registries(environ, more, root)
 
 
-def _surroundings(environ: Mapping[str, str]) -> Surroundings:
+def _surroundings(environ: Mapping[str, str], resolver: Resolver) -> Surroundings:
     bundle = read_bundle(environ)
 
+    @functools.cache
     def trust() -> ssl.SSLContext:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
@@ -99,5 +104,8 @@ def _surroundings(environ: Mapping[str, str]) -> Surroundings:
         return context
 
     return Surroundings(
-        trust=trust, proxies=HostProxies(environ), ca_bundle=system_bundle() if bundle is None else bundle
+        resolver=resolver,
+        trust=trust,
+        proxies=HostProxies(environ),
+        ca_bundle=system_bundle() if bundle is None else bundle,
     )

@@ -15,7 +15,7 @@ from pocket_dock_mcp.gate.conversation import Conversation, Origin
 from pocket_dock_mcp.gate.hello import ACCESS_DENIED, Hello, NoHelloError, parse_hello
 from pocket_dock_mcp.gate.limits import SpentError
 from pocket_dock_mcp.gate.outbound import Outbound
-from pocket_dock_mcp.gate.relay import CHUNK, relay
+from pocket_dock_mcp.gate.relay import CHUNK, GONE, relay
 from pocket_dock_mcp.gate.rules import Rules
 from pocket_dock_mcp.gate.targets import Target
 
@@ -85,7 +85,7 @@ class Tunnels:
             raise anyio.BrokenResourceError from None
         else:
             await self._read_requests(stream, Origin("https", target))
-            await stream.aclose()
+            await _say_goodbye(stream)
 
     async def _turn_away(self, inside: ByteStream, error: DeniedError) -> None:
         # It has been told that it is connected, so the answer can only be one of TLS.
@@ -136,6 +136,16 @@ class Tunnels:
         if hello.server_name != target.host:
             asked = Target(hello.server_name, target.port)
             raise self._outbound.denied(asked, f"is asked for in a tunnel to {target.host}")
+
+
+async def _say_goodbye(stream: TLSStream) -> None:
+    """End TLS as it ought to be ended; what is under it is ended by others."""
+    with anyio.move_on_after(_ALERT_S):
+        try:
+            await stream.unwrap()
+        except (ssl.SSLError, OSError, anyio.EndOfStream, *GONE):
+            # It has said so to a program that did not care.
+            pass
 
 
 class _Greeted(ByteStream):
