@@ -173,6 +173,17 @@ class _PunctualProtocol(H11Protocol):
         self._received += len(data)
         self._look()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the client says is no HTTP. If it begins well, there is somebody who would answer it, too."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            # An answer has begun.
+            self.transport.abort()
+
     def on_response_complete(self) -> None:
         """An answer is out: what comes next is another request, or the rest of a body that nobody wants."""
         super().on_response_complete()
