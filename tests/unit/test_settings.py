@@ -151,14 +151,6 @@ def test_every_setting_can_be_set() -> None:
     assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
     assert [f"{value}" for value in found] == [
         *(
-            "('packages', 'a.example')",
-            "10",
-            "20",
-            "30",
-            "('files.example', 'more.example')",
-            "/etc/secrets.json",
-        ),
-        *(
             "docker",
             "/var/lib/dock",
             "best-effort",
@@ -171,6 +163,8 @@ def test_every_setting_can_be_set() -> None:
             "30",
             "64000",
             "2",
+            "50",
+            "70",
             "2.5",
             "60.0",
             "256",
@@ -195,6 +189,14 @@ def test_every_setting_can_be_set() -> None:
         *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
         *("https://login.example", "('sandboxes', 'more')", "https://box.example/mcp"),
         *("300.0", "5", "2", "50", "20"),
+        *(
+            "('packages', 'a.example')",
+            "10",
+            "20",
+            "30",
+            "('files.example', 'more.example')",
+            "/etc/secrets.json",
+        ),
     ]
 
 
