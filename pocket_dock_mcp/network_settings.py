@@ -12,6 +12,11 @@ class NetworkSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    network_max: tuple[str, ...] = Field(
+        default=("open",),
+        description="What models may ask for at most: none, packages, open or domains, several with commas "
+        "between them; addresses and localhost only where they are named here.",
+    )
     network_connections: int = Field(
         default=64,
         ge=1,

@@ -54,4 +54,6 @@ def default(field: FieldInfo, required: str) -> str:
         return f"{field.default:g}"
     if isinstance(field.default, bool):
         return str(field.default).lower()
-    return "" if field.default in (None, ()) else str(field.default)
+    if isinstance(field.default, tuple):
+        return ",".join(map(str, field.default))
+    return "" if field.default is None else str(field.default)

@@ -14,6 +14,7 @@ from pocket_dock_mcp.gate.answers import DeniedError, RefusedError
 from pocket_dock_mcp.gate.client import Client
 from pocket_dock_mcp.gate.conversation import Conversation
 from pocket_dock_mcp.gate.denials import Denial, Denials
+from pocket_dock_mcp.gate.domains import Domain
 from pocket_dock_mcp.gate.host_proxy import HostProxies
 from pocket_dock_mcp.gate.limits import GateLimits, SpentError
 from pocket_dock_mcp.gate.outbound import Outbound, Trust
@@ -86,6 +87,7 @@ class Gate:
             on_denied: is called with what was denied, at a bounded rate. Must not raise, nor wait.
         """
         self._limits = limits or GateLimits()
+        self._domains = rules.domains
         around = surroundings or Surroundings()
         self._denials = Denials(on_denied)
         usable = Secrets(secret for secret in secrets or () if rules.concern(secret.domain))
@@ -119,6 +121,16 @@ class Gate:
     def ca_bundle(self) -> bytes | None:
         """Return the certificates for `CA_PATH` inside, as PEM; None for those that the image has."""
         return self._ca_bundle
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """Return what may be reached."""
+        return self._domains
+
+    @property
+    def loopback(self) -> frozenset[str]:
+        """Return by which names the machine's own loopback is reached, where that is allowed."""
+        return frozenset(domain.name for domain in self._domains if domain.is_loopback)
 
     @property
     def denied(self) -> int:
