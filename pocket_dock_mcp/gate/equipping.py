@@ -26,8 +26,8 @@ def equipped_gate(
     environ: Mapping[str, str],
     network: Network,
     on_denied: Callable[[Denial], None],
-    *,
     root: Path,
+    surroundings: Surroundings | None,
 ) -> Gate:
     """Make a gate; see `pocket_dock_mcp.gate.opening.gates`.
 
@@ -44,7 +44,7 @@ def equipped_gate(
             sent_bytes=settings.network_sent_mb * MIB,
             received_bytes=settings.network_received_mb * MIB,
         ),
-        surroundings=_surroundings(environ),
+        surroundings=surroundings or _surroundings(environ),
         # What the operator says of a host goes before what other programs are set to.
         secrets=Secrets([*secrets, *found.secrets]),
         environment=found.environment,

@@ -12,7 +12,7 @@ from pocket_dock_mcp.models import Network
 from pocket_dock_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from pocket_dock_mcp.gate.core import Gate
+    from pocket_dock_mcp.gate.core import Gate, Surroundings
 
 
 class GateMaker(Protocol):
@@ -28,7 +28,11 @@ class GateMaker(Protocol):
 
 
 def gates(
-    settings: Settings, environ: Mapping[str, str] | None = None, *, root: Path = Path("/")
+    settings: Settings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    root: Path = Path("/"),
+    surroundings: Surroundings | None = None,
 ) -> GateMaker:
     """Return what makes a new gate for a network. Nothing is read before.
 
@@ -36,6 +40,7 @@ def gates(
         settings: the limits, further hosts, and where secrets are.
         environ: proxies, certificates, and the settings of pip and npm; None for that of this process.
         root: of this machine's file system, where their files and those of apt are.
+        surroundings: how the network is reached; None for the way of `environ`.
     """
     environ = os.environ if environ is None else environ
 
@@ -43,6 +48,6 @@ def gates(
         # What it imports takes its time, which a server that is starting does not have.
         from pocket_dock_mcp.gate.equipping import equipped_gate
 
-        return equipped_gate(settings, environ, network, on_denied, root=root)
+        return equipped_gate(settings, environ, network, on_denied, root, surroundings)
 
     return make
