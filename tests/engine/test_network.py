@@ -226,6 +226,7 @@ def test_the_command_line_says_what_was_denied(
     words = ["python3", "-c", code, f"http://{port}/page", "http://evil.example/"]
     try:
         dock.out("create", "--name", name, "--network", f"{port},Example.com", "--network", "*.example.org")
+        assert f"network          *.example.org, example.com, {port}\n" in dock.out("info", name)
         assert dock.document("info", name)["network"] == ["*.example.org", "example.com", port]
         done = dock("run", name, *words)
         assert (done.returncode, done.stdout) == (1, b"200\n")
