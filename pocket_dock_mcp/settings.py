@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.http_settings import LISTS, HttpSettings
 from pocket_dock_mcp.models import MIB, Confinement
 from pocket_dock_mcp.network_settings import NetworkSettings
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
@@ -38,11 +39,11 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins", "package_hosts", "network_max"}
+_LISTS = {*LISTS, "package_hosts", "network_max"}
 _FILES = {"token_file", "secrets_file"}
 
 
-class Settings(NetworkSettings):
+class Settings(HttpSettings, NetworkSettings):
     """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
 
     engine: str | None = Field(
@@ -104,6 +105,15 @@ class Settings(NetworkSettings):
         le=1000,
         description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
     )
+    max_runs: int = Field(
+        default=256, ge=1, le=100_000, description="Runs of one principal that may go on at once."
+    )
+    max_total_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Runs of all principals that may go on at once; unset: four times POCKET_DOCK_MAX_RUNS.",
+    )
     idle_ttl_s: float = Field(
         default=1800.0,
         ge=1,
@@ -150,7 +160,7 @@ class Settings(NetworkSettings):
         ge=16,
         le=1_048_576,
         description="MiB of output of all runs together that are kept for read_output, on disk; a "
-        "quarter of it for one sandbox.",
+        "quarter of it for one sandbox, three quarters for one principal, and less where several use much.",
     )
     pool_mb: int = Field(
         default=256,
@@ -177,66 +187,6 @@ class Settings(NetworkSettings):
         ge=1024,
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
-    )
-    http_host: str = Field(
-        default="127.0.0.1",
-        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
-    )
-    http_port: int = Field(
-        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
-    )
-    http_path: str = Field(
-        default="/mcp",
-        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        examples=["/mcp"],
-        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
-    )
-    http_allowed_hosts: tuple[str, ...] = Field(
-        default=(),
-        description="Further values of the Host header that are answered, such as box.example or "
-        "box.example:8000, with commas between them.",
-    )
-    http_allowed_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between.",
-    )
-    http_cors_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Web origins whose pages may read answers in a browser, with commas between them.",
-    )
-    token: SecretStr | None = Field(
-        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
-    )
-    token_file: Path | None = Field(
-        default=None,
-        description="A file with a line 'name token' for each principal, readable by its owner only; "
-        "an absolute path.",
-    )
-    oauth_issuer: str | None = Field(
-        default=None,
-        description="URL of the OAuth authorisation server whose access tokens are accepted.",
-    )
-    http_url: str | None = Field(
-        default=None,
-        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
-    )
-    http_session_idle_s: float = Field(
-        default=600.0,
-        ge=1,
-        le=_DAY_S,
-        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
-    )
-    http_max_sessions: int = Field(
-        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
-    )
-    http_max_sessions_each: int = Field(
-        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
-    )
-    http_max_connections: int = Field(
-        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
-    )
-    http_max_connections_each: int = Field(
-        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
     )
 
     @classmethod
@@ -295,6 +245,11 @@ class Settings(NetworkSettings):
         return self.max_total_sandboxes or 8 * self.max_sandboxes
 
     @property
+    def total_runs(self) -> int:
+        """How many runs of all principals may go on at once."""
+        return self.max_total_runs or 4 * self.max_runs
+
+    @property
     def total_memory_bytes(self) -> int:
         """How much memory all sandboxes may ask for together."""
         return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
@@ -302,13 +257,11 @@ class Settings(NetworkSettings):
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
-        return [
-            (variable(name), default(field, _STATE_DIR), field.description or "")
-            # Those of the base come last, as what is rarely set.
-            for name, field in sorted(
-                cls.model_fields.items(), key=lambda item: item[0] in NetworkSettings.model_fields
-            )
-        ]
+        # Those of HTTP and networks come last: most servers have none.
+        last = [*HttpSettings.model_fields, *NetworkSettings.model_fields]
+        names = sorted(cls.model_fields, key=lambda name: last.index(name) if name in last else -1)
+        fields = [(variable(name), cls.model_fields[name]) for name in names]
+        return [(name, default(field, _STATE_DIR), field.description or "") for name, field in fields]
 
 
 def variable(field: str) -> str:

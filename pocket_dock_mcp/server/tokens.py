@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mcp.server.auth.provider import AccessToken
@@ -26,7 +26,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 allows behind "Bear
 class Tokens:
     """The tokens of some principals. Only their hashes are kept, so that nothing can print them."""
 
-    def __init__(self, by_name: Mapping[str, str]) -> None:
+    def __init__(self, by_name: Mapping[str, str], scopes: Collection[str] = ()) -> None:
+        self._scopes = list(scopes)
         self._hashes = {name: _hashed(token) for name, token in by_name.items()}
 
     def __len__(self) -> int:
@@ -39,7 +40,9 @@ class Tokens:
             if hmac.compare_digest(given, known):
                 found = name
         # What the SDK keeps of it can be logged.
-        return None if found is None else AccessToken(token="", client_id=f"token:{found}", scopes=[])
+        if found is None:
+            return None
+        return AccessToken(token="", client_id=f"token:{found}", scopes=self._scopes)
 
 
 def configured_tokens(settings: Settings) -> Tokens:
@@ -57,7 +60,8 @@ def configured_tokens(settings: Settings) -> Tokens:
         if SINGLE in tokens:
             raise ConfigError(f"{settings.token_file} has a principal {SINGLE!r}, as POCKET_DOCK_TOKEN is.")
         tokens[SINGLE] = single
-    return Tokens(tokens)
+    # Scopes are for what others issue.
+    return Tokens(tokens, settings.oauth_scopes)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -41,6 +41,8 @@ def test_the_defaults() -> None:
         "max_total_sandboxes": None,
         "max_total_memory_mb": None,
         "max_creates": 16,
+        "max_runs": 256,
+        "max_total_runs": None,
         "idle_ttl_s": 1800,
         "max_lifetime_s": 86400,
         "memory_mb": 512,
@@ -68,6 +70,7 @@ def test_the_defaults() -> None:
         "token": None,
         "token_file": None,
         "oauth_issuer": None,
+        "oauth_scopes": (),
         "http_url": None,
         "http_session_idle_s": 600,
         "http_max_sessions": 1000,
@@ -98,6 +101,8 @@ def test_every_setting_can_be_set() -> None:
         "MAX_TOTAL_SANDBOXES": "30",
         "MAX_TOTAL_MEMORY_MB": "64000",
         "MAX_CREATES": "2",
+        "MAX_RUNS": "50",
+        "MAX_TOTAL_RUNS": "70",
         "IDLE_TTL_S": "2.5",
         "MAX_LIFETIME_S": "60",
         "MEMORY_MB": "256",
@@ -125,6 +130,7 @@ def test_every_setting_can_be_set() -> None:
         "TOKEN": "secret",
         "TOKEN_FILE": "/etc/tokens",
         "OAUTH_ISSUER": "https://login.example",
+        "OAUTH_SCOPES": "sandboxes, more",
         "HTTP_URL": "https://box.example/mcp",
         "HTTP_SESSION_IDLE_S": "300",
         "HTTP_MAX_SESSIONS": "5",
@@ -139,18 +145,11 @@ def test_every_setting_can_be_set() -> None:
         "SECRETS_FILE": "/etc/secrets.json",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
-    found = settings(**given).model_dump()
-    (quota,) = found.pop("quotas")
+    dumped = settings(**given).model_dump()
+    (quota,) = dumped.pop("quotas")
+    found = [dumped[name.lower()] for name in given if name != "QUOTAS"]
     assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
-    assert [f"{value}" for value in found.values()] == [
-        *(
-            "('packages', 'a.example')",
-            "10",
-            "20",
-            "30",
-            "('files.example', 'more.example')",
-            "/etc/secrets.json",
-        ),
+    assert [f"{value}" for value in found] == [
         *(
             "docker",
             "/var/lib/dock",
@@ -164,6 +163,8 @@ def test_every_setting_can_be_set() -> None:
             "30",
             "64000",
             "2",
+            "50",
+            "70",
             "2.5",
             "60.0",
             "256",
@@ -186,7 +187,16 @@ def test_every_setting_can_be_set() -> None:
         ),
         *("4096", "::1", "0", "/box/mcp", "('box.example', 'box.example:80')"),
         *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
-        *("https://login.example", "https://box.example/mcp", "300.0", "5", "2", "50", "20"),
+        *("https://login.example", "('sandboxes', 'more')", "https://box.example/mcp"),
+        *("300.0", "5", "2", "50", "20"),
+        *(
+            "('packages', 'a.example')",
+            "10",
+            "20",
+            "30",
+            "('files.example', 'more.example')",
+            "/etc/secrets.json",
+        ),
     ]
 
 
