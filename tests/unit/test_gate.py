@@ -539,22 +539,22 @@ async def test_a_connection_over_which_nothing_goes_ends() -> None:
     async def hang(stream: ByteStream) -> None:
         await anyio.sleep_forever()
 
-    limits = GateLimits(idle_s=0.3, request_s=0.3, connect_s=0.3)
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(
-        Rules.of_domains(["web.example", "web.example:25"]),
-        surroundings=net.surroundings,
-        limits=limits,
-    )
+    rules = Rules.of_domains(["web.example", "web.example:25"])
+    gate = Gate(rules, surroundings=net.surroundings, limits=GateLimits(idle_s=0.3))
     async with serving(hang) as port, standing(gate) as proxy:
-        for number in (25, 80, 443):
-            net.ports[PUBLIC, number] = port
-        request = b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\n\r\n"
+        net.ports |= {(PUBLIC, number): port for number in (25, 80, 443)}
+        request = b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         assert (await said(proxy, request, end=False)).startswith(b"HTTP/1.1 504 ")
         assert await said(proxy, connect("web.example:25"), end=False) == OPEN
         assert await said(proxy, connect("web.example:443"), b"\x16\x03", end=False) == OPEN
+
+
+async def test_a_program_that_asks_for_nothing_is_not_waited_for() -> None:
+    async with web("web.example", limits=GateLimits(request_s=0.3)) as (proxy, net, _):
         assert await said(proxy, b"GET http://web.exa", end=False) == b""
         assert await said(proxy, end=False) == b""
+        assert net.asked == []
 
 
 async def test_what_hangs_in_looking_up_or_connecting_ends() -> None:
@@ -566,14 +566,14 @@ async def test_what_hangs_in_looking_up_or_connecting_ends() -> None:
         await hang(host)
         return []
 
-    limits = GateLimits(connect_s=0.2, request_s=0.2)
+    limits = GateLimits(connect_s=0.2)
     net = Net({"web.example": [PUBLIC]})
     for gate in (
         Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(resolve), limits=limits),
         Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(net.resolve, hang), limits=limits),
     ):
         async with standing(gate) as proxy:
-            answer = await said(proxy, connect("web.example:443"), end=False)
+            answer = await said(proxy, connect("web.example:443"))
             assert answer.startswith(b"HTTP/1.1 504 web.example:443 does not answer in time")
 
 
