@@ -59,14 +59,12 @@ class Settings(HttpSettings):
     )
     seccomp: Literal["ours", "engine"] = Field(
         default="ours",
-        description="Whose filter of system calls sandboxes have: ours, which refuses more, or the "
-        "engine's own.",
+        description="Whose filter of system calls sandboxes have: ours, or the engine's, which refuses less.",
     )
     runtime: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="What the engine starts sandboxes with, by the engine's name for it, such as runsc or "
-        "kata; unset: the engine's usual one.",
+        description="The engine's name of what starts sandboxes, such as runsc; unset: its usual one.",
     )
     profile: str = Field(
         default="minimal", min_length=1, description="The profile or image of a sandbox that names none."
@@ -104,6 +102,15 @@ class Settings(HttpSettings):
         ge=1,
         le=1000,
         description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
+    )
+    max_runs: int = Field(
+        default=256, ge=1, le=100_000, description="Runs of one principal that may go on at once."
+    )
+    max_total_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Runs of all principals that may go on at once; unset: four times POCKET_DOCK_MAX_RUNS.",
     )
     idle_ttl_s: float = Field(
         default=1800.0,
@@ -151,7 +158,7 @@ class Settings(HttpSettings):
         ge=16,
         le=1_048_576,
         description="MiB of output of all runs together that are kept for read_output, on disk; a "
-        "quarter of it for one sandbox.",
+        "quarter of it for one sandbox, three quarters for one principal, and less where several use much.",
     )
     pool_mb: int = Field(
         default=256,
@@ -234,6 +241,11 @@ class Settings(HttpSettings):
     def total_sandboxes(self) -> int:
         """How many sandboxes all principals may have together."""
         return self.max_total_sandboxes or 8 * self.max_sandboxes
+
+    @property
+    def total_runs(self) -> int:
+        """How many runs of all principals may go on at once."""
+        return self.max_total_runs or 4 * self.max_runs
 
     @property
     def total_memory_bytes(self) -> int:

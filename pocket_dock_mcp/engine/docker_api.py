@@ -144,7 +144,7 @@ class DockerApiEngine(DockerImages):
         config = create_config(spec, image_volumes=volumes, seccomp=seccomp)
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
-        return container.id
+            return answers.created(container.id)
 
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams; see the port."""

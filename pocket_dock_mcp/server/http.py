@@ -32,6 +32,7 @@ from pocket_dock_mcp.server.guards import (
 from pocket_dock_mcp.server.listening import Connections, allow_files, http_server, listen, shown
 from pocket_dock_mcp.server.owners import http_lifespan
 from pocket_dock_mcp.server.sse import MESSAGES_PATH, SSE_PATH, SseStreams
+from pocket_dock_mcp.server.strangers import SessionAudit
 from pocket_dock_mcp.settings import Settings
 
 HEALTH_PATH = "/health"
@@ -104,7 +105,7 @@ class HttpFront:
                 Route(MESSAGES_PATH, endpoint=_Messages(streams), methods=["POST"]),
             ]
         )
-        inner = BodyGuard(inner, Budget())
+        inner = BodyGuard(SessionAudit(inner, manager), Budget())
         inner = self._admission.guard(inner, self.url)
         app: ASGIApp = Either(
             {HEALTH_PATH}, Router([Route(HEALTH_PATH, endpoint=_health, methods=["GET"])]), inner

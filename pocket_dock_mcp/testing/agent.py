@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 
-from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.agent.bundle import quick_argv
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
-from pocket_dock_mcp.models import MIB, ContainerSpec
+from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.testing.filetree import ProcfsError
 from pocket_dock_mcp.testing.keeping import UNLIMITED, FakeClient, FakeKeep
+from pocket_dock_mcp.testing.kernel import facts
 from pocket_dock_mcp.testing.programs import Process, Programs
 from pocket_dock_mcp.testing.relays import FakeDoor, FakeRelay, provided
 from pocket_dock_mcp.testing.runs import FakeRun
@@ -30,7 +30,6 @@ from pocket_dock_mcp.testing.transfers import (
     stat_path,
 )
 
-PYTHON = "3.11.2"
 PREFIX, COMPILED = 4, b"compiled"
 """How many bytes are before the user in what a quick agent reads first, and what is behind."""
 _HARMLESS = frozenset({0, 17, 18, 23, 28})
@@ -115,8 +114,8 @@ class FakeAgent:
 
     def _greet(self) -> None:
         if self._faults.greeting is None:
-            facts = {} if not self.uid else {"home": self.home, **self._facts()}
-            self.send({**facts, "kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
+            told = {} if not self.uid else {"home": self.home, **self._facts()}
+            self.send({**told, "kind": "ready", "id": 0, "protocol": wire.PROTOCOL})
         else:
             self.emit(self._faults.greeting)
 
@@ -176,7 +175,7 @@ class FakeAgent:
         self.reply(request_id, home=self.home, **self._facts())
 
     def _facts(self) -> dict[str, Any]:
-        return {**_facts(self.container.spec), "uid": self.uid, **self._faults.facts}
+        return {**facts(self.container.spec), "uid": self.uid, **self._faults.facts}
 
     def _on_halt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         self.reply(request_id)
@@ -379,48 +378,3 @@ class FakeAgent:
 def errno_name(error: OSError) -> str:
     """Return an error's code in the protocol."""
     return errno.errorcode.get(error.errno or 0, "EIO")
-
-
-def _facts(spec: ContainerSpec) -> dict[str, Any]:
-    """What a faithful engine's kernel shows inside."""
-    none, two = "0" * 16, f"{1 << 6 | 1 << 7:016x}"
-    return {
-        "protocol": wire.PROTOCOL,
-        "python": PYTHON,
-        "caps": {"CapInh": none, "CapPrm": two, "CapEff": two, "CapBnd": none, "CapAmb": none},
-        "no_new_privs": "1",
-        "seccomp": "2",
-        "let_through": [] if spec.confinement.seccomp == "ours" else ["mark"],
-        "bounding": 1 << 6 | 1 << 7 | 1 << 8,
-        "pid": 1,
-        "hostname": surroundings.HOSTNAME,
-        "oom_score": f"{surroundings.OOM_SCORE}\n",
-        "ulimits": _ulimits(spec),
-        "mounts": _MOUNTS,
-        "cgroup": "0::/\n",
-        "devices": ["null", "pts", "shm", "zero"],
-        "to_mask": ["/proc/keys"],
-        "shm_bytes": spec.limits.shm_bytes,
-        "swap": 0,
-        "memory_limit": spec.limits.memory_bytes,
-        "pids_limit": spec.limits.pids,
-        "cpus": spec.limits.cpus,
-        "interfaces": ["lo"] if spec.network == "none" else ["eth0", "lo"],
-    }
-
-
-def _ulimits(spec: ContainerSpec) -> str:
-    """As ``/proc/self/limits`` has them."""
-    names = {name: title for title, name in surroundings.TITLES.items()}
-    values = surroundings.ulimits(spec.limits).items()
-    return "".join(f"{names[name]:26}{value:<21}{value:<21}\n" for name, value in values)
-
-
-_MOUNTS = """\
-1 0 0:1 / / rw,relatime - overlay overlay rw
-2 1 0:2 / /proc rw,nosuid - proc proc rw
-3 2 0:2 /sys /proc/sys ro,nosuid - proc proc rw
-4 2 0:3 /null /proc/keys rw - tmpfs tmpfs rw,size=65536k
-5 1 0:4 / /sys ro,nosuid - sysfs sysfs ro
-6 1 0:5 / /dev/shm rw,nosuid - tmpfs shm rw,size=16384k
-"""
