@@ -5,19 +5,19 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.http_settings import LISTS, HttpSettings
 from pocket_dock_mcp.models import MIB, Confinement
+from pocket_dock_mcp.network_settings import NetworkSettings
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
+from pocket_dock_mcp.setting_texts import default, unknown, valid
 
 PREFIX = "POCKET_DOCK_"
 
@@ -39,10 +39,12 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-class Settings(HttpSettings):
-    """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
+_LISTS = {*LISTS, "package_hosts", "network_max"}
+_FILES = {"token_file", "secrets_file"}
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+class Settings(HttpSettings, NetworkSettings):
+    """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
 
     engine: str | None = Field(
         default=None,
@@ -197,13 +199,13 @@ class Settings(HttpSettings):
         variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
         given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
         fields = {variable(name): name for name in cls.model_fields}
-        problems = [_unknown(name, list(fields)) for name in given if name not in fields]
+        problems = [unknown(name, list(fields), PREFIX) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-        if "token_file" in values:
-            values["token_file"] = _expanded(environ, values["token_file"])
-        for name in LISTS & values.keys():
+        for name in _FILES & values.keys():
+            values[name] = _expanded(environ, values[name])
+        for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
             try:
@@ -255,10 +257,11 @@ class Settings(HttpSettings):
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
-        # Those of HTTP come last: most servers have none.
-        names = sorted(cls.model_fields, key=lambda name: name in HttpSettings.model_fields)
-        fields = [(name, cls.model_fields[name]) for name in names]
-        return [(variable(name), _default(field), field.description or "") for name, field in fields]
+        # Those of HTTP and networks come last: most servers have none.
+        last = [*HttpSettings.model_fields, *NetworkSettings.model_fields]
+        names = sorted(cls.model_fields, key=lambda name: last.index(name) if name in last else -1)
+        fields = [(variable(name), cls.model_fields[name]) for name in names]
+        return [(name, default(field, _STATE_DIR), field.description or "") for name, field in fields]
 
 
 def variable(field: str) -> str:
@@ -286,25 +289,18 @@ def state_dir_of(environ: Mapping[str, str]) -> Path:
     return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    # Without the prefix, which makes everything look alike.
-    fields = [other.removeprefix(PREFIX) for other in known]
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), fields, n=1)
-    advice = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are {', '.join(known)}."
-    return f"There is no setting {name}. {advice}"
-
-
 def _invalid(model: type[Settings], field: str, value: object) -> str:
     shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
-    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
+    return f"{variable(field)} is {shown!r}; valid is {valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
-    if settings.token_file is not None and not settings.token_file.is_absolute():
-        yield _invalid(Settings, "token_file", settings.token_file)
+    for name in sorted(_FILES):
+        if (path := getattr(settings, name)) is not None and not path.is_absolute():
+            yield _invalid(Settings, name, path)
     for root in settings.host_roots or ():
         if not root.is_absolute():
             yield _invalid(Settings, "host_roots", root)
@@ -315,38 +311,3 @@ def _conflicts(settings: Settings) -> Iterator[str]:
                 f"{variable(name)} is {value:.10g}, and {variable(ceiling)} only {most:.10g}. "
                 "Set both so that they agree."
             )
-
-
-def _valid(field: FieldInfo) -> str:
-    """Say what a setting may be."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation in (Path, Path | None):
-        return "an absolute path"
-    if field.examples:
-        return f"a path such as {field.examples[0]}"
-    if field.annotation == str | None:
-        return "a name such as runsc"
-    if field.annotation == tuple[Quota, ...]:
-        return f"a JSON object such as {EXAMPLE}"
-    if field.annotation == tuple[Path, ...] | None:
-        return f"absolute paths with {os.pathsep!r} between them"
-    if field.annotation is bool:
-        return "true or false"
-    low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
-    return f"{kind} from {low} to {high}"
-
-
-def _bound(field: FieldInfo, name: str) -> str:
-    return next(f"{getattr(part, name):.10g}" for part in field.metadata if hasattr(part, name))
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return _STATE_DIR
-    if isinstance(field.default, float):
-        return f"{field.default:g}"
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return "" if field.default in (None, ()) else str(field.default)

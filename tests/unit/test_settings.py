@@ -77,6 +77,12 @@ def test_the_defaults() -> None:
         "http_max_sessions_each": 250,
         "http_max_connections": 2000,
         "http_max_connections_each": 1000,
+        "network_max": ("open",),
+        "network_connections": 64,
+        "network_sent_mb": 1024,
+        "network_received_mb": 16_384,
+        "package_hosts": (),
+        "secrets_file": None,
     }
 
 
@@ -131,6 +137,12 @@ def test_every_setting_can_be_set() -> None:
         "HTTP_MAX_SESSIONS_EACH": "2",
         "HTTP_MAX_CONNECTIONS": "50",
         "HTTP_MAX_CONNECTIONS_EACH": "20",
+        "NETWORK_MAX": "packages, a.example",
+        "NETWORK_CONNECTIONS": "10",
+        "NETWORK_SENT_MB": "20",
+        "NETWORK_RECEIVED_MB": "30",
+        "PACKAGE_HOSTS": "files.example, more.example",
+        "SECRETS_FILE": "/etc/secrets.json",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
     dumped = settings(**given).model_dump()
@@ -151,6 +163,8 @@ def test_every_setting_can_be_set() -> None:
             "30",
             "64000",
             "2",
+            "50",
+            "70",
             "2.5",
             "60.0",
             "256",
@@ -175,6 +189,14 @@ def test_every_setting_can_be_set() -> None:
         *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
         *("https://login.example", "('sandboxes', 'more')", "https://box.example/mcp"),
         *("300.0", "5", "2", "50", "20"),
+        *(
+            "('packages', 'a.example')",
+            "10",
+            "20",
+            "30",
+            "('files.example', 'more.example')",
+            "/etc/secrets.json",
+        ),
     ]
 
 
@@ -261,6 +283,8 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("WARM_PYTHON", "perhaps", "true or false"),
         ("HTTP_PATH", "mcp", "a path such as /mcp"),
         ("TOKEN_FILE", "tokens", "an absolute path"),
+        ("SECRETS_FILE", "secrets", "an absolute path"),
+        ("NETWORK_CONNECTIONS", "0", "a whole number from 1 to 1024"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:
