@@ -52,13 +52,31 @@ class Report:
     violations: list[str] = field(default_factory=list)
 
 
+class Checks:
+    """Looks at the replies to one client."""
+
+    def __init__(self, mine: set[str], report: Report) -> None:
+        """Look for canaries that are not among `mine`: its own, and that of its principal."""
+        self._mine = mine
+        self._report = report
+
+    def __call__(self, tool: str, number: int, expected: str, reply: str) -> None:
+        """Look at one."""
+        self._report.replies += 1
+        foreign = set(_CANARY.findall(reply)) - self._mine
+        said = json.loads(reply)
+        if said.get("id") != number or expected not in reply or foreign or "result" not in said:
+            self._report.violations.append(f"{tool} {number} got {reply[:500]}")
+
+
 class _Client:
     def __init__(self, raw: RawClient, report: Report, common: str, box: str) -> None:
         self.raw = raw
         self.report = report
-        self.canary = canary()
-        self.mine = {self.canary, common}
-        """Canaries that it may see: its own, and that of its principal."""
+        self.canary, self.common = canary(), common
+        # Those who share a sandbox may see each other's files, and are told of them.
+        self.file = f"file-{secrets.token_hex(8)}"
+        self.check = Checks({self.canary, common}, report)
         self.box = box
 
     async def rounds(self, count: int, under_way: Counter[str]) -> None:
@@ -75,10 +93,10 @@ class _Client:
         return [
             ("run_command", {"command": f"echo {mark} a"}, f"{mark} a"),
             ("run_code", {"code": f"echo {mark} b", "language": "shell"}, f"{mark} b"),
-            ("write_file", {"path": f"{self.canary}.txt", "content": f"{mark} c\n"}, self.canary),
-            ("find_files", {"path": ".", "glob": f"{self.canary}*"}, ""),
-            ("list_sandboxes", {}, next(iter(self.mine - {self.canary}))),
-            ("read_file", {"path": f"{self.canary}-{number}.missing"}, "not_found"),
+            ("write_file", {"path": self.file, "content": f"{mark} c\n"}, self.file),
+            ("read_file", {"path": f"missing-{self.file}"}, "not_found"),
+            ("list_sandboxes", {}, self.common),
+            ("read_file", {"path": self.file}, f"{mark} c"),
             ("kill", {"run_id": f"run-{secrets.token_hex(16)}"}, "run_not_found"),
         ]
 
@@ -90,14 +108,7 @@ class _Client:
             self.report.most_at_once = max(self.report.most_at_once, under_way["calls"])
             number, reply = await self.raw.numbered(tool, **arguments)
             under_way["calls"] -= 1
-            self._check(number, tool, expected, reply.decode())
-
-    def _check(self, number: int, tool: str, expected: str, reply: str) -> None:
-        self.report.replies += 1
-        foreign = set(_CANARY.findall(reply)) - self.mine
-        said = json.loads(reply)
-        if said.get("id") != number or expected not in reply or foreign or "result" not in said:
-            self.report.violations.append(f"{self.raw.kind}: {tool} {number} got {reply[:500]}")
+            self.check(tool, number, expected, reply.decode())
 
 
 async def trial(target: Target, image: str, home: Path, clients: int, rounds: int) -> Report:
@@ -134,9 +145,10 @@ async def trial(target: Target, image: str, home: Path, clients: int, rounds: in
                 for number in range(clients):
                     group.start_soon(one, number)
         finally:
-            for principal, (_, box) in homes.items():
-                async with raw_client(server, principal) as raw:
-                    await raw.call("kill", sandbox_id=box)
+            with anyio.CancelScope(shield=True):
+                for principal, (_, box) in homes.items():
+                    async with raw_client(server, principal) as raw:
+                        await raw.call("kill", sandbox_id=box)
     return report
 
 
