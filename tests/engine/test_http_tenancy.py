@@ -26,7 +26,7 @@ from tests.foreign_ids import (
 from tests.raw import KINDS, Kind, RawClient, raw_client
 from tests.servers import HttpServer, call, environment, http_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front, pytest.mark.timeout(600)]
 
 PRINCIPALS = ["alice", "bob"]
 STRANGERS: list[tuple[str, Kind]] = [

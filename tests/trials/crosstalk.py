@@ -10,6 +10,7 @@ no canary of another client; and no client may hear what answers nothing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import secrets
@@ -27,10 +28,10 @@ from tests.engines import Target
 from tests.raw import KINDS, RawClient, raw_client
 from tests.servers import HttpServer, environment, http_server
 
+_Call = tuple[str, dict[str, Any], str]
+"""A tool, its arguments, and what has to be in its reply."""
 CLIENTS_EACH = 10
 """Of one principal."""
-AT_ONCE = 3
-"""Calls of one client that are under way together."""
 _CANARY = re.compile(r"canary-[0-9a-f]{32}")
 
 
@@ -79,29 +80,36 @@ class _Client:
         self.check = Checks({self.canary, common}, report)
         self.box = box
 
-    async def rounds(self, count: int, under_way: Counter[str]) -> None:
+    async def rounds(self, count: int, at_once: int, under_way: Counter[str]) -> None:
         for number in range(count):
-            calls = self._calls(number)
+            groups = self._calls(number)
             async with anyio.create_task_group() as group:
-                for first in range(AT_ONCE):
-                    group.start_soon(self._in_turn, calls[first::AT_ONCE], under_way)
+                for first in range(at_once):
+                    group.start_soon(self._in_turn, groups[first::at_once], under_way)
         self.report.violations += [f"{self.raw.kind}: {stray!r} answers nothing" for stray in self.raw.strays]
 
-    def _calls(self, number: int) -> list[tuple[str, dict[str, Any], str]]:
-        """Return calls of a round, each with what has to be in its reply."""
+    def _calls(self, number: int) -> list[list[_Call]]:
+        """Return the calls of a round, in groups in which one is made after the other."""
         mark = f"{self.canary} {number}"
+        unknown = f"run-{secrets.token_hex(16)}"
         return [
-            ("run_command", {"command": f"echo {mark} a"}, f"{mark} a"),
-            ("run_code", {"code": f"echo {mark} b", "language": "shell"}, f"{mark} b"),
-            ("write_file", {"path": self.file, "content": f"{mark} c\n"}, self.file),
-            ("read_file", {"path": f"missing-{self.file}"}, "not_found"),
-            ("list_sandboxes", {}, self.common),
-            ("read_file", {"path": self.file}, f"{mark} c"),
-            ("kill", {"run_id": f"run-{secrets.token_hex(16)}"}, "run_not_found"),
+            [
+                ("run_command", {"command": f"echo {mark} a"}, f"{mark} a"),
+                ("list_sandboxes", {}, self.common),
+                ("kill", {"run_id": unknown}, "run_not_found"),
+            ],
+            [
+                ("write_file", {"path": self.file, "content": f"{mark} b\n"}, self.file),
+                ("read_file", {"path": self.file}, f"{mark} b"),
+            ],
+            [
+                ("run_code", {"code": f"echo {mark} c", "language": "shell"}, f"{mark} c"),
+                ("read_file", {"path": f"missing-{self.file}"}, "not_found"),
+            ],
         ]
 
-    async def _in_turn(self, calls: list[tuple[str, dict[str, Any], str]], under_way: Counter[str]) -> None:
-        for tool, arguments, expected in calls:
+    async def _in_turn(self, groups: list[list[_Call]], under_way: Counter[str]) -> None:
+        for tool, arguments, expected in itertools.chain.from_iterable(groups):
             if tool not in ("list_sandboxes", "kill"):
                 arguments = {**arguments, "sandbox_id": self.box}
             under_way["calls"] += 1
@@ -111,7 +119,9 @@ class _Client:
             self.check(tool, number, expected, reply.decode())
 
 
-async def trial(target: Target, image: str, home: Path, clients: int, rounds: int) -> Report:
+async def trial(
+    target: Target, image: str, home: Path, clients: int, rounds: int, at_once: int = 3
+) -> Report:
     """Have so many clients make so many rounds of calls against one server, all at once."""
     report, under_way = Report(), Counter[str]()
     principals = [f"p{number}" for number in range(-(-clients // CLIENTS_EACH))]
@@ -138,7 +148,7 @@ async def trial(target: Target, image: str, home: Path, clients: int, rounds: in
                 if ready[0] == clients:
                     start.set()
                 await start.wait()
-                await client.rounds(rounds, under_way)
+                await client.rounds(rounds, at_once, under_way)
 
         try:
             async with anyio.create_task_group() as group:
