@@ -15,6 +15,7 @@ import anyio
 
 from tests.abuse import report
 from tests.abuse.case import CASES, CaseError, Written, load_all
+from tests.abuse.catalogue import missing
 from tests.abuse.ground import Ground
 from tests.abuse.mutations import run_mutation
 from tests.abuse.runner import Outcome, run_case, run_control
@@ -35,6 +36,8 @@ def main() -> int:
         lines = exits.enter_context(Path(given.report).open("w", encoding="utf-8")) if given.report else None
         outcomes = anyio.run(_run, targets, cases, given, lines)
     text = report.table(outcomes, {case.id: case.case.title for case in cases})
+    if not given.case and not given.cases and (unwritten := missing([case.id for case in cases])):
+        text += f"\n\nOf the catalogue there is no case for: {', '.join(unwritten)}."
     print(f"\n{text}")
     if given.summary:
         Path(given.summary).write_text(text + "\n", encoding="utf-8")
@@ -86,6 +89,8 @@ def _jobs(
     for case in light:
         if not given.only_controls:
             jobs.append(lambda case=case: run_case(ground, case))  # type: ignore[misc]
+        if case.case.http and not given.only_controls:
+            jobs.append(lambda case=case: run_case(ground, case, "http"))  # type: ignore[misc]
         if given.controls or given.only_controls:
             jobs.append(lambda case=case: run_control(ground, case))  # type: ignore[misc]
     jobs += [lambda case=case: _put_off(ground, case) for case in heavy]  # type: ignore[misc]
