@@ -17,6 +17,7 @@ from tests.abuse.canaries import Canaries
 from tests.abuse.case import CaseError
 from tests.abuse.http_server import HttpServer
 from tests.abuse.neighbour import Neighbour
+from tests.abuse.over_http import Served, serving
 from tests.abuse.server import Server
 from tests.abuse.weakening import Weakener
 from tests.engines import LABELS, Target, connect, image_override
@@ -47,6 +48,7 @@ class Ground:
         self._images: dict[tuple[str, ...], str] = {}
         self._neighbours: dict[int, Neighbour] = {}
         self._weakener: Weakener | None = None
+        self._served: Served | None = None
         self._exits = AsyncExitStack()
 
     @classmethod
@@ -90,6 +92,12 @@ class Ground:
     async def own_server(self, settings: Settings, transport: Transport = "stdio") -> Server:
         """Start one for a single case; the case ends it."""
         return await _KINDS[transport].start(self.environ(settings))
+
+    async def over_http(self) -> Served:
+        """Return the server over HTTP that cases share."""
+        if self._served is None:
+            self._served = await self._exits.enter_async_context(serving(self.target, self.environ()))
+        return self._served
 
     async def weak_server(
         self, names: Sequence[str], limits: str = "best-effort", settings: Settings | None = None
