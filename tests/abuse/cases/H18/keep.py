@@ -1,0 +1,9 @@
+"""As the case itself, and gives nothing back."""
+
+from tests.abuse.drivers import scarce
+from tests.abuse.runner import Attack
+
+
+async def drive(attack: Attack) -> None:
+    scarce.RECOVERS_S = 1.0
+    await scarce.taking(attack, gives_back=False)
