@@ -24,7 +24,8 @@ async def trying(attack: Attack, cancels: bool) -> None:
             await anyio.sleep(0.05)
     if cancels:
         server.cancel(running)
-    for number in (running, done, 999_999, -1, 0, "text", str(running), None, [], 1.5) if cancels else ():
+    odd: tuple[object, ...] = (running, done, 999_999, -1, 0, "text", str(running), None, [], 1.5)
+    for number in odd if cancels else ():
         server.notify("notifications/cancelled", requestId=number)
     with anyio.move_on_after(DEAD_S * slowness()):
         while await sleepers(attack):
