@@ -46,7 +46,9 @@ async def setting(attack: Attack, clocks: list[str]) -> None:
             if await _is_gone(server):
                 attack.red(f"a sandbox ends when the clock is set by {hours:g} hours")
                 return
-            ran = await server.call("run_command", command="echo here", sandbox_id=made.structured["sandbox_id"])
+            ran = await server.call(
+                "run_command", command="echo here", sandbox_id=made.structured["sandbox_id"]
+            )
             wall = ran.structured.get("usage", {}).get("wall_s", -1.0)
             if ran.status != "ok" or not 0 <= wall < 60 * slowness():
                 attack.red(f"a run after the clock was set by {hours:g} hours: {ran.text[:300]}")

@@ -5,5 +5,4 @@ from tests.abuse.runner import Attack
 
 
 async def drive(attack: Attack) -> None:
-    scarce.RECOVERS_S = 1.0
-    await scarce.taking(attack, gives_back=False)
+    await scarce.taking(attack, gives_back=False, patience_s=0.0)
