@@ -28,7 +28,7 @@ class Container:
     id: str
     name: str
     first: tuple[int, str] | None
-    """Its first process on this machine, by id and the time of its start; None where the engine runs elsewhere.
+    """Its first process on this machine, by id and time of its start; None where the engine runs elsewhere.
     Its namespace of processes ends with it, and the kernel gives the namespace's number to another one."""
     volumes: list[str]
 

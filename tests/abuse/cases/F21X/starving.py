@@ -4,7 +4,11 @@ from tests.abuse.drivers.forks import starved
 from tests.abuse.runner import Attack
 
 STEPS = [
-    ("run_command", {"command": "echo text > new; cat new | tr t T; seq 1000 | sort | tail -1"}, "TexT\n999\n"),
+    (
+        "run_command",
+        {"command": "echo text > new; cat new | tr t T; seq 1000 | sort | tail -1"},
+        "TexT\n999\n",
+    ),
     ("run_code", {"code": "import subprocess; print(subprocess.run(['echo', 'hi']).returncode)"}, "0"),
     ("run_command", {"command": "for i in $(seq 20); do sleep 0.1 & done; wait; echo waited"}, "waited"),
     ("run_code", {"code": "x = 41", "session": "s"}, ""),
