@@ -110,9 +110,8 @@ class Http(Surface):
         return f"{status // 100}xx"
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        params = {"name": tool, "arguments": arguments}
         async with self._server.client() as client:
-            result = await client.call_tool(tool, params["arguments"])
+            result = await client.call_tool(tool, arguments)
         return {"structuredContent": result.structured_content}
 
 
