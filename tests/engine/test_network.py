@@ -67,7 +67,8 @@ async def packages(server: Client) -> str:
 
 
 async def ran(server: Client, sandbox_id: str, command: str, **more: Any) -> dict[str, Any]:
-    return await call(server, "run_command", sandbox_id=sandbox_id, command=command, **more)
+    within = {"timeout_s": 100, "wait_s": 50, **more}
+    return await call(server, "run_command", sandbox_id=sandbox_id, command=command, **within)
 
 
 def audit(environ: dict[str, str]) -> str:
@@ -85,7 +86,7 @@ async def test_pip_installs_a_package_and_nothing_else_is_reached(
     assert (made["status"], made["stdout"], made["network_denied"]) == ("ok", "six\n", [])
 
     fetch = "import urllib.request as r, sys; r.urlopen(sys.argv[1])"
-    tried = await ran(server, packages, f"python3 -c '{fetch}' https://evil.example/; pip download six==9999")
+    tried = await ran(server, packages, f"python3 -c '{fetch}' https://evil.example/")
     assert tried["status"] == "nonzero"
     assert tried["network_denied"] == [f"evil.example:443 {NOT_ALLOWED}"]
     assert "evil.example" in tried["hint"]
@@ -96,9 +97,7 @@ async def test_pip_installs_a_package_and_nothing_else_is_reached(
 async def test_npm_installs_a_package(server: Client, engine: Engine) -> None:
     await ImageStore(engine).ensure("node", print)
     made = await call(server, "create_sandbox", profile="node", network="packages")
-    done = await ran(
-        server, made["sandbox_id"], "npm install is-number && ls node_modules", timeout_s=60, wait_s=50
-    )
+    done = await ran(server, made["sandbox_id"], "npm install is-number && ls node_modules")
     assert (done["status"], done["network_denied"]) == ("ok", []), done
     assert "is-number" in done["stdout"].split()
     await call(server, "kill", sandbox_id=made["sandbox_id"])
