@@ -37,18 +37,18 @@ STRANGERS: list[tuple[str, Kind]] = [
 """Who is not the owner: anybody of another principal, and other sessions of the same one."""
 
 
-@pytest.fixture(scope="module")
-def environ(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture
+def environ(target: Target, image: str, tmp_path: Path) -> dict[str, str]:
     return {
-        **environment(target, tmp_path_factory.mktemp("server"), image),
+        **environment(target, tmp_path, image),
         "POCKET_DOCK_MAX_SANDBOXES": "6",
         "POCKET_DOCK_MEMORY_MB": "64",
         "POCKET_DOCK_POOL_MB": "0",
     }
 
 
-@pytest.fixture(scope="module")
-async def server(target: Target, environ: dict[str, str], anyio_backend: str) -> AsyncIterator[HttpServer]:
+@pytest.fixture
+async def server(target: Target, environ: dict[str, str]) -> AsyncIterator[HttpServer]:
     async with http_server(target, environ, principals=PRINCIPALS) as server:
         yield server
 
@@ -171,11 +171,9 @@ async def test_a_session_that_a_client_of_the_newest_revision_types_is_nothing(s
         assert len((await result(alice, "list_sandboxes"))["sandboxes"]) == 1
 
 
-async def test_more_sessions_and_ways_are_not_more_sandboxes(
-    target: Target, environ: dict[str, str], tmp_path: Path
-) -> None:
+async def test_more_sessions_and_ways_are_not_more_sandboxes(target: Target, environ: dict[str, str]) -> None:
     quotas = json.dumps({"token:alice": {"sandboxes": 3}})
-    environ = {**environ, "POCKET_DOCK_QUOTAS": quotas, "POCKET_DOCK_STATE_DIR": str(tmp_path)}
+    environ = {**environ, "POCKET_DOCK_QUOTAS": quotas}
     async with (
         http_server(target, environ, principals=PRINCIPALS) as server,
         server.client("alice") as modern,
