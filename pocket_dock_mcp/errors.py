@@ -45,6 +45,7 @@
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- WorkspaceError               a home directory in memory could not be moved
     |  +- CompareError                 two states of files could not be compared
+    |  +- RequestRefusedError          its agent could not serve a request, and lives on
     |  +- PortError                    a port of the host cannot lead into it
     |  |  +- PortInUseError            somebody else listens there
     |  +- ProvisionError               the engine was asked for a volume or a device, and it is not there
@@ -428,6 +429,13 @@ class TransferLimitError(TransferError):
     """What was to be moved has more files, or more bytes, than one call moves."""
 
     code = "transfer_limit"
+
+
+class RequestRefusedError(SandboxError):
+    """The agent could not serve a request, in a way that nobody expects of it. It can be spoken to again."""
+
+    code = "request_refused"
+    default_hint = "Try again; if it stays so, create another sandbox."
 
 
 class PortError(SandboxError):

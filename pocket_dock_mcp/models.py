@@ -269,6 +269,9 @@ class RunResult:
     files_changed: FilesChanged | None = None
     """None where it is not known."""
     session: SessionState | None = None
+    network_denied: tuple[str, ...] = ()
+    """What its sandbox was denied by its network while it ran, each as host, port and reason. Of runs at the
+    same time it is not known whose doing it was. The names are a program's: data."""
 
     @property
     def ok(self) -> bool:

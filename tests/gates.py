@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pocket_dock_mcp.gate.client import Client, ClientGone
+from pocket_dock_mcp.gate.denials import Denial, Denials
 from pocket_dock_mcp.models import Network
 
 
 class LineGate:
-    """Serves ``echo``, ``give N``, ``count``, ``hang`` and ``break``: what is a method here."""
+    """Serves ``echo``, ``give N``, ``count``, ``hang``, ``deny HOST`` and ``break``."""
 
     environment: Mapping[str, str] = {"GATE": "yes"}
     ca_bundle: bytes | None = b"certificates\n"
@@ -21,6 +22,16 @@ class LineGate:
         self.most = 0
         """How many there were at once."""
         self.is_closed = False
+        self._denials = Denials(lambda _: None)
+
+    @property
+    def denied(self) -> int:
+        """How often something was denied."""
+        return self._denials.total
+
+    def denials(self, since: int = 0) -> list[Denial]:
+        """What was denied later than the first `since` times."""
+        return self._denials.since(since)
 
     async def serve(self, client: Client) -> None:
         """Answer one."""
@@ -65,6 +76,9 @@ class LineGate:
         while data := await client.receive():
             total += len(data)
         await client.send(b"%d" % total)
+
+    async def _deny(self, _client: Client, _data: bytes, host: bytes) -> None:
+        self._denials.add(host.decode(), 443, "is not allowed")
 
     async def _hang(self, client: Client, _data: bytes) -> None:
         await client.send(b"hanging")

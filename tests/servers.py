@@ -112,12 +112,18 @@ class HttpServer:
 
 @asynccontextmanager
 async def http_server(
-    target: Target, environ: dict[str, str], *options: str, principals: Sequence[str] = ()
+    target: Target,
+    environ: dict[str, str],
+    *options: str,
+    principals: Sequence[str] = (),
+    module: str | None = None,
 ) -> AsyncIterator[HttpServer]:
     """Start a server with `options` and with a token for each of `principals`, and end it by SIGTERM.
 
     `environ` is that of `environment`. On the fake engine it is a process as well, with the engine in it.
+    Another `module` is another program that says where it listens.
     """
+    module = module or ("tests.fake_server" if target.is_fake else "pocket_dock_mcp")
     home = Path(environ["HOME"])
     tokens = {name: secrets.token_urlsafe(24) for name in principals}
     arguments = ["--transport", "http", "--port", "0", *options]
@@ -129,7 +135,7 @@ async def http_server(
     stderr = home / f"stderr-{secrets.token_hex(4)}"
     with stderr.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fake_server" if target.is_fake else "pocket_dock_mcp", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=environ,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

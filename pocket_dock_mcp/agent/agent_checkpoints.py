@@ -122,18 +122,18 @@ class AgentCheckpoints:
 def _error(error: RemoteError, session: str, checkpoint_id: str) -> PocketDockError:
     """Return the error for a code of a closed set."""
     threads = error.fields.get("threads")
-    if error.code == "threads":
+    if error.reason == "threads":
         count = threads if type(threads) is int and 0 < threads < _MAX_THREADS else "some"
         return CheckpointThreadsError(
             f"The session {session!r} has {count} thread{'' if count == 1 else 's'} besides its main one, "
             "which a copy would not have."
         )
-    if error.code in ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE"):
+    if error.reason in ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE"):
         return ProcessLimitError(
             f"The session {session!r} could not be forked: it is short of processes, memory or files.",
             hint="End what runs in the background, or close files, and try again.",
         )
-    if error.code not in _WHY:
+    if error.reason not in _WHY:
         return CheckpointError(f"The session {session!r} could not be forked.")
-    cls, what, hint = _WHY[error.code]
+    cls, what, hint = _WHY[error.reason]
     return cls(what.format(session=session, checkpoint=checkpoint_id), hint=hint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
@@ -31,6 +30,8 @@ _SIGKILL = 9
 _NOT_FOUND = 127
 _SHELLS = {"shell": "/bin/sh", "javascript": "node"}
 _MAX_PATHS = 200
+_MOST = (1 << 63) - 1
+"""Of a number: what a kernel counts with."""
 REPORT_LOST = "Its value and images are not there any more: it wrote too much for all of it to be kept."
 
 
@@ -180,7 +181,7 @@ class AgentProcess:
             if error.stage == "run":
                 raise RunNotFoundError from None
             raise spawn_error(
-                error.stage, error.code, _SHELLS.get(program.language, "python3"), program.cwd
+                error.stage, error.reason, _SHELLS.get(program.language, "python3"), program.cwd
             ) from None
         if not self._has_report:
             return _run_end(header, Report(notes=(REPORT_LOST,)))
@@ -192,7 +193,7 @@ class AgentProcess:
 
     def _not_run(self, error: RemoteError) -> RunEnd:
         """Say what became of code for a session that has not run it."""
-        if error.code != "cancelled":
+        if error.reason != "cancelled":
             raise session_error(error, self._program.session or "")
         return RunEnd(exit_code=None, signal=_SIGKILL, usage=RunUsage(), ended_by="killed")
 
@@ -308,11 +309,11 @@ def _files_changed(said: object) -> FilesChanged | None:
         return None
     try:
         created, modified, deleted = said["created"], said["modified"], said["deleted"]
-        counts = tuple(int(count) for count in said["counts"])
+        counts = [_size(count) for count in said["counts"]]
         return FilesChanged(
             # A size is null where the sandbox's user cannot look.
-            created=tuple((str(path), int(size or 0)) for path, size in created[:_MAX_PATHS]),
-            modified=tuple((str(path), int(size or 0)) for path, size in modified[:_MAX_PATHS]),
+            created=tuple((str(path), _size(size or 0)) for path, size in created[:_MAX_PATHS]),
+            modified=tuple((str(path), _size(size or 0)) for path, size in modified[:_MAX_PATHS]),
             deleted=tuple(str(path) for path in deleted[:_MAX_PATHS]),
             counts=(counts[0], counts[1], counts[2]),
             incomplete=bool(said.get("incomplete")),
@@ -320,6 +321,12 @@ def _files_changed(said: object) -> FilesChanged | None:
     except (KeyError, TypeError, ValueError, IndexError):
         message = "The program in the container sent a list of changed files that is none."
         raise AgentProtocolError(message) from None
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError(value)
+    return value
 
 
 def _missed(said: object) -> tuple[int, int]:
@@ -337,7 +344,7 @@ def _session_state(said: object) -> SessionState | None:
 def int_of(header: Header, name: str) -> int:
     """Return an integer of a frame. Raises `AgentProtocolError` if it is none."""
     value = header.get(name)
-    if type(value) is not int:
+    if type(value) is not int or abs(value) > _MOST:
         message = f"The program in the container sent a {name} that is no integer."
         raise AgentProtocolError(message)
     return value
@@ -349,9 +356,10 @@ def optional_int(header: Header, name: str) -> int | None:
 
 
 def number_of(header: Header, name: str) -> float:
-    """Return a finite number of a frame. Raises `AgentProtocolError` if it is none."""
+    """Return a number of a frame. Raises `AgentProtocolError` if it is none."""
     value = header.get(name)
-    if type(value) not in (int, float) or value is None or not math.isfinite(value):
+    # False for "not a number" too; and no float is asked of an integer that is none.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _MOST:
         message = f"The program in the container sent a {name} that is no number."
         raise AgentProtocolError(message)
     return float(value)

@@ -47,6 +47,7 @@ MAX_PAGES = 256
 """Of the listing of kept runs, before it is one without end."""
 STREAMS = 3
 _MAX_VERSION = 100
+_MAX_PORT = 65_535
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
 
 
@@ -151,7 +152,7 @@ class AgentTransport:
         run = process.id if isinstance(process, AgentProcess) else None
         fields = {"op": "wait_port", "port": port, "known": sorted(known), "run": run}
         found = (await self._await(fields)).get("ports")
-        if not isinstance(found, list) or not all(type(port) is int for port in found):
+        if not isinstance(found, list) or not all(_is_port(port) for port in found):
             message = "The program in the container sent ports that are none."
             raise AgentProtocolError(message)
         return frozenset(found)
@@ -253,7 +254,7 @@ class AgentTransport:
                     await self._link.upload(request_id, request, upload)
             return await self._link.finish(request_id, request, DATA_DEADLINE)
         except RemoteError as error:
-            raise file_error(error.code, path, self._facts.home) from None
+            raise file_error(error.reason, path, self._facts.home) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
@@ -310,6 +311,10 @@ class AgentTransport:
     async def aclose(self) -> None:
         """End the lease."""
         await self._link.aclose()
+
+
+def _is_port(value: object) -> bool:
+    return type(value) is int and 0 < value <= _MAX_PORT
 
 
 async def _kept_runs(link: AgentLink) -> list[KeptRun]:

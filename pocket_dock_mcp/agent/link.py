@@ -21,6 +21,7 @@ from pocket_dock_mcp.errors import (
     AgentError,
     AgentProtocolError,
     AgentTimeoutError,
+    RequestRefusedError,
     SandboxHaltedError,
     StreamLostError,
 )
@@ -34,6 +35,8 @@ STALL_DEADLINE = 30.0
 """Seconds in which a peer that lives takes a frame: the agent never stops reading."""
 _DIAGNOSTICS = 4096
 """Bytes kept of what the agent writes to standard error: a traceback, if it ever fails."""
+_MOST = 1 << 62
+"""Of a number in a frame: requests count up from the one that an agent names."""
 _FINAL = frozenset({"reply", "error", "exit", "ready"})
 
 
@@ -236,6 +239,9 @@ class AgentLink:
 
     def _dispatch(self, header: Header, payload: bytes) -> None:
         kind, request_id = header.get("kind"), header.get("id")
+        if not isinstance(kind, str):
+            reason = "a frame without a kind"
+            raise AgentProtocolError(reason)
         if kind == "replaced":
             message = "Another client has attached to the sandbox."
             raise StreamLostError(message)
@@ -329,21 +335,21 @@ class AgentLink:
         return self._failure()
 
 
-class RemoteError(Exception):
-    """The agent's answer to a request that it could not serve: a stage and a code of a closed set.
+class RemoteError(RequestRefusedError):
+    """The agent's answer to a request that it could not serve: a stage and a reason of a closed set.
 
-    `fields` has all of it, unchecked.
+    `fields` has all of it, unchecked. Whoever knows what it means for a request raises something better.
     """
 
     def __init__(self, header: Header) -> None:
         self.stage = str(header.get("stage"))[:32]
-        self.code = str(header.get("code"))[:32]
+        self.reason = str(header.get("code"))[:32]
         self.fields = header
-        super().__init__(f"{self.stage}: {self.code}")
+        super().__init__(f"The sandbox could not do that ({self.stage!r}: {self.reason!r}).")
 
 
 def _natural(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _MOST:
         reason = "a number that is none"
         raise AgentProtocolError(reason)
     return value

@@ -110,14 +110,15 @@ def spawn_error(stage: str, code: str, program: str, cwd: str | None) -> PocketD
 
 def session_error(error: RemoteError, name: str) -> PocketDockError:
     """Return the error for code that its session has not run."""
-    if error.code == "busy":
+    if error.reason == "busy":
         return SessionBusyError(f"The session {name!r} was busy with earlier runs all the time.")
-    if error.code == "too_many":
+    if error.reason == "too_many":
         return ProcessLimitError("There are too many sessions.", hint="End some: exit them, or use fewer.")
     signal, code = error.fields.get("signal"), error.fields.get("code_of_exit")
     how = "it was killed for lack of memory" if error.fields.get("oom") else f"it exited with {code}"
     if type(signal) is int and not error.fields.get("oom"):
         how = f"it died of signal {signal}"
-    if error.fields.get("why") in _WHY_A_SESSION_ENDED:
-        how = str(error.fields["why"])
+    why = error.fields.get("why")
+    if isinstance(why, str) and why in _WHY_A_SESSION_ENDED:
+        how = why
     return SessionDiedError(f"The session {name!r} has ended before this run: {how}. The code has not run.")

@@ -187,6 +187,8 @@ class FromTar:
             if self._has_top or len(parts) != 1:
                 raise BadStreamError("top")
             parts = [TOP]
+        elif not parts:
+            raise BadStreamError("name")
         elif len(parts) > names.MAX_DEPTH:
             self._skip(parts, names.DEEP)
             return

@@ -92,16 +92,21 @@ class Caller:
         self._was_told_all = True
 
     async def aclose(self) -> None:
+        """Break it off, unless it was told all: then `part` ends it when the program has had that."""
+        if not self._was_told_all:
+            await self._connected.abort()
+
+    async def part(self) -> None:
         """End it: if it was told all, when it has had that and ended its side, else at once."""
         try:
             if self._was_told_all:
                 with anyio.move_on_after(LINGER):
-                    await self._part()
+                    await self._see_off()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._connected.abort()
 
-    async def _part(self) -> None:
+    async def _see_off(self) -> None:
         try:
             while await self.receive():
                 pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 from typing_extensions import Unpack
@@ -17,6 +17,7 @@ from pocket_dock_mcp.container.files import MAX_FILE_BYTES, MAX_LISTED, Files
 from pocket_dock_mcp.container.finding import FindOptions, find
 from pocket_dock_mcp.container.memory import remembered, stays
 from pocket_dock_mcp.container.options import RunOptions, checked_program
+from pocket_dock_mcp.container.outfit import denials_from_now
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
 from pocket_dock_mcp.container.workspace import parked
@@ -121,6 +122,7 @@ class LiveContainer(Checkpointing):
         running = self._running
         run = AsyncRun(program, self._store.open(), self._wanted.limits, self._fate(running, meta))
         run.meta = meta or {}
+        run.denials = denials_from_now(running.gate)
         try:
             if self._wanted.keep:
                 memory = remembered(run.id, program, run.meta)
@@ -370,17 +372,12 @@ class LiveContainer(Checkpointing):
             network=self._wanted.network,
             workspace=self._wanted.workspace,
             python=facts.python,
-            kept=self._kept(),
+            kept=self.outlasts,
             live=live,
             ports=tuple(self.ports()),
             volumes=self._wanted.volumes,
             devices=self._wanted.devices,
         )
-
-    def _kept(self) -> Literal["nothing", "files", "processes"]:
-        if not self._wanted.keep:
-            return "nothing"
-        return "processes" if self._transport.kind == "agent" else "files"
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:
         """Make an image of its files and return the image's id. Processes and its labels are not part of it.

@@ -16,7 +16,7 @@ import anyio
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import AgentError, EngineDiskError, EngineError
+from pocket_dock_mcp.errors import AgentError, EngineDiskError, EngineError, RequestRefusedError
 from pocket_dock_mcp.models import MIB, Limits
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Disk:
                     if _is_insisting(stops) or await self._goes_on():
                         await self._agent.kill_all()
                 await anyio.sleep(PAUSE_S)
-        except AgentError as error:
+        except (AgentError, RequestRefusedError) as error:
             logger.debug("a container is gone, and its disk no longer guarded: %s", error)
 
     async def _goes_on(self) -> bool:

@@ -5,12 +5,14 @@ What the program printed plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from pocket_dock_mcp.agent.transport import Program, RunEnd
 from pocket_dock_mcp.errors import AgentError
-from pocket_dock_mcp.models import MIB, Limits, RunStatus
+from pocket_dock_mcp.gate.denials import Denial
+from pocket_dock_mcp.gate.domains import DEFAULT_PORTS
+from pocket_dock_mcp.models import MIB, Limits, RunResult, RunStatus, RunUsage
 
 _SIGKILL = 9
 _SIGXFSZ = 25
@@ -135,6 +137,43 @@ def _about_left_behind(end: RunEnd) -> str | None:
         return None
     what = "1 process" if end.left_behind == 1 else f"{end.left_behind} processes"
     return f"{what} that it had left running ended with it; use background=true for what is to go on."
+
+
+def hint_of_denials(status: RunStatus, denied: Sequence[Denial]) -> str | None:
+    """Say how what a program was denied can be allowed, if that may be why it failed."""
+    hosts = [denial for denial in denied if denial.host]
+    if status == "ok" or not hosts:
+        return None
+    first = hosts[0]
+    entry = first.host if first.port in DEFAULT_PORTS else f"{first.host}:{first.port}"
+    return (
+        f"The sandbox's network did not let it reach {first.host}. If it is to be reached, create a sandbox "
+        f"with network=[{entry!r}] and whatever else it needs."
+    )
+
+
+def so_far(wall_s: float, denied: Sequence[Denial]) -> RunResult:
+    """Return what is known of a program that has not ended."""
+    return RunResult("running", usage=RunUsage(wall_s), network_denied=tuple(map(str, denied)))
+
+
+def result_of(status: RunStatus, end: RunEnd, hint: str | None, denied: Sequence[Denial]) -> RunResult:
+    """Return what came of a program, but for its output."""
+    report = end.report
+    return RunResult(
+        status,
+        exit_code=observed_exit(status, end),
+        signal=end.signal,
+        usage=end.usage,
+        hint=hint,
+        value=report.value,
+        images=report.images,
+        images_left=report.images_left,
+        notes=report.notes,
+        files_changed=end.files_changed,
+        session=end.session,
+        network_denied=tuple(map(str, denied)),
+    )
 
 
 def with_losses(hint: str | None, missing: tuple[int, int], missed: tuple[int, int]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from typing_extensions import Self
@@ -164,7 +164,14 @@ class HeldContainer:
     @property
     def runs_on(self) -> bool:
         """Whether it can be detached from: it is kept, and has an agent."""
-        return self._wanted.keep and self._transport.kind == "agent"
+        return self.outlasts == "processes"
+
+    @property
+    def outlasts(self) -> Literal["nothing", "files", "processes"]:
+        """What of it outlives who uses it."""
+        if not self._wanted.keep:
+            return "nothing"
+        return "processes" if self._transport.kind == "agent" else "files"
 
     async def outlive(self) -> None:
         """Have a new kept container outlive us; until then it stops with us.

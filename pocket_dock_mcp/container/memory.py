@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pocket_dock_mcp.models import Language, RunLimits
 
 MAX_META = 4096
 """Bytes of JSON that whoever starts a run may have kept with it."""
+_MOST = 1 << 62
 _RUN_ID = re.compile(r"run-[0-9a-f]{16}")
 _LANGUAGES: tuple[Language, ...] = ("shell", "python", "javascript")
 
@@ -91,9 +91,10 @@ def recalled(said: object) -> Memory | None:
 
 
 def _number(value: object) -> float | None:
-    if type(value) not in (int, float) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if value >= 0 else None
+    # False for "not a number" too.
+    return float(value) if 0 <= value < _MOST else None
 
 
 def _whole(value: float | None) -> int | None:

@@ -9,11 +9,14 @@ from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.gate.client import Client
+from pocket_dock_mcp.gate.denials import Denial
 from pocket_dock_mcp.models import Network
 from pocket_dock_mcp.outside import APT_PATH, CA_PATH, PROXY
 
 MAX_CA_BYTES = 768 * 1024
 """Of the certificates that programs inside are given: a system's are 220 KB."""
+MAX_DENIALS = 50
+"""Different ones that a run tells of."""
 _HERE = "localhost,127.0.0.1,::1"
 """What is not to go through the proxy: programs in the container speak with each other directly."""
 _APT = f"""\
@@ -37,6 +40,13 @@ class Opened(Protocol):
     @property
     def ca_bundle(self) -> bytes | None:
         """Certificates of those who are to be believed, as PEM; None for those that the image has."""
+
+    @property
+    def denied(self) -> int:
+        """How often something was denied."""
+
+    def denials(self, since: int = 0) -> list[Denial]:
+        """What was denied later than the first `since` times."""
 
     async def serve(self, client: Client) -> None:
         """Answer one, to its end."""
@@ -82,3 +92,11 @@ def environment_of(gate: Opened) -> dict[str, str]:
     proxies = {"http_proxy": PROXY, "https_proxy": PROXY, "all_proxy": PROXY, "no_proxy": _HERE}
     capitals = {name.upper(): value for name, value in proxies.items()}
     return {**proxies, **capitals, "APT_CONFIG": APT_PATH, **gate.environment}
+
+
+def denials_from_now(gate: Opened | None) -> Callable[[], tuple[Denial, ...]]:
+    """Return what says which denials there were between now and its call: the last `MAX_DENIALS`."""
+    if gate is None:
+        return tuple
+    since = gate.denied
+    return lambda: tuple(gate.denials(since)[-MAX_DENIALS:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,12 +14,13 @@ from pocket_dock_mcp.container.caller import Caller
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.container.outfit import Opened
 from pocket_dock_mcp.errors import AgentError
+from pocket_dock_mcp.gate.limits import Pace
 
 logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 64
 """Of one container at once. More of them wait inside."""
-BURST = 64
+BURST = 64.0
 """Connections that are taken one right after the other, ..."""
 PER_SECOND = 50.0
 """... before it is no more than these: a program that only connects is not to keep others waiting."""
@@ -67,7 +67,7 @@ class _Serving:
         self._transport = transport
         self._gate = gate
         self._room = anyio.Semaphore(MOST_CONNECTIONS)
-        self._pace = Pace(BURST, PER_SECOND)
+        self._pace = Pace(PER_SECOND, BURST)
 
     async def run(self) -> None:
         """Serve until the container is not reached any more."""
@@ -85,7 +85,7 @@ class _Serving:
     async def _take_all(self, group: TaskGroup) -> None:
         while True:
             await self._room.acquire()
-            await anyio.sleep(self._pace.wait())
+            await self._pace.take()
             group.start_soon(self._answer, await Caller.next(self._transport))
 
     async def _answer(self, caller: Caller) -> None:
@@ -97,22 +97,5 @@ class _Serving:
             # A fault of ours in answering one must not leave all others without an answer.
             logger.exception("a connection of a sandbox was broken off")
         finally:
-            await caller.aclose()
+            await caller.part()
             self._room.release()
-
-
-class Pace:
-    """How fast one thing may follow another: `burst` at once, and `per_second` in the long run."""
-
-    def __init__(self, burst: int, per_second: float) -> None:
-        self._burst = burst
-        self._per_second = per_second
-        self._left = float(burst)
-        self._then = time.monotonic()
-
-    def wait(self) -> float:
-        """Return how many seconds the next one has to wait from now on."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._then) * self._per_second) - 1
-        self._then = now
-        return max(0.0, -self._left / self._per_second)

@@ -14,10 +14,19 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
-from pocket_dock_mcp.container.endings import Fate, hint_for, observed_exit, status_of, with_losses
+from pocket_dock_mcp.container.endings import (
+    Fate,
+    hint_for,
+    hint_of_denials,
+    result_of,
+    so_far,
+    status_of,
+    with_losses,
+)
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
+from pocket_dock_mcp.gate.denials import Denial
 from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
 from pocket_dock_mcp.spool import Spool
 
@@ -29,6 +38,7 @@ _PIECE = 64 * 1024
 OnOutput = Callable[["AsyncRun", int, bytes], None]
 OnExit = Callable[["AsyncRun"], None]
 OnOutcome = Callable[[RunResult | PocketDockError], None]
+Denials = Callable[[], tuple[Denial, ...]]
 Remove = Callable[[], None]
 
 
@@ -72,6 +82,8 @@ class AsyncRun:
         self._on_outcome: OnOutcome | None = None
         self._read_to = dict.fromkeys(STREAMS, 0)
         self._over_at: float | None = None
+        self.denials: Denials = tuple
+        """Says what the network has denied since it began; from its end on, what it had by then."""
         self.began = time.monotonic() - (max(0.0, time.time() - memory.began) if memory else 0.0)
 
     def __repr__(self) -> str:
@@ -250,6 +262,8 @@ class AsyncRun:
 
     def _over(self) -> None:
         self._over_at = time.monotonic()
+        denied = self.denials()
+        self.denials = lambda: denied
         self._wake()
         for on_exit in tuple(self._on_exit):
             _call(on_exit, self)
@@ -282,7 +296,7 @@ class AsyncRun:
         """
         if isinstance(self._outcome, PocketDockError):
             raise self._outcome
-        outcome = self._outcome or RunResult("running", usage=RunUsage(time.monotonic() - self.began))
+        outcome = self._outcome or so_far(time.monotonic() - self.began, self.denials())
         return self._with_output(outcome, output_bytes)
 
     def _with_output(self, outcome: RunResult, output_bytes: int) -> RunResult:
@@ -349,23 +363,9 @@ class AsyncRun:
 
     def _ended(self, end: RunEnd) -> RunResult:
         status = status_of(end)
-        report = end.report
-        return RunResult(
-            status,
-            exit_code=observed_exit(status, end),
-            signal=end.signal,
-            usage=end.usage,
-            hint=self._hint(status, end),
-            value=report.value,
-            images=report.images,
-            images_left=report.images_left,
-            notes=report.notes,
-            files_changed=end.files_changed,
-            session=end.session,
-        )
-
-    def _hint(self, status: RunStatus, end: RunEnd) -> str | None:
-        return with_losses(hint_for(status, end, self.program, self._limits), self.missing, end.missed)
+        denied = self.denials()
+        hint = hint_for(status, end, self.program, self._limits) or hint_of_denials(status, denied)
+        return result_of(status, end, with_losses(hint, self.missing, end.missed), denied)
 
     @property
     def has_not_run(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -23,6 +24,9 @@ LAST_LINES = 10
 """Lines of a failed build that its error shows."""
 
 
+_WHOLE_ID = re.compile(r"[0-9a-f]{64}")
+
+
 class DockerImages:
     """What an engine of this API does with images."""
 
@@ -31,7 +35,9 @@ class DockerImages:
     async def image(self, reference: str) -> ImageState:
         """Look up an image; see the port."""
         async with engine_call("image", reference, CALL_DEADLINE):
-            data = await self._client.images.inspect(reference)
+            # Podman takes a whole id for one only where it is there, and else for a name that none may have.
+            is_whole_id = _WHOLE_ID.fullmatch(reference) is not None
+            data = await self._client.images.inspect(f"sha256:{reference}" if is_whole_id else reference)
             return answers.image(data, data.get("Config") or {})
 
     async def images(self, label: str) -> list[ImageState]:

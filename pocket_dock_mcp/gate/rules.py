@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.gate.domains import LOCALHOST, parse_domain
+from pocket_dock_mcp.gate.domains import LOCALHOST, Address, Domain, is_name, parse_domain
+from pocket_dock_mcp.gate.targets import Target
 from pocket_dock_mcp.models import Network
 
 MAX_DOMAINS = 100
 """In one list. More than that is a policy, and belongs into a proxy of its own."""
 
-_WORDS = ("none", "packages", "open")
+NOT_ALLOWED = "is not among the allowed domains"
+PORT_NOT_ALLOWED = "is allowed on other ports only"
+
+_MAX_SHOWN = 6
 _CHOICES = "'none', 'packages' (the package registries that this machine uses), 'open' or a list of domains"
 
 
@@ -69,3 +73,66 @@ def _word(entry: str) -> Network | None:
     if entry == "packages":
         return "packages"
     return "open" if entry == "open" else None
+
+
+class Rules:
+    """What one sandbox may reach. Whatever they do not have is denied."""
+
+    def __init__(self, domains: Iterable[Domain], *, title: str, private: Iterable[str] = ()) -> None:
+        """Make them.
+
+        Args:
+            domains: what may be reached.
+            title: what messages call them, such as ``network "packages"``.
+            private: names of these domains that may have private addresses, such as an organisation's own
+                mirror that this machine's own settings name.
+        """
+        self.domains = tuple(domains)
+        self.title = title
+        self._private = frozenset(private)
+        self._exact: dict[str, set[int]] = {}
+        self._below: dict[str, set[int]] = {}
+        for domain in self.domains:
+            table = self._below if domain.is_wildcard else self._exact
+            table.setdefault(domain.name, set()).update(domain.ports)
+
+    @classmethod
+    def of_domains(cls, domains: Sequence[str]) -> Rules:
+        """Return those of a list. Raises `InvalidArgumentError` for what is no domain."""
+        shown = ", ".join(domains) if len(domains) <= _MAX_SHOWN else f"{len(domains)} domains"
+        return cls([parse_domain(text) for text in domains], title=f"network {shown}")
+
+    def refusal(self, target: Target) -> str | None:
+        """Return why a target is denied by its name; None if it is not."""
+        ports = self._ports(target.host)
+        if target.port in ports:
+            return None
+        return PORT_NOT_ALLOWED if ports else NOT_ALLOWED
+
+    def is_wildcards(self, host: str) -> bool:
+        """Whether a host is allowed by a wildcard alone: then there is no end of such names."""
+        return host not in self._exact
+
+    def names_address(self, address: Address, port: int) -> bool:
+        """Whether that very address is allowed, as such."""
+        return port in self._exact.get(str(address), ())
+
+    def may_be_private(self, host: str) -> bool:
+        """Whether a name may have a private address."""
+        return host in self._private
+
+    def names_port(self, target: Target) -> bool:
+        """Whether the port is one that somebody has written down, for whatever protocol that is."""
+        return any(domain.port == target.port for domain in self.domains if _covers(domain, target.host))
+
+    def _ports(self, host: str) -> set[int]:
+        ports = set(self._exact.get(host, ()))
+        if self._below and is_name(host):
+            labels = host.split(".")
+            for start in range(1, len(labels)):
+                ports |= self._below.get(".".join(labels[start:]), set())
+        return ports
+
+
+def _covers(domain: Domain, host: str) -> bool:
+    return host.endswith(f".{domain.name}") if domain.is_wildcard else host == domain.name

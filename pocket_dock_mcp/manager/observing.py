@@ -248,6 +248,7 @@ class Observer:
                 cpu_s=round(outcome.usage.cpu_s, 3),
                 peak_memory_bytes=outcome.usage.peak_memory_bytes,
                 output_bytes=output,
+                network_denied=list(outcome.network_denied[:20]),
                 files_changed=None if outcome.files_changed is None else outcome.files_changed.counts,
             )
         if span.is_recording():

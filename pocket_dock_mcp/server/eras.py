@@ -15,6 +15,8 @@ from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
 from mcp.types import ErrorData, JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
+from pocket_dock_mcp.server.malformed import answer
+
 
 async def serve_messages(server: MCPServer[Any], read: Any, write: Any) -> None:
     """Answer the messages of one connection to its end; it has a lifespan of its own."""
@@ -30,7 +32,7 @@ async def serve_messages(server: MCPServer[Any], read: Any, write: Any) -> None:
 
 
 class _ProbeTolerantStream:
-    """The client's messages, with leading `server/discover` probes answered and taken out.
+    """The client's messages; leading `server/discover` probes and what is no message are answered here.
 
     The SDK lets the first request decide the protocol era. Some hosts probe with `server/discover`, do not
     wait long for the answer, and then send `initialize` on the same pipe: with the probe deciding, that is
@@ -51,6 +53,10 @@ class _ProbeTolerantStream:
     async def receive(self) -> Any:
         while True:
             item = await self._inner.receive()
+            if isinstance(item, Exception):
+                if (refusal := answer(item)) is not None:
+                    await self._write.send(SessionMessage(refusal))
+                continue
             request = item.message if isinstance(item, SessionMessage) else None
             if not self._probing or not isinstance(request, JSONRPCRequest):
                 return item

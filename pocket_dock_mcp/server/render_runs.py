@@ -20,6 +20,7 @@ from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, U
 MAX_IMAGE_BYTES = 640 * 1024
 """Of all images of one reply: as base64 they are a third more, and clients drop a message over 1 MiB."""
 MAX_VALUE = 8 * 1024
+MAX_DENIALS = 20
 MAX_PATHS = 20
 """Changed files that the text names; the structured result has more."""
 
@@ -94,6 +95,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequenc
         artifacts=[_name(image.name) for image in images],
         files_changed=_changes(result.files_changed),
         session=None if session is None else Session(name=session.name, new=session.new, alive=session.alive),
+        network_denied=[_name(denial) for denial in result.network_denied[:MAX_DENIALS]],
         checkpoint_id=None,
         usage=Usage(
             wall_s=round(result.usage.wall_s, 4),
@@ -141,6 +143,8 @@ def _remarks(result: RunResult, structured: RunReply, images_left: int) -> list[
     if images_left:
         remarks.append(f"{images_left} more images are not shown; save them and use read_file.")
     remarks += [f"Note: {_name(note)}" for note in result.notes]
+    if structured.network_denied:
+        remarks.append(f"Network: {'; '.join(structured.network_denied)}")
     if result.files_changed:
         remarks.append(f"Files: {_listed(result.files_changed)}")
     return remarks

@@ -110,6 +110,7 @@ class RunReply(BaseModel):
     artifacts: list[str] = Field(description="Names of the images that come with this reply.")
     files_changed: Changes | None
     session: Session | None
+    network_denied: list[str] = Field(description="Hosts that the network kept from it, and why.")
     checkpoint_id: str | None = Field(description="The copy made, or gone back to, before this run.")
     usage: Usage
     hint: str | None

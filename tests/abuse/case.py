@@ -43,7 +43,8 @@ class Expect(_Part):
     matches: list[str] = Field(default_factory=list)
     """Regular expressions, likewise."""
     fields: dict[str, Any] = Field(default_factory=dict)
-    """Of the structured reply, by dotted path: a value, or a mapping with `min`, `max`, `matches`, `in`."""
+    """Of the structured reply, by dotted path: a value, or a mapping with `min`, `max`, `longest`,
+    `matches`, `in`."""
     may_fail: bool = False
     """Whether an error of the tool (any, or one that matches `error`) and success are both right."""
 
@@ -58,6 +59,8 @@ class Step(_Part):
     """On an idle machine; a busy one gets more."""
     parallel: int = Field(default=1, ge=1, le=1000)
     """So many of it at once; each reply has to be as expected. `{{number}}` is which."""
+    repeat: int = Field(default=1, ge=1, le=10_000)
+    """So often, one after the other, likewise."""
     save: str | None = None
     """Name under which later steps find the structured reply: `{{name.run_id}}`."""
     raw: bool = False

@@ -106,6 +106,8 @@ def _holds(rule: str, value: Any, bound: Any) -> bool:
         return value in bound
     if rule == "matches":
         return isinstance(value, str) and re.search(bound, value) is not None
+    if rule == "longest":
+        return value is None or len(value) <= bound
     if not isinstance(value, (int, float)):
         return False
     return bool(value >= bound if rule == "min" else value <= bound)

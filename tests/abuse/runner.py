@@ -13,7 +13,7 @@ from typing import Any, Literal
 import anyio
 
 from tests.abuse import checks
-from tests.abuse.case import CaseError, Step, Written
+from tests.abuse.case import CaseError, Faked, Step, Written
 from tests.abuse.covered import run_tests
 from tests.abuse.ground import Ground
 from tests.abuse.oracles import Verdict, Watch
@@ -182,8 +182,10 @@ async def _step(case: Attack, step: Step) -> None:
         if step.save is not None:
             case.values[step.save] = reply.structured
 
+    for number in range(step.repeat if step.repeat > 1 else 0):
+        await one(number)
     async with anyio.create_task_group() as group:
-        for number in range(step.parallel):
+        for number in range(step.parallel if step.repeat == 1 else 0):
             group.start_soon(one, number)
 
 
@@ -240,14 +242,16 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
     control = written.case.control
     if control.fake is not None:
         steps = written.case.steps
-        replies = [checks.faked(fake) for fake in control.fake]
+        values = ground.values()
+        filled = [Faked.model_validate(written.filled(fake.model_dump(), values)) for fake in control.fake]
+        replies = [checks.faked(fake) for fake in filled]
         if len(replies) != len(steps):
             raise CaseError(f"{written.id}: control.fake must have one reply for each of {len(steps)} steps.")
-        values = ground.values()
         found = []
         for step, reply in zip(steps, replies, strict=True):
             expect = step.expect.model_copy(update=written.filled(_texts(step), {**values, "number": 0}))
             found += [f"{step.tool}: {reason}" for reason in checks.wrong(reply, expect, raw=step.raw)]
+            found += [f"{step.tool}: {reason}" for reason in checks.malformed(reply, {})]
         return found, 0.0
     began = time.monotonic()
     if control.root is not None or control.host is not None:
@@ -259,11 +263,12 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
         if ground.canaries.secret in printed:
             found.append("O1: a secret of the host is in a reply")
         return found, round(time.monotonic() - began, 2)
-    server = await _control_server(ground, written)
+    variant = written.variant()
+    server = await _control_server(ground, variant)
     try:
-        verdict, seconds = await attack(ground, written.variant(), server)
+        verdict, seconds = await attack(ground, variant, server)
     finally:
-        if written.case.server is not None:
+        if variant.case.server is not None:
             await server.close()
     return verdict.violations, seconds
 

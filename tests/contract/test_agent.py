@@ -54,7 +54,7 @@ async def test_an_unknown_request_is_refused_and_no_harm_done(own_agent: Agent) 
     with pytest.raises(RemoteError) as caught:
         await own_agent.link.call("no_such_op", deadline=own_agent.deadline(15))
 
-    assert (caught.value.stage, caught.value.code) == ("agent", "internal")
+    assert (caught.value.stage, caught.value.reason) == ("agent", "internal")
     await own_agent.call("ping")
 
 
@@ -437,7 +437,7 @@ async def _refused(agent: Agent, argv: list[str], *, cwd: str | None = None) -> 
     run = await agent.spawn(argv, cwd=cwd)
     with pytest.raises(RemoteError) as caught:
         await run.wait()
-    return caught.value.stage, caught.value.code
+    return caught.value.stage, caught.value.reason
 
 
 class _Peer:

@@ -379,7 +379,7 @@ async def _refusal(agent: Agent, op: str, path: str) -> str:
         else:
             await agent.call(op, path=path, limit=100)
     except RemoteError as error:
-        return error.code if error.stage == "file" else f"{error.stage}: {error.code}"
+        return error.reason if error.stage == "file" else f"{error.stage}: {error.reason}"
     return "done"
 
 

@@ -135,7 +135,7 @@ async def _code(run: Run) -> int | str | None:
     try:
         code: int | None = (await run.wait(20))["code"]
     except RemoteError as error:
-        return f"{error.stage} {error.code}"
+        return f"{error.stage} {error.reason}"
     return code
 
 
@@ -515,5 +515,5 @@ async def _outcome(run: Run) -> str:
     try:
         end = await run.wait()
     except RemoteError as error:
-        return f"{error.stage} {error.code}"
+        return f"{error.stage} {error.reason}"
     return "killed" if end["ended_by"] == "killed" else f"ended {end}"

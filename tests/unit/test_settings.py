@@ -283,11 +283,11 @@ def test_quotas_that_are_none_are_refused_with_an_example(value: str) -> None:
 
 def test_a_principal_has_what_its_quota_says_and_else_what_everybody_has() -> None:
     found = settings(
-        QUOTAS='{"token:ada": {"sandboxes": 2, "memory_mb": 1024}, "local": {"snapshots": 0, "persistent": 1}}',
+        QUOTAS='{"token:ada": {"sandboxes": 2, "memory_mb": 99}, "local": {"snapshots": 0, "persistent": 1}}',
         MAX_SANDBOXES="5",
     )
     ada, local, other = (found.quota_of(name) for name in ("token:ada", "local", "token:bob"))
-    assert (ada.sandboxes, ada.memory_mb, ada.snapshots, ada.persistent) == (2, 1024, 20, 20)
+    assert (ada.sandboxes, ada.memory_mb, ada.snapshots, ada.persistent) == (2, 99, 20, 20)
     assert (local.sandboxes, local.memory_mb, local.snapshots, local.persistent) == (5, None, 0, 1)
     assert (other.sandboxes, other.memory_mb, other.snapshots, other.persistent) == (5, None, 20, 20)
     hash(found)

@@ -1,0 +1,1 @@
+"""The protocol's own test programs, run against our server: the conformance runner and the Inspector."""

@@ -1,0 +1,76 @@
+"""Fuzz one surface, or all: see the package for how."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import anyio
+
+from tests.fuzz.harness import Report, Surface, corpus, run, show_what_is_stuck, shrink
+from tests.fuzz.surfaces import SURFACES
+
+
+def main() -> None:
+    """Run what the command line says; exits with 1 if anything was found."""
+    arguments = _parser().parse_args()
+    if not arguments.surface:
+        print("surfaces:", ", ".join(SURFACES))
+        return
+    # With a handler there is none that the SDK would add, to show what cases do to the log.
+    logging.getLogger().addHandler(logging.NullHandler())
+    names = list(SURFACES) if "all" in arguments.surface else arguments.surface
+    reports = [anyio.run(_fuzz, SURFACES[name](), arguments) for name in names]
+    raise SystemExit(any(report.findings for report in reports))
+
+
+async def _fuzz(surface: Surface, arguments: argparse.Namespace) -> Report:
+    seed, case = arguments.seed, arguments.case
+    if arguments.input is not None:
+        report = await run(surface, 0, seed, inputs=[arguments.input.read_bytes()])
+    elif case is not None:
+        report = await run(surface, 1, seed, first=case)
+    else:
+        inputs = [path.read_bytes() for path in corpus(surface.name)]
+        report = await run(
+            surface, arguments.count, seed,
+            seconds=arguments.seconds, first=arguments.first, inputs=inputs, most=arguments.most,
+            on_case=show_what_is_stuck,
+        )  # fmt: skip
+    print(report, flush=True)
+    for finding in report.findings:
+        print(f"FOUND in {surface.name}: {finding}")
+    for number, data in enumerate(report.failed):
+        await _save(surface, f"{surface.name}-{seed}-{number}", data, arguments)
+    return report
+
+
+async def _save(surface: Surface, name: str, data: bytes, arguments: argparse.Namespace) -> None:
+    """Keep an input that failed, as small as it still fails, and say how to try it again."""
+    folder: Path = arguments.save
+    folder.mkdir(parents=True, exist_ok=True)
+    small = data if arguments.whole else await shrink(surface, data)
+    path = folder / name
+    path.write_bytes(small)
+    print(f"  {len(data)} bytes, {len(small)} when made smaller: {small[:300]!r}")
+    print(f"  again: python -m tests.fuzz --surface {surface.name} --input {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--surface", action="append", choices=[*SURFACES, "all"], help="repeatable")
+    parser.add_argument("--count", type=int, default=1000, help="cases of each surface (1000)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="stop then, however many cases there were")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
+    parser.add_argument("--case", type=int, help="try this one alone")
+    parser.add_argument("--input", type=Path, help="try this input alone")
+    parser.add_argument("--save", type=Path, default=Path("fuzz-findings"), help="where failing inputs go")
+    parser.add_argument("--most", type=int, default=1, help="different findings to go on to (1)")
+    parser.add_argument("--whole", action="store_true", help="do not make a failing input smaller")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
