@@ -5,28 +5,30 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
 
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.models import MIB, Confinement
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
-
-PREFIX = "POCKET_DOCK_"
+from pocket_dock_mcp.variables import (
+    PREFIX,
+    default_of,
+    expanded,
+    host_roots_of,
+    invalid,
+    state_dir_of,
+    unknown,
+    variable,
+)
 
 _TOOLING = ("POCKET_DOCK_TEST_", "POCKET_DOCK_ENGINES_DIR")
 """Of this repository's tests and scripts, which start servers in their own environment."""
 
-_STATE_DIR = "$XDG_STATE_HOME/pocket-dock, else ~/.local/state/pocket-dock"
 _DAY_S = 86_400.0
-_MAX_SHOWN = 200
-"""Characters of a value that is not valid."""
 
 _CEILINGS = {
     "memory_mb": "max_memory_mb",
@@ -250,24 +252,24 @@ class Settings(BaseModel):
         variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
         given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
         fields = {variable(name): name for name in cls.model_fields}
-        problems = [_unknown(name, list(fields)) for name in given if name not in fields]
+        problems = [unknown(name, list(fields)) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
-            values["host_roots"] = _host_roots(environ, values["host_roots"])
+            values["host_roots"] = host_roots_of(environ, values["host_roots"])
         if "token_file" in values:
-            values["token_file"] = _expanded(environ, values["token_file"])
+            values["token_file"] = expanded(environ, values["token_file"])
         for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
             try:
                 values["quotas"] = parse_quotas(values["quotas"])
             except (ValueError, TypeError, RecursionError):
-                problems.append(_invalid(cls, "quotas", values.pop("quotas")))
+                problems.append(invalid(cls, "quotas", values.pop("quotas")))
         values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems += [_invalid(cls, str(detail["loc"][0]), detail["input"]) for detail in error.errors()]
+            problems += [invalid(cls, str(detail["loc"][0]), detail["input"]) for detail in error.errors()]
         else:
             problems += _conflicts(settings)
         if problems:
@@ -304,58 +306,20 @@ class Settings(BaseModel):
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
         return [
-            (variable(name), _default(field), field.description or "")
+            (variable(name), default_of(field), field.description or "")
             for name, field in cls.model_fields.items()
         ]
-
-
-def variable(field: str) -> str:
-    """Return the environment variable of a field."""
-    return PREFIX + field.upper()
-
-
-def _host_roots(environ: Mapping[str, str], given: str) -> tuple[Path, ...]:
-    return tuple(_expanded(environ, root) for root in given.split(os.pathsep) if root)
-
-
-def _expanded(environ: Mapping[str, str], path: str) -> Path:
-    """Return a path with the home directory for ``~/``: no shell has seen an MCP client's configuration."""
-    home = Path(environ.get("HOME") or Path.home())
-    return home / path[2:] if path.startswith("~/") else Path(path)
-
-
-def state_dir_of(environ: Mapping[str, str]) -> Path:
-    """Return the directory of our records, as an environment has it."""
-    if given := environ.get(variable("state_dir"), "").strip():
-        return _expanded(environ, given)
-    home = Path(environ.get("HOME") or Path.home())
-    said = Path(environ.get("XDG_STATE_HOME") or "")
-    # A relative path is to be ignored, says the XDG specification.
-    return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    # Without the prefix, which makes everything look alike.
-    fields = [other.removeprefix(PREFIX) for other in known]
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), fields, n=1)
-    advice = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are {', '.join(known)}."
-    return f"There is no setting {name}. {advice}"
-
-
-def _invalid(model: type[Settings], field: str, value: object) -> str:
-    shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
-    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
-        yield _invalid(Settings, "state_dir", settings.state_dir)
+        yield invalid(Settings, "state_dir", settings.state_dir)
     if settings.token_file is not None and not settings.token_file.is_absolute():
-        yield _invalid(Settings, "token_file", settings.token_file)
+        yield invalid(Settings, "token_file", settings.token_file)
     for root in settings.host_roots or ():
         if not root.is_absolute():
-            yield _invalid(Settings, "host_roots", root)
+            yield invalid(Settings, "host_roots", root)
     for name, ceiling in _CEILINGS.items():
         value, most = getattr(settings, name), getattr(settings, ceiling)
         if value > most:
@@ -363,38 +327,3 @@ def _conflicts(settings: Settings) -> Iterator[str]:
                 f"{variable(name)} is {value:.10g}, and {variable(ceiling)} only {most:.10g}. "
                 "Set both so that they agree."
             )
-
-
-def _valid(field: FieldInfo) -> str:
-    """Say what a setting may be."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation in (Path, Path | None):
-        return "an absolute path"
-    if field.examples:
-        return f"a path such as {field.examples[0]}"
-    if field.annotation == str | None:
-        return "a name such as runsc"
-    if field.annotation == tuple[Quota, ...]:
-        return f"a JSON object such as {EXAMPLE}"
-    if field.annotation == tuple[Path, ...] | None:
-        return f"absolute paths with {os.pathsep!r} between them"
-    if field.annotation is bool:
-        return "true or false"
-    low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
-    return f"{kind} from {low} to {high}"
-
-
-def _bound(field: FieldInfo, name: str) -> str:
-    return next(f"{getattr(part, name):.10g}" for part in field.metadata if hasattr(part, name))
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return _STATE_DIR
-    if isinstance(field.default, float):
-        return f"{field.default:g}"
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return "" if field.default in (None, ()) else str(field.default)

@@ -14,7 +14,8 @@ from pocket_dock_mcp.diagnosis.findings import Finding, some
 from pocket_dock_mcp.diagnosis.remedies import FIX
 from pocket_dock_mcp.engine.endpoint import Plan, candidates
 from pocket_dock_mcp.errors import ConfigError
-from pocket_dock_mcp.settings import PREFIX, Settings
+from pocket_dock_mcp.settings import Settings
+from pocket_dock_mcp.variables import PREFIX
 from pocket_dock_mcp.version import __version__
 
 OLDEST_PYTHON = (3, 10)

@@ -50,7 +50,7 @@ from pocket_dock_mcp.errors import (
     EngineUnavailableError,
 )
 from pocket_dock_mcp.models import ContainerSpec
-from pocket_dock_mcp.settings import state_dir_of
+from pocket_dock_mcp.variables import state_dir_of
 
 PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
