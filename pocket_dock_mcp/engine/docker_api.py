@@ -22,6 +22,7 @@ import anyio
 
 from pocket_dock_mcp.engine import docker_answers as answers
 from pocket_dock_mcp.engine.base import (
+    ContainerSetup,
     ContainerState,
     EngineDetails,
     EngineInfo,
@@ -41,6 +42,7 @@ from pocket_dock_mcp.engine.docker_connection import (
 from pocket_dock_mcp.engine.docker_details import engine_details
 from pocket_dock_mcp.engine.docker_filter import EngineFilter
 from pocket_dock_mcp.engine.docker_images import IMAGE_DEADLINE, DockerImages
+from pocket_dock_mcp.engine.docker_setup import container_setup
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.engine.seccomp import FilterUnreadableError
 from pocket_dock_mcp.errors import (
@@ -183,6 +185,11 @@ class DockerApiEngine(DockerImages):
             wanted = {"size": "true"} if size else {}
             data = await self._client.containers.container(container_id).show(**wanted)
             return answers.container(data)
+
+    async def setup(self, container_id: str) -> ContainerSetup:
+        """Say how a container was set up; see the port."""
+        async with engine_call("container", container_id, CALL_DEADLINE):
+            return container_setup(await self._client.containers.container(container_id).show())
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
