@@ -372,6 +372,6 @@ def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
     missing += check_memory(wanted.workspace, wanted.limits, facts)
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."
-        raise LimitsNotEnforcedError(message)
+        raise LimitsNotEnforcedError(message, missing=missing)
     require_free(facts.disk_free, wanted.min_free_bytes)
     return missing

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pocket_dock_mcp.container.core import LiveContainer
-from pocket_dock_mcp.diagnosis.evidence import Evidence, filter_in_force, runtime_of
+from pocket_dock_mcp.diagnosis.evidence import Evidence, filter_in_force
 from pocket_dock_mcp.diagnosis.rules import Verdict, judged
 from pocket_dock_mcp.models import Confinement
 
@@ -62,11 +62,16 @@ async def audit(container: LiveContainer, confinement: Confinement) -> Audit:
     Raises:
         SandboxLostError, SandboxClosedError, EngineError: it, or the engine, does not answer.
     """
+    evidence = await gathered(container, confinement)
+    return Audit(profile(evidence), judged(evidence))
+
+
+async def gathered(container: LiveContainer, confinement: Confinement) -> Evidence:
+    """Return what is known of a running sandbox. Raises as `audit` does."""
     inside = await container.info()
     setup, details = await container.setup()
     keep = inside.kept != "nothing"
-    evidence = Evidence(container.engine_info, details, setup, inside, confinement, keep)
-    return Audit(profile(evidence), judged(evidence))
+    return Evidence(container.engine_info, details, setup, inside, confinement, keep)
 
 
 def profile(evidence: Evidence) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def profile(evidence: Evidence) -> dict[str, Any]:
         "rootless": engine.rootless,
         "cgroup_version": engine.cgroup_version,
         "kernel": evidence.details.kernel,
-        "runtime": runtime_of(evidence),
+        "runtime": setup.runtime,
         "image": inside.image,
         "system_calls": filter_in_force(evidence),
         "no_new_privileges": bool(facts and facts.no_new_privs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pocket_dock_mcp.diagnosis.findings import some
 from pocket_dock_mcp.engine.base import ContainerSetup, EngineDetails, EngineInfo
 from pocket_dock_mcp.models import Confinement, ContainerInfo
 
@@ -41,7 +42,8 @@ def held(wrong: list[str], fine: str) -> Answer:
 
 def amiss(evidence: Evidence, *names: str, **said: bool) -> list[str]:
     """Say what does not hold inside, and what of the engine's word is wrong."""
-    inside = [f"inside, {name} does not hold" for name in evidence.lacks(*names)]
+    lacking = evidence.lacks(*names)
+    inside = [f"inside, this does not hold: {some(lacking)}"] if lacking else []
     return [*inside, *(f"the engine says {name.replace('_', ' ')}" for name, is_so in said.items() if is_so)]
 
 
@@ -54,12 +56,3 @@ def filter_in_force(evidence: Evidence) -> str:
         return "none"
     is_ours = facts.let_through is not None and "mark" not in facts.let_through
     return "ours" if is_ours else "the engine's"
-
-
-def runtime_of(evidence: Evidence) -> str | None:
-    """Return what has started it; None where the engine does not tell."""
-    told = evidence.setup.runtime
-    # Podman says no more than that by this API; it has one runtime, unless another one is asked for.
-    if told not in ("", "oci"):
-        return told
-    return None if evidence.confinement.runtime else evidence.details.runtime

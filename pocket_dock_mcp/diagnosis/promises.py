@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocket_dock_mcp.diagnosis.evidence import Answer, Evidence, amiss, held, runtime_of
+from pocket_dock_mcp.diagnosis.evidence import Answer, Evidence, amiss, held
 
 
 def network(evidence: Evidence) -> Answer:
@@ -57,7 +57,5 @@ def options(evidence: Evidence) -> Answer:
 
 def runtime(evidence: Evidence) -> Answer:
     """Judge P8."""
-    asked, told = evidence.confinement.runtime, runtime_of(evidence)
-    if asked and told is None:
-        return "manual", f"{asked} was asked for; the engine does not tell."
+    asked, told = evidence.confinement.runtime, evidence.setup.runtime
     return held([f"{asked} was asked for, and it is {told}"] if asked and told != asked else [], f"{told}.")

@@ -15,6 +15,7 @@ import anyio
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.diagnosis.auditing import gathered
 from pocket_dock_mcp.diagnosis.findings import Finding
 from pocket_dock_mcp.diagnosis.verdicts import Judge, Reply, disk
 from pocket_dock_mcp.engine.base import STDOUT, Engine
@@ -47,8 +48,9 @@ async def tried(engine: Engine, image: str, settings: Settings, judge: Judge, te
     """
     tell("making a sandbox")
     async with sandbox(engine, image, settings, LIMITS) as container:
-        info = await container.info()
-        found = [judge.read_back(info.unenforced)]
+        evidence = await gathered(container, settings.confinement)
+        info = evidence.inside
+        found = [judge.read_back(info.unenforced), *judge.confinement(evidence)]
         if info.transport == "exec":
             detail = "Its image has no python3, which the programs that try them need."
             return [*found, untried(detail)]

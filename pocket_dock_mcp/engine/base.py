@@ -212,6 +212,7 @@ class Engine(Protocol):
         Raises:
             ImageNotFoundError: the engine has no such image (it is not pulled here).
             EngineConflictError: the name is taken.
+            RuntimeNotThereError: the engine does not start containers with that runtime.
         """
 
     async def attach(self, container_id: str) -> Stream:

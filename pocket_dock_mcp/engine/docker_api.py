@@ -14,6 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import replace
 from pathlib import Path
 
 import aiodocker
@@ -50,6 +51,7 @@ from pocket_dock_mcp.errors import (
     EngineConflictError,
     EngineTimeoutError,
     EngineUnavailableError,
+    RuntimeNotThereError,
 )
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.variables import state_dir_of
@@ -146,7 +148,24 @@ class DockerApiEngine(DockerImages):
         config = create_config(spec, image_volumes=volumes, seccomp=seccomp)
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
+        if (wanted := spec.confinement.runtime) and self._info.kind == "podman":
+            try:
+                told = await self._oci_runtime(container.id)
+            except BaseException:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
+                    await self.remove(container.id)
+                raise
+            if told != wanted:
+                await self.remove(container.id)
+                raise RuntimeNotThereError(f"Podman starts containers with {told}, not with {wanted}.")
         return container.id
+
+    async def _oci_runtime(self, container_id: str) -> str:
+        """Return what Podman starts a container with: it passes over what its Docker API is asked for."""
+        path = f"v4.0.0/libpod/containers/{container_id}/json"
+        async with engine_call("container", container_id, CALL_DEADLINE):
+            query = self._client._query_json(path, versioned_api=False)  # noqa: SLF001  # aiodocker has no such call
+            return str((await query)["OCIRuntime"]).rpartition("/")[2]
 
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams; see the port."""
@@ -189,7 +208,10 @@ class DockerApiEngine(DockerImages):
     async def setup(self, container_id: str) -> ContainerSetup:
         """Say how a container was set up; see the port."""
         async with engine_call("container", container_id, CALL_DEADLINE):
-            return container_setup(await self._client.containers.container(container_id).show())
+            found = container_setup(await self._client.containers.container(container_id).show())
+        if self._info.kind != "podman":
+            return found
+        return replace(found, runtime=await self._oci_runtime(container_id))
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
