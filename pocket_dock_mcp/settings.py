@@ -5,30 +5,29 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.http_settings import LISTS, HttpSettings
 from pocket_dock_mcp.models import MIB, Confinement
+from pocket_dock_mcp.network_settings import NetworkSettings
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
-from pocket_dock_mcp.variables import (
-    PREFIX,
-    default_of,
-    expanded,
-    host_roots_of,
-    invalid,
-    state_dir_of,
-    unknown,
-    variable,
-)
+from pocket_dock_mcp.setting_texts import default, unknown, valid
+
+PREFIX = "POCKET_DOCK_"
 
 _TOOLING = ("POCKET_DOCK_TEST_", "POCKET_DOCK_ENGINES_DIR")
 """Of this repository's tests and scripts, which start servers in their own environment."""
 
+_STATE_DIR = "$XDG_STATE_HOME/pocket-dock, else ~/.local/state/pocket-dock"
 _DAY_S = 86_400.0
+_MAX_SHOWN = 200
+"""Characters of a value that is not valid."""
 
 _CEILINGS = {
     "memory_mb": "max_memory_mb",
@@ -40,13 +39,12 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
+_LISTS = {*LISTS, "package_hosts", "network_max"}
+_FILES = {"token_file", "secrets_file"}
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings, NetworkSettings):
     """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: str | None = Field(
         default=None,
@@ -107,6 +105,15 @@ class Settings(BaseModel):
         le=1000,
         description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
     )
+    max_runs: int = Field(
+        default=256, ge=1, le=100_000, description="Runs of one principal that may go on at once."
+    )
+    max_total_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Runs of all principals that may go on at once; unset: four times POCKET_DOCK_MAX_RUNS.",
+    )
     idle_ttl_s: float = Field(
         default=1800.0,
         ge=1,
@@ -153,7 +160,7 @@ class Settings(BaseModel):
         ge=16,
         le=1_048_576,
         description="MiB of output of all runs together that are kept for read_output, on disk; a "
-        "quarter of it for one sandbox.",
+        "quarter of it for one sandbox, three quarters for one principal, and less where several use much.",
     )
     pool_mb: int = Field(
         default=256,
@@ -181,66 +188,6 @@ class Settings(BaseModel):
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
-    http_host: str = Field(
-        default="127.0.0.1",
-        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
-    )
-    http_port: int = Field(
-        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
-    )
-    http_path: str = Field(
-        default="/mcp",
-        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        examples=["/mcp"],
-        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
-    )
-    http_allowed_hosts: tuple[str, ...] = Field(
-        default=(),
-        description="Further values of the Host header that are answered, such as box.example or "
-        "box.example:8000, with commas between them.",
-    )
-    http_allowed_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between.",
-    )
-    http_cors_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Web origins whose pages may read answers in a browser, with commas between them.",
-    )
-    token: SecretStr | None = Field(
-        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
-    )
-    token_file: Path | None = Field(
-        default=None,
-        description="A file with a line 'name token' for each principal, readable by its owner only; "
-        "an absolute path.",
-    )
-    oauth_issuer: str | None = Field(
-        default=None,
-        description="URL of the OAuth authorisation server whose access tokens are accepted.",
-    )
-    http_url: str | None = Field(
-        default=None,
-        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
-    )
-    http_session_idle_s: float = Field(
-        default=600.0,
-        ge=1,
-        le=_DAY_S,
-        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
-    )
-    http_max_sessions: int = Field(
-        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
-    )
-    http_max_sessions_each: int = Field(
-        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
-    )
-    http_max_connections: int = Field(
-        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
-    )
-    http_max_connections_each: int = Field(
-        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
-    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -252,24 +199,24 @@ class Settings(BaseModel):
         variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
         given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
         fields = {variable(name): name for name in cls.model_fields}
-        problems = [unknown(name, list(fields)) for name in given if name not in fields]
+        problems = [unknown(name, list(fields), PREFIX) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
-            values["host_roots"] = host_roots_of(environ, values["host_roots"])
-        if "token_file" in values:
-            values["token_file"] = expanded(environ, values["token_file"])
+            values["host_roots"] = _host_roots(environ, values["host_roots"])
+        for name in _FILES & values.keys():
+            values[name] = _expanded(environ, values[name])
         for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
             try:
                 values["quotas"] = parse_quotas(values["quotas"])
             except (ValueError, TypeError, RecursionError):
-                problems.append(invalid(cls, "quotas", values.pop("quotas")))
+                problems.append(_invalid(cls, "quotas", values.pop("quotas")))
         values["state_dir"] = state_dir_of(environ)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems += [invalid(cls, str(detail["loc"][0]), detail["input"]) for detail in error.errors()]
+            problems += [_invalid(cls, str(detail["loc"][0]), detail["input"]) for detail in error.errors()]
         else:
             problems += _conflicts(settings)
         if problems:
@@ -298,6 +245,11 @@ class Settings(BaseModel):
         return self.max_total_sandboxes or 8 * self.max_sandboxes
 
     @property
+    def total_runs(self) -> int:
+        """How many runs of all principals may go on at once."""
+        return self.max_total_runs or 4 * self.max_runs
+
+    @property
     def total_memory_bytes(self) -> int:
         """How much memory all sandboxes may ask for together."""
         return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
@@ -305,21 +257,53 @@ class Settings(BaseModel):
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
-        return [
-            (variable(name), default_of(field), field.description or "")
-            for name, field in cls.model_fields.items()
-        ]
+        # Those of HTTP and networks come last: most servers have none.
+        last = [*HttpSettings.model_fields, *NetworkSettings.model_fields]
+        names = sorted(cls.model_fields, key=lambda name: last.index(name) if name in last else -1)
+        fields = [(variable(name), cls.model_fields[name]) for name in names]
+        return [(name, default(field, _STATE_DIR), field.description or "") for name, field in fields]
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def _host_roots(environ: Mapping[str, str], given: str) -> tuple[Path, ...]:
+    return tuple(_expanded(environ, root) for root in given.split(os.pathsep) if root)
+
+
+def _expanded(environ: Mapping[str, str], path: str) -> Path:
+    """Return a path with the home directory for ``~/``: no shell has seen an MCP client's configuration."""
+    home = Path(environ.get("HOME") or Path.home())
+    return home / path[2:] if path.startswith("~/") else Path(path)
+
+
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory of our records, as an environment has it."""
+    if given := environ.get(variable("state_dir"), "").strip():
+        return _expanded(environ, given)
+    home = Path(environ.get("HOME") or Path.home())
+    said = Path(environ.get("XDG_STATE_HOME") or "")
+    # A relative path is to be ignored, says the XDG specification.
+    return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
+
+
+def _invalid(model: type[Settings], field: str, value: object) -> str:
+    shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
+    return f"{variable(field)} is {shown!r}; valid is {valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
-        yield invalid(Settings, "state_dir", settings.state_dir)
-    if settings.token_file is not None and not settings.token_file.is_absolute():
-        yield invalid(Settings, "token_file", settings.token_file)
+        yield _invalid(Settings, "state_dir", settings.state_dir)
+    for name in sorted(_FILES):
+        if (path := getattr(settings, name)) is not None and not path.is_absolute():
+            yield _invalid(Settings, name, path)
     for root in settings.host_roots or ():
         if not root.is_absolute():
-            yield invalid(Settings, "host_roots", root)
+            yield _invalid(Settings, "host_roots", root)
     for name, ceiling in _CEILINGS.items():
         value, most = getattr(settings, name), getattr(settings, ceiling)
         if value > most:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from pocket_dock_mcp.models import Limits, Mount, Surroundings
+from pocket_dock_mcp.outside import OUTFIT
 
 OOM_SCORE = 500
 """Of the first program: the host's services outlive sandboxes."""
@@ -145,8 +146,9 @@ def _foreign_mounts(found: Surroundings, wanted: set[str]) -> Iterator[str]:
 
 
 def _foreign_devices(found: Surroundings, given: Sequence[str]) -> Iterator[str]:
+    own = {*_OWN_DEVICES, OUTFIT.removeprefix("/dev/")}
     for name in found.devices:
-        if name not in _OWN_DEVICES and not any(place.startswith(f"/dev/{name}") for place in given):
+        if name not in own and not any(place.startswith(f"/dev/{name}") for place in given):
             yield name
 
 

@@ -21,7 +21,7 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.endpoint import ENGINE_VARIABLE, Brand, Endpoint, Plan, candidates
 from pocket_dock_mcp.engine.service import POLL_INTERVAL, PodmanService
 from pocket_dock_mcp.errors import EngineError, EngineTimeoutError, EngineUnavailableError
-from pocket_dock_mcp.variables import state_dir_of
+from pocket_dock_mcp.settings import state_dir_of
 
 NAMED_DEADLINE = 5.0
 """Seconds for an address that somebody chose: a socket may have to start its engine first."""

@@ -37,6 +37,13 @@ def container(data: Mapping[str, Any]) -> ContainerState:
     )
 
 
+def created(some_id: object) -> str:
+    """Return the id of what was made."""
+    if not isinstance(some_id, str) or not some_id:
+        raise TypeError(some_id)
+    return some_id
+
+
 def listed_container(item: Any) -> ContainerState:
     """Return what a list says of one container. It comes as something that can be subscripted, no more."""
     return ContainerState(

@@ -54,7 +54,7 @@ from pocket_dock_mcp.errors import (
     RuntimeNotThereError,
 )
 from pocket_dock_mcp.models import ContainerSpec
-from pocket_dock_mcp.variables import state_dir_of
+from pocket_dock_mcp.settings import state_dir_of
 
 PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
@@ -148,17 +148,18 @@ class DockerApiEngine(DockerImages):
         config = create_config(spec, image_volumes=volumes, seccomp=seccomp)
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
+            container_id = answers.created(container.id)
         if (wanted := spec.confinement.runtime) and self._info.kind == "podman":
             try:
-                told = await self._oci_runtime(container.id)
+                told = await self._oci_runtime(container_id)
             except BaseException:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
-                    await self.remove(container.id)
+                    await self.remove(container_id)
                 raise
             if told != wanted:
-                await self.remove(container.id)
+                await self.remove(container_id)
                 raise RuntimeNotThereError(f"Podman starts containers with {told}, not with {wanted}.")
-        return container.id
+        return container_id
 
     async def _oci_runtime(self, container_id: str) -> str:
         """Return what Podman starts a container with: it passes over what its Docker API is asked for."""

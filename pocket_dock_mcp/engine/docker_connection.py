@@ -108,7 +108,7 @@ def _plain(message: str) -> str:
     """Return the text of an error that arrived as raw JSON (aiodocker parses one content type only)."""
     try:
         data = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message.strip()
     if isinstance(data, dict):
         return str(data.get("message") or data.get("cause") or message)

@@ -26,6 +26,7 @@ from pocket_dock_mcp.manager import snapshots
 from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.mending import Mender
+from pocket_dock_mcp.manager.naming import check_title
 from pocket_dock_mcp.manager.sandbox import Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.snapshots import (
     SNAPSHOTS,
@@ -56,6 +57,7 @@ class SnapshotKeeper:
 
     async def keep(self, sandbox: Sandbox, principal: str, name: str) -> Snapshot:
         """Make a snapshot of a sandbox; see `Manager.snapshot`."""
+        check_title(name)
         access = await self._access.ready()
         engine, journal = access.engine, access.journal
         with self._reserved_for(principal, engine):

@@ -33,6 +33,13 @@ def check_naming(name: str, labels: Mapping[str, str], user: int | None) -> None
         raise _unfit_user(user)
 
 
+def check_title(name: str) -> None:
+    """Refuse a name for people that would act on a terminal or a log. Raises `InvalidArgumentError`."""
+    if not name.isprintable():
+        message = f"The name {name[:80]!r} has characters that cannot be printed."
+        raise InvalidArgumentError(message, hint="Use letters, digits, punctuation and blanks.")
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Refuse labels that a container of ours cannot have. Raises `InvalidArgumentError`."""
     if len(labels) > MAX_LABELS:

@@ -16,7 +16,7 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.workspace import memory_home_bytes
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxError
 from pocket_dock_mcp.manager.audit import AuditLog
-from pocket_dock_mcp.manager.naming import check_naming
+from pocket_dock_mcp.manager.naming import check_naming, check_title
 from pocket_dock_mcp.manager.runs import RunBook
 from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.outside import Device, PortMapping, Volume
@@ -205,6 +205,7 @@ def check_request(request: SandboxRequest, settings: Settings) -> None:
         InvalidArgumentError: says what may be.
     """
     checked_environment(request.env)
+    check_title(request.name)
     check_naming(request.container_name, request.labels, request.user)
     policy.check_limits(
         request.limits,

@@ -11,8 +11,7 @@ from pathlib import Path
 from pocket_dock_mcp.models import MIB, Network
 from pocket_dock_mcp.projects.config import Configuration, Origin, ProjectConfig, load_config
 from pocket_dock_mcp.projects.roots import find_project_root, fitting_name
-from pocket_dock_mcp.settings import Settings
-from pocket_dock_mcp.variables import variable
+from pocket_dock_mcp.settings import Settings, variable
 
 ENGINE = variable("engine")
 _VARIABLES = {

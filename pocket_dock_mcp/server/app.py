@@ -19,7 +19,9 @@ from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.arguments import refusal, refuse_unknown
+from pocket_dock_mcp.server.bodies import held_during_call
 from pocket_dock_mcp.server.owners import Lifespan, ServerState, connection_lifespan
+from pocket_dock_mcp.server.sizes import check_size
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
 from pocket_dock_mcp.settings import Settings
@@ -54,7 +56,11 @@ class _Server(MCPServer[ServerState]):
             }
         try:
             refuse_unknown(name, arguments, self._parameters)
-            return await super().call_tool(name, arguments, context)
+            with held_during_call(context):
+                result = await super().call_tool(name, arguments, context)
+            if isinstance(result, CallToolResult):
+                check_size(result)
+            return result
         except InvalidArgumentError as error:
             return render.error(error)
         except ToolError as error:

@@ -10,6 +10,9 @@ from pydantic import ValidationError
 
 from pocket_dock_mcp.errors import InvalidArgumentError
 
+_MOST = 1 << 53
+"""Of a number: up to there integers and floats are the same to everybody."""
+
 
 def refuse_unknown(
     tool: str, arguments: Mapping[str, Any], parameters: Mapping[str, Collection[str]]
@@ -25,6 +28,14 @@ def refuse_unknown(
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"It has: {', '.join(known)}."
             raise InvalidArgumentError(f"{tool} has no parameter {name[:80]!r}.", hint=hint)
+
+
+def refuse_odd_numbers(arguments: Mapping[str, object]) -> None:
+    """Refuse what JSON or text can say, and nothing can be counted in. Raises `InvalidArgumentError`."""
+    for name, value in arguments.items():
+        # False for "not a number" too.
+        if isinstance(value, (int, float)) and not abs(value) <= _MOST:
+            raise InvalidArgumentError(f"{name} is no number that it can be: {repr(value)[:40]}.")
 
 
 def refusal(error: ValidationError) -> InvalidArgumentError:

@@ -15,6 +15,7 @@ from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.server import render
+from pocket_dock_mcp.server.arguments import refuse_odd_numbers
 from pocket_dock_mcp.server.owners import owner_of
 
 P = ParamSpec("P")
@@ -42,6 +43,7 @@ def told(tool: Tool[T, P]) -> Tool[T, P]:
     @functools.wraps(tool)
     async def told(tools: T, ctx: Ctx, *args: P.args, **kwargs: P.kwargs) -> CallToolResult:
         try:
+            refuse_odd_numbers(kwargs)
             return await tool(tools, ctx, *args, **kwargs)
         except PocketDockError as failure:
             tools.failed(ctx, tool.__name__, failure, kwargs)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import anyio
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
-from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from starlette.requests import Request
@@ -23,26 +20,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.manager.access import Connect
 from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.server.admission import Admission
 from pocket_dock_mcp.server.app import create_server
-from pocket_dock_mcp.server.eras import serve_messages
+from pocket_dock_mcp.server.bodies import MAX_BYTES, BodyGuard, Budget
 from pocket_dock_mcp.server.guards import (
     Either,
-    LocalCaller,
     NameGuard,
     Names,
-    authenticated,
     readable_from,
-    refused,
 )
 from pocket_dock_mcp.server.listening import Connections, allow_files, http_server, listen, shown
 from pocket_dock_mcp.server.owners import http_lifespan
-from pocket_dock_mcp.server.tokens import configured_tokens
+from pocket_dock_mcp.server.sse import MESSAGES_PATH, SSE_PATH, SseStreams
+from pocket_dock_mcp.server.strangers import SessionAudit
 from pocket_dock_mcp.settings import Settings
 
-SSE_PATH = "/sse"
-MESSAGES_PATH = "/messages"
 HEALTH_PATH = "/health"
-MAX_BODY_BYTES = 4 * 1024 * 1024
 FLUSH_S = 0.2
 """Seconds for the last answers to get out, once all sandboxes have ended."""
 
@@ -56,17 +49,25 @@ class HttpFront:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tokens = configured_tokens(settings)
+        self._admission = Admission(settings)
         if settings.http_path in (SSE_PATH, MESSAGES_PATH, HEALTH_PATH):
             raise ConfigError(
                 f"{settings.http_path} is the path of something else. Take another, such as /mcp."
             )
         names = Names.of(
-            settings.http_allowed_hosts, [*settings.http_allowed_origins, *settings.http_cors_origins]
+            [*settings.http_allowed_hosts, *self._admission.own_hosts],
+            [*settings.http_allowed_origins, *settings.http_cors_origins],
         )
-        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
+        is_by_token = self._admission.is_by_token
+        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=is_by_token)
         listened_on = [settings.http_host, *(one.getsockname()[0] for one in self._sockets)]
         self._names = names.with_own(map(shown, listened_on))
+        try:
+            self._admission.check(self.url)
+        except ConfigError:
+            for one in self._sockets:
+                one.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -79,7 +80,7 @@ class HttpFront:
         settings = self._settings
         allow_files(settings.http_max_connections)
         connections = Connections(settings.http_max_connections, settings.http_max_connections_each)
-        async with Manager(settings, connect) as manager:
+        async with contextlib.aclosing(self._admission), Manager(settings, connect) as manager:
             sessions = _Sessions(manager, settings)
             async with sessions.run(), anyio.create_task_group() as group:
                 server = http_server(self._app(manager, sessions), connections, self._announce)
@@ -94,15 +95,18 @@ class HttpFront:
 
     def _app(self, manager: Manager, sessions: _Sessions) -> ASGIApp:
         settings = self._settings
-        sse = _Sse(manager, settings)
+        streams = SseStreams(
+            create_server(manager, settings), settings.http_max_sessions, settings.http_max_sessions_each
+        )
         inner: ASGIApp = Router(
             [
                 Route(settings.http_path, endpoint=StreamableHTTPASGIApp(sessions)),
-                Route(SSE_PATH, endpoint=sse, methods=["GET"]),
-                Route(MESSAGES_PATH, endpoint=_Messages(sse.transport)),
+                Route(SSE_PATH, endpoint=streams, methods=["GET"]),
+                Route(MESSAGES_PATH, endpoint=_Messages(streams), methods=["POST"]),
             ]
         )
-        inner = authenticated(inner, self._tokens, None) if self._tokens else LocalCaller(inner)
+        inner = BodyGuard(SessionAudit(inner, manager), Budget())
+        inner = self._admission.guard(inner, self.url)
         app: ASGIApp = Either(
             {HEALTH_PATH}, Router([Route(HEALTH_PATH, endpoint=_health, methods=["GET"])]), inner
         )
@@ -120,7 +124,7 @@ class _Sessions(StreamableHTTPSessionManager):
             server._lowlevel_server,  # noqa: SLF001  # MCPServer makes an application of its own only
             session_idle_timeout=settings.http_session_idle_s,
             max_sessions=settings.http_max_sessions,
-            max_request_body_size=MAX_BODY_BYTES,
+            max_request_body_size=MAX_BYTES,
         )
         self._most_each = settings.http_max_sessions_each
 
@@ -130,42 +134,14 @@ class _Sessions(StreamableHTTPSessionManager):
         return None if mine >= self._most_each else super()._admit_session(requestor)
 
 
-class _Sse:
-    """One connection of the older transport: its session is as long as the stream."""
-
-    def __init__(self, manager: Manager, settings: Settings) -> None:
-        self.transport = SseServerTransport(MESSAGES_PATH, max_request_body_size=MAX_BODY_BYTES)
-        self._server = create_server(manager, settings)
-        self._most = settings.http_max_sessions
-        self._most_each = settings.http_max_sessions_each
-        self._streams: collections.Counter[str] = collections.Counter()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        principal = scope["user"].username
-        if self._streams.total() >= self._most or self._streams[principal] >= self._most_each:
-            await refused(503, "There are too many SSE connections.", "Close one.")(scope, receive, send)
-            return
-        with self._counted(principal):
-            async with self.transport.connect_sse(scope, receive, send) as (read, write):
-                await serve_messages(self._server, read, write)
-
-    @contextmanager
-    def _counted(self, principal: str) -> Iterator[None]:
-        self._streams[principal] += 1
-        try:
-            yield
-        finally:
-            self._streams[principal] -= 1
-
-
 class _Messages:
-    """Where clients of the older transport send their messages."""
+    """Where clients of the older transport send their messages; routes take no methods for applications."""
 
-    def __init__(self, transport: SseServerTransport) -> None:
-        self._transport = transport
+    def __init__(self, streams: SseStreams) -> None:
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._transport.handle_post_message(scope, receive, send)
+        await self._streams.take_message(scope, receive, send)
 
 
 async def _health(_request: Request) -> Response:

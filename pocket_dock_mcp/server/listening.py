@@ -51,7 +51,7 @@ def listen(host: str, port: int, *, has_tokens: bool) -> list[socket.socket]:
             and nobody has to send a token.
     """
     addresses = _addresses(host, port)
-    beyond = [address for _, address in addresses if not _is_loopback(address[0])]
+    beyond = [address for _, address in addresses if not is_loopback(address[0])]
     if beyond and not has_tokens:
         raise ConfigError(
             f"{host!r} can be reached from other machines, and whoever reaches this server can run programs "
@@ -83,7 +83,12 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[A
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address reaches no further than this machine.
+
+    Raises:
+        ValueError: it is no address.
+    """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(parsed, "ipv4_mapped", None)
     return (mapped or parsed).is_loopback
@@ -172,6 +177,17 @@ class _PunctualProtocol(H11Protocol):
         super().data_received(data)
         self._received += len(data)
         self._look()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the client says is no HTTP. If it begins well, there is somebody who would answer it, too."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            # An answer has begun.
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         """An answer is out: what comes next is another request, or the rest of a body that nobody wants."""

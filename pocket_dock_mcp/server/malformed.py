@@ -27,7 +27,8 @@ def answer(error: Exception) -> JSONRPCError | None:
             None, INVALID_REQUEST, "The line is no JSON-RPC message: an object, and not in a batch."
         )
     number = whole.get("id")
-    if "method" not in whole or not isinstance(number, (str, int)) or isinstance(number, bool):
+    is_request = "method" in whole and not whole.keys() & {"result", "error"}
+    if not is_request or not isinstance(number, (str, int)) or isinstance(number, bool):
         return None
     return _error(number, INVALID_REQUEST, "The line is no JSON-RPC 2.0 request: jsonrpc, method or params.")
 

@@ -256,7 +256,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
     began = time.monotonic()
     if control.root is not None or control.host is not None:
         printed = await _printed(ground, written)
-        step = written.case.steps[-1]
+        step = written.case.steps[-1] if written.case.steps else Step(tool="run_code")
         reply = Reply(False, printed, {"status": "ok", "stdout": printed})
         expect = step.expect.model_copy(update=written.filled(_texts(step), {**ground.values(), "number": 0}))
         found = list(checks.wrong(reply, expect, raw=step.raw))

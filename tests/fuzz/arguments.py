@@ -240,7 +240,6 @@ _MEANT: dict[str, tuple[Any, ...]] = {
     "code": ("print(6 * 7)", "hang", "", "import os", "\ud800", "\0"),
     "profile": (
         "localhost/pocket-dock-fake:latest",
-        "minimal",
         "x;y",
         "http://169.254.169.254/",
         "oci:/etc",

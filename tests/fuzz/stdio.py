@@ -325,17 +325,21 @@ class Stdio(Surface):
 
 
 async def end_all(server: Server) -> None:
-    """End all sandboxes of a server."""
-    for number in ("settle-1", "settle-2"):
-        await server.send(server.request("tools/call", _CALL, number))
-        await server.wait_for({number})
-        (listed,) = [message for message in server.messages if message.get("id") == number]
-        for sandbox in listed["result"]["structuredContent"]["sandboxes"]:
-            ended = f"end-{sandbox['sandbox_id']}"
-            arguments = {"name": "kill", "arguments": {"sandbox_id": sandbox["sandbox_id"]}}
-            await server.send(server.request("tools/call", arguments, ended))
-            await server.wait_for({ended})
-        server.messages.clear()
+    """End all sandboxes of a server, and delete all snapshots."""
+    listed = await _result(server, "list_sandboxes", {})
+    for kind, name in (("sandboxes", "sandbox_id"), ("snapshots", "snapshot_id")):
+        for one in listed["structuredContent"][kind]:
+            await _result(server, "kill", {name: one[name]})
+
+
+async def _result(server: Server, tool: str, arguments: Message) -> Message:
+    server.messages.clear()
+    await server.send(server.request("tools/call", {"name": tool, "arguments": arguments}, "settle"))
+    await server.wait_for({"settle"})
+    (answer,) = [message for message in server.messages if message.get("id") == "settle"]
+    server.messages.clear()
+    result: Message = answer["result"]
+    return result
 
 
 def _wanted(data: bytes) -> set[str]:
@@ -347,7 +351,11 @@ def _wanted(data: bytes) -> set[str]:
             message = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(message, dict) or message.keys() & {"result", "error"}:
+        if not isinstance(message, dict):
+            continue
+        if message.keys() & {"result", "error"}:
+            # Two things in one; whichever it is taken for is right.
+            spared.add(_key(message.get("id")))
             continue
         if "method" in message and type(number := message.get("id")) in (str, int):
             found.append(_key(number))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from tests.fuzz.agent import Agents
 from tests.fuzz.archives import ImageArchives, Trees
 from tests.fuzz.arguments import Arguments
+from tests.fuzz.engine import Engines
 from tests.fuzz.harness import Surface
 from tests.fuzz.stdio import Stdio
 
 SURFACES: dict[str, Callable[[], Surface]] = {
-    surface.name: surface for surface in (Stdio, Arguments, Agents, Trees, ImageArchives)
+    surface.name: surface for surface in (Stdio, Arguments, Agents, Engines, Trees, ImageArchives)
 }

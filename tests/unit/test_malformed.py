@@ -47,6 +47,7 @@ def test_a_request_that_is_none_is_refused_by_its_id(fields: str, number: int | 
         "  \t",
         '{"jsonrpc": "2.0", "method": "notifications/x", "params": []}',
         '{"jsonrpc": "2.0", "id": 1, "result": 5}',
+        '{"jsonrpc": "2.0", "id": 1, "method": 5, "result": 5}',
         '{"jsonrpc": "2.0", "id": true, "method": "x", "params": []}',
         '{"jsonrpc": "2.0", "id": null, "method": "x", "params": []}',
     ],

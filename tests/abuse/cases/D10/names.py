@@ -6,9 +6,9 @@ NAMES = [
     "a\nb",
     "it's",
     '"quoted"',
-    "$(touch /tmp/was-run)",
-    "`touch /tmp/was-run`",
-    "; touch /tmp/was-run;",
+    "$(touch was-run)",
+    "`touch was-run`",
+    "; touch was-run;",
     "-rf",
     "--help",
     "*",
@@ -22,7 +22,7 @@ NAMES = [
     "\\n",
     "%s%n",
     "#",
-    "&& touch /tmp/was-run",
+    "&& touch was-run",
     "né\u202e",
 ]
 
@@ -45,6 +45,6 @@ async def expect_names(attack: Attack) -> None:
     listed = await attack.call("run_code", code="import os\nsorted(os.listdir('names'))")
     if listed.structured["result"] != repr(sorted(NAMES)):
         attack.red(f"the directory is not what was written: {listed.text[:600]}")
-    ran = await attack.call("run_command", command="test -e /tmp/was-run")
+    ran = await attack.call("run_command", command="find / -name was-run 2>/dev/null | grep .")
     if ran.status == "ok":
         attack.red("a name was run")

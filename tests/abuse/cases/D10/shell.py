@@ -2,7 +2,7 @@
 
 from tests.abuse.runner import Attack
 
-NAMES = ["$(touch /tmp/was-run)", "a b"]
+NAMES = ["$(touch was-run)", "a b"]
 
 
 async def drive(attack: Attack) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import site
+import sys
 
 evil = pathlib.Path("/home/sandbox/evil")
 evil.mkdir()
@@ -15,7 +15,7 @@ python = "import os\nopen('/tmp/who', 'a').write(str(os.getuid()) + '\\n')\n"
 (evil / "start.py").write_text(python)
 for name in ("json", "os", "io", "re", "sitecustomize", "usercustomize", "struct", "selectors"):
     (evil / f"{name}.py").write_text(python.replace("import os\n", "") if name == "os" else python)
-folder = pathlib.Path(site.getusersitepackages())
+folder = pathlib.Path(f"/home/sandbox/.local/lib/python3.{sys.version_info.minor}/site-packages")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "usercustomize.py").write_text(python)
 (folder / "evil.pth").write_text("import os; open('/tmp/who', 'a').write(str(os.getuid()) + chr(10))\n")
