@@ -160,7 +160,7 @@ async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Runnin
             link.beat(BEAT)
         transport, found = await AgentTransport.rejoin(link)
         with _filter_asked_for():
-            missing = check_facts(wanted, transport.facts)
+            missing = check_facts(wanted, transport.facts, engine.info)
         # Who only visits leaves it to the holder to answer what goes out.
         gate = None if visits else new_gate(wanted.network, wanted.gates)
         if gate is not None:

@@ -121,6 +121,10 @@ def enlarge(fd: int) -> None:
         pass
 
 
+MEMLOCK = 65536
+"""Bytes; as the container itself is asked for."""
+
+
 class Ceilings:
     """What a process of the user may have. Set here too: rootless Podman drops what it is asked for."""
 
@@ -145,6 +149,10 @@ def limit(ceilings: Ceilings, processes: int) -> None:
     # Below the container's pids limit, so that the agent can always fork.
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for resource_id, value in ((resource.RLIMIT_MEMLOCK, MEMLOCK), (resource.RLIMIT_MSGQUEUE, 0)):
+        hard = resource.getrlimit(resource_id)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(resource_id, (most, most))
 
 
 def processes_limit() -> int:
