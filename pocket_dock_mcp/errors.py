@@ -9,6 +9,7 @@
     +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
     +- CapacityError                   as many sandboxes as this server makes for all of its users
+    +- HttpSessionNotFoundError        there is no HTTP session of this id, or it is somebody else's
     +- StateError                      the state directory cannot be written
     +- EngineError
     |  +- EngineUnavailableError       ConnectionError: nobody answers
