@@ -1,4 +1,4 @@
-"""What an agent says of its container, parsed: a program inside that took it over may say anything."""
+"""What an agent says about where it is, as values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from pocket_dock_mcp.agent.requests import Header
 from pocket_dock_mcp.models import Facts, Surroundings
 
 
-def facts_of(reply: Header) -> Facts:
-    """Parse what holds inside.
-
-    Raises:
-        AgentProtocolError: something is not of its kind.
-    """
+def parse_facts(reply: Header) -> Facts:
+    """Return what an agent says about where it is. Raises `AgentProtocolError`."""
     interfaces = reply.get("interfaces")
     capabilities = reply.get("caps")
     let_through = reply.get("let_through")

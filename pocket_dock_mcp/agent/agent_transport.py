@@ -9,7 +9,7 @@ from typing import Any, Literal
 import anyio
 
 from pocket_dock_mcp.agent.agent_checkpoints import AgentCheckpoints
-from pocket_dock_mcp.agent.agent_facts import facts_of
+from pocket_dock_mcp.agent.agent_facts import parse_facts
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
     AgentProcess,
@@ -108,15 +108,15 @@ class AgentTransport:
             "way_out": way_out,
         }
         if begun is None:
-            return cls(link, facts_of(await link.call("init", deadline=CALL_DEADLINE, **fields)))
+            return cls(link, parse_facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
         await link.tell("init", **fields)
-        return cls(link, facts_of(begun))
+        return cls(link, parse_facts(begun))
 
     @classmethod
     async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:
         """Learn from an agent that has outlived its link what holds inside, and which runs it knows of."""
         reply = await link.call("rejoin", deadline=CALL_DEADLINE)
-        return cls(link, facts_of(reply)), await _kept_runs(link)
+        return cls(link, parse_facts(reply)), await _kept_runs(link)
 
     async def others_runs(self) -> list[KeptRun]:
         """Return the runs that the agent knows of and other links have begun."""
