@@ -4,15 +4,18 @@
     +- InvalidArgumentError            ValueError: the call itself is wrong
     +- ConfigError                     ValueError: an environment variable or option is wrong
     +- LimitsNotEnforcedError          PermissionError: the engine did not apply what we asked for
+    |  +- FilterMissingError           a kept sandbox was made without our filter of system calls
     +- ProjectNotInitializedError      LookupError: there is no project here
     +- HostPathError                   PermissionError: a path of the host that no sandbox may be given
     +- QuotaError                      too many sandboxes or snapshots
     +- CapacityError                   as many sandboxes as this server makes for all of its users
+    +- HttpSessionNotFoundError        there is no HTTP session of this id, or it is somebody else's
     +- StateError                      the state directory cannot be written
     +- EngineError
     |  +- EngineUnavailableError       ConnectionError: nobody answers
     |  +- EngineTimeoutError           TimeoutError: somebody listens and does not answer
     |  +- EngineResponseError          the engine refused or failed
+    |  |  +- RuntimeNotThereError      it starts no containers with what was asked for
     |  +- EngineConflictError          the object is in another state, or the name is taken
     |  +- EngineDiskError              its disk has less room than is to stay free
     |  +- ContainerGoneError           LookupError: the engine knows no such container
@@ -143,6 +146,28 @@ class LimitsNotEnforcedError(PocketDockError, PermissionError):
         "POCKET_DOCK_LIMITS=best-effort to accept what this engine can do."
     )
 
+    def __init__(self, message: str, *, missing: tuple[str, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+        """What does not hold, by name."""
+
+
+class FilterMissingError(LimitsNotEnforcedError):
+    """A kept sandbox was made without our filter of system calls, and keeps what it was made with."""
+
+    code = "filter_missing"
+    default_hint = (
+        "Set POCKET_DOCK_SECCOMP=engine to use it as it was. To have its files behind the filter: with that "
+        "set, make a snapshot of it; then, without, a new sandbox of the snapshot."
+    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This sandbox was made without our filter of system calls, by an earlier release or with "
+            "POCKET_DOCK_SECCOMP=engine. Its files are untouched.",
+            missing=("seccomp",),
+        )
+
 
 class HostPathError(PocketDockError, PermissionError):
     """A path or device of the host that a sandbox may not be given, or that is not there."""
@@ -191,6 +216,17 @@ class EngineTimeoutError(EngineError, TimeoutError):
 
 class EngineResponseError(EngineError):
     """The engine answered with an error that has no class of its own."""
+
+
+class RuntimeNotThereError(EngineResponseError):
+    """The engine does not start containers with the runtime that was asked for."""
+
+    code = "runtime_not_there"
+    default_hint = (
+        "Correct POCKET_DOCK_RUNTIME, or have the engine know the runtime by this name. Docker: under "
+        '"runtimes" in daemon.json. Podman takes one for all of its API: start its service with --runtime, '
+        'or set "runtime" in containers.conf.'
+    )
 
 
 class EngineConflictError(EngineError):

@@ -508,3 +508,5 @@ class ContainerInfo:
     """Of the host that lead into it now."""
     volumes: tuple[Volume, ...] = ()
     devices: tuple[Device, ...] = ()
+    facts: Facts | None = None
+    """What it has told of itself when it was started or taken up; None where nobody has asked."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pocket_dock_mcp.cli import (
     about,
     archives,
+    audit,
     completion,
     copies,
     create,
@@ -54,6 +55,7 @@ class Command(Protocol):
 COMMANDS: tuple[Command, ...] = (
     about,
     archives,
+    audit,
     completion,
     copies,
     create,

@@ -10,7 +10,7 @@ from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import plain
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("first steps", ("quickstart", "doctor")),
+    ("first steps", ("quickstart", "doctor", "audit")),
     (
         "sandboxes",
         (

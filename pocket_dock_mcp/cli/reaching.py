@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.persistence import KeptSandbox
     from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
+    from pocket_dock_mcp.settings import Settings
 
 _SETTLE = 2.0
 _SHOWN_SNAPSHOTS = 5
@@ -49,8 +50,10 @@ class Reached:
 
 
 @asynccontextmanager
-async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
+async def managing(settings: Settings | None = None) -> AsyncIterator[tuple[Manager, Owner]]:
     """Have a manager. What persists is left as it is at the end, all else is removed.
+
+    `settings` are those of the environment unless given.
 
     Raises:
         ConfigError: the environment is not valid.
@@ -61,7 +64,7 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
     from pocket_dock_mcp.manager.core import Manager
     from pocket_dock_mcp.manager.sandbox import LOCAL_PRINCIPAL, Owner
 
-    settings = settings_for()
+    settings = settings or settings_for()
     surrounding = engine_environ(settings, environ())
     # Refused now, also where no engine is needed.
     named_by = engine_named_by()
@@ -71,7 +74,7 @@ async def managing() -> AsyncIterator[tuple[Manager, Owner]]:
 
 
 @asynccontextmanager
-async def reaching(wanted: str) -> AsyncIterator[Reached]:
+async def reaching(wanted: str, settings: Settings | None = None) -> AsyncIterator[Reached]:
     """Use the running sandbox of a name or id for as long as the context lasts. It is left running.
 
     One that is stopped is not started: that is for its user to say.
@@ -82,7 +85,7 @@ async def reaching(wanted: str) -> AsyncIterator[Reached]:
         InvalidArgumentError: several are called so.
         And what `Manager.open` and `managing` raise.
     """
-    async with managing() as (manager, owner):
+    async with managing(settings) as (manager, owner):
         found = await find(manager, owner, wanted)
         require_running(found, wanted)
         sandbox = await manager.open(owner, found.kept.id)

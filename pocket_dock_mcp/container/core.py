@@ -377,6 +377,7 @@ class LiveContainer(Checkpointing):
             ports=tuple(self.ports()),
             volumes=self._wanted.volumes,
             devices=self._wanted.devices,
+            facts=facts,
         )
 
     async def commit(self, tag: str, *, labels: Mapping[str, str]) -> str:

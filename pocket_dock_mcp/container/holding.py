@@ -25,7 +25,7 @@ from pocket_dock_mcp.container.provisioning import explained
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.container.taking_up import as_made, rejoin, resume, visit
-from pocket_dock_mcp.engine.base import Engine, EngineInfo
+from pocket_dock_mcp.engine.base import ContainerSetup, Engine, EngineDetails, EngineInfo
 from pocket_dock_mcp.errors import AgentError
 
 
@@ -136,6 +136,14 @@ class HeldContainer:
     def engine_info(self) -> EngineInfo:
         """The engine that it is on."""
         return self._engine.info
+
+    async def setup(self) -> tuple[ContainerSetup, EngineDetails]:
+        """Return how the engine says that the container is set up, and that it is itself.
+
+        Raises:
+            ContainerGoneError, EngineError: the engine does not tell.
+        """
+        return await self._engine.setup(self._running.id), await self._engine.details()
 
     @property
     def home(self) -> str:

@@ -24,7 +24,7 @@ from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.outfit import Gates, Opened, equip, is_gated, new_gate
 from pocket_dock_mcp.container.provisioning import admit, verify, with_provisions
 from pocket_dock_mcp.container.workspace import check_memory, memory_of, put_back
-from pocket_dock_mcp.engine.base import Engine, Stream
+from pocket_dock_mcp.engine.base import Engine, EngineInfo, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
     ContainerGoneError,
@@ -247,7 +247,7 @@ async def start_agent(
         )
         if gate is not None:
             await equip(transport, gate)
-        missing = check_facts(wanted, transport.facts)
+        missing = check_facts(wanted, transport.facts, engine.info)
         await verify(transport, given)
         await put_back(transport)
         return Running(container_id, transport, missing, gate)
@@ -306,7 +306,7 @@ async def start_exec(engine: Engine, container_id: str, wanted: Launch, uid: int
         )
         await verify(transport, given)
         # Nobody looks at its disk in there. It is told, and no reason to refuse the image.
-        return Running(container_id, transport, (*check_facts(wanted, transport.facts), "disk"))
+        return Running(container_id, transport, (*check_facts(wanted, transport.facts, engine.info), "disk"))
     except BaseException as error:
         if stream is not None:
             with anyio.CancelScope(shield=True):
@@ -359,7 +359,7 @@ async def _remove(engine: Engine, container_id: str) -> bool:
     return True
 
 
-def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
+def check_facts(wanted: Launch, facts: Facts, info: EngineInfo) -> tuple[str, ...]:
     """Return the limits that do not hold. Raises `LimitsNotEnforcedError` if they have to."""
     missing = policy.unenforced(
         wanted.limits,
@@ -370,8 +370,11 @@ def check_facts(wanted: Launch, facts: Facts) -> tuple[str, ...]:
         memory=memory_of(wanted.workspace, wanted.limits),
     )
     missing += check_memory(wanted.workspace, wanted.limits, facts)
+    if info.rootless and info.kind == "podman":
+        # It drops all ulimits that it is asked for. Programs get theirs from the agent (`inside/children`).
+        missing = tuple(name for name in missing if not name.startswith("ulimits: "))
     if missing and wanted.enforce == "strict":
         message = f"The engine accepted these limits and did not apply them: {', '.join(missing)}."
-        raise LimitsNotEnforcedError(message)
+        raise LimitsNotEnforcedError(message, missing=missing)
     require_free(facts.disk_free, wanted.min_free_bytes)
     return missing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import anyio
@@ -32,7 +34,9 @@ from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
     EngineError,
+    FilterMissingError,
     InvalidArgumentError,
+    LimitsNotEnforcedError,
     SandboxBusyError,
     SandboxDetachedError,
     SandboxError,
@@ -61,6 +65,7 @@ async def resume(engine: Engine, wanted: Launch) -> Running:
     Raises:
         SandboxStateError: it runs, or is not one that is kept.
         ContainerGoneError: there is none of that name that is ours.
+        FilterMissingError: it was made without our filter of system calls.
         And what `launch` raises; it is left stopped then.
     """
     state = await _settled(engine, wanted)
@@ -78,7 +83,8 @@ async def resume(engine: Engine, wanted: Launch) -> Running:
     try:
         while True:
             try:
-                running = await start(engine, state.id, wanted, uid)
+                with _filter_asked_for():
+                    running = await start(engine, state.id, wanted, uid)
                 await running.transport.adopt({}, ADOPT_DEADLINE)
                 return running
             except (EngineConflictError, SandboxLostError):
@@ -93,6 +99,17 @@ async def resume(engine: Engine, wanted: Launch) -> Running:
         if isinstance(error, NoPythonError):
             message = f"The sandbox's python3 does not work any more: {error}"
             raise SandboxLostError(message, hint="Its files are kept; create a new one.") from error
+        raise
+
+
+@contextmanager
+def _filter_asked_for() -> Iterator[None]:
+    """Have it said what to do with a sandbox that was made with another filter than is asked for now."""
+    try:
+        yield
+    except LimitsNotEnforcedError as error:
+        if error.missing == ("seccomp",):
+            raise FilterMissingError from error
         raise
 
 
@@ -113,6 +130,7 @@ async def rejoin(engine: Engine, wanted: Launch) -> tuple[Running, list[KeptRun]
         SandboxStateError: it does not run, or cannot be taken up.
         ContainerGoneError: there is none of that name that is ours.
         LimitsNotEnforcedError: a limit does not hold (any more), and `enforce` is strict.
+        FilterMissingError: it was made without our filter of system calls.
         SandboxDetachedError: it runs and does not answer.
         EngineError: the engine refused.
     """
@@ -141,7 +159,8 @@ async def _join(engine: Engine, wanted: Launch, *, visits: bool) -> tuple[Runnin
         if visits:
             link.beat(BEAT)
         transport, found = await AgentTransport.rejoin(link)
-        missing = check_facts(wanted, transport.facts)
+        with _filter_asked_for():
+            missing = check_facts(wanted, transport.facts, engine.info)
         # Who only visits leaves it to the holder to answer what goes out.
         gate = None if visits else new_gate(wanted.network, wanted.gates)
         if gate is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import Any
 
@@ -15,6 +15,7 @@ import anyio
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.diagnosis.auditing import gathered
 from pocket_dock_mcp.diagnosis.findings import Finding
 from pocket_dock_mcp.diagnosis.verdicts import Judge, Reply, disk
 from pocket_dock_mcp.engine.base import STDOUT, Engine
@@ -45,26 +46,40 @@ async def tried(engine: Engine, image: str, settings: Settings, judge: Judge, te
         PocketDockError: there is no such sandbox, or it died.
         OSError: nothing can be written to our state directory.
     """
+    tell("making a sandbox")
+    async with sandbox(engine, image, settings, LIMITS) as container:
+        evidence = await gathered(container, settings.confinement)
+        info = evidence.inside
+        found = [judge.read_back(info.unenforced), *judge.confinement(evidence)]
+        if info.transport == "exec":
+            detail = "Its image has no python3, which the programs that try them need."
+            return [*found, untried(detail)]
+        return found + await _probe(engine, container.container_id, container, judge, tell)
+
+
+@asynccontextmanager
+async def sandbox(
+    engine: Engine, image: str, settings: Settings, limits: Limits
+) -> AsyncIterator[LiveContainer]:
+    """Have a sandbox, whatever does not hold in it, and leave nothing of it.
+
+    Raises:
+        PocketDockError: there is no such sandbox.
+        OSError: nothing can be written to our state directory.
+    """
     with _recorded(settings, engine) as (journal, intent):
-        tell("making a sandbox")
         wanted = Launch(
             name=intent.name,
             image=image,
             labels={INSTANCE_LABEL: journal.instance, NONCE_LABEL: intent.nonce},
-            limits=LIMITS,
+            limits=limits,
             enforce="best-effort",
             warm_python=False,
             confinement=settings.confinement,
         )
         container = await LiveContainer.create(engine, wanted)
         try:
-            info = await container.info()
-            found = [judge.read_back(info.unenforced)]
-            if info.transport == "exec":
-                detail = "Its image has no python3, which the programs that try them need."
-                return [*found, untried(detail)]
-            [state] = await engine.containers(f"{NONCE_LABEL}={intent.nonce}")
-            return found + await _probe(engine, state.id, container, judge, tell)
+            yield container
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
                 await container.aclose()

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pocket_dock_mcp.diagnosis.evidence import Evidence, filter_in_force
 from pocket_dock_mcp.diagnosis.findings import Finding, Severity, size
 from pocket_dock_mcp.diagnosis.remedies import Machine, program_of
 from pocket_dock_mcp.engine.base import EngineInfo
-from pocket_dock_mcp.models import GIB, MIB, Limits, RunResult
+from pocket_dock_mcp.models import GIB, MIB, Limits, RunResult, SystemCalls
 
 REFUSALS = frozenset({"EPERM", "ENOSYS", "EACCES", "killed"})
 """What a filter answers to a system call that it does not let through."""
@@ -66,6 +67,19 @@ class Judge:
         return self._limit(
             "read_back", False, f"What was asked for ({', '.join(unenforced)})", "Read from inside."
         )
+
+    def confinement(self, evidence: Evidence) -> Iterator[Finding]:
+        """Judge whose filter of system calls there is, and what has started the sandbox."""
+        yield _filter(filter_in_force(evidence), evidence.confinement.seccomp)
+        asked, told = evidence.confinement.runtime, evidence.setup.runtime
+        if asked is None:
+            return
+        if told == asked:
+            yield Finding("isolation.runtime", "ok", f"Sandboxes are started by {told}")
+        else:
+            title = f"Sandboxes are started by {told}, not by {asked}"
+            remedy = "Have the engine know it by this name, or correct POCKET_DOCK_RUNTIME."
+            yield Finding("isolation.runtime", "problem", title, "", remedy)
 
     def memory(self, result: RunResult, limit: int, tried: int) -> Finding:
         """Judge a program that takes more memory than there may be."""
@@ -141,9 +155,26 @@ class Judge:
         ]
         # ENODEV and the like: it got past the filter.
         if opened:
-            detail = f"The engine's own filter lets programs use {', '.join(opened)}."
-            remedy = "Nothing to do for ordinary use. A newer engine filters more."
+            detail = f"The filter in force lets programs use {', '.join(opened)}."
+            remedy = "Unset POCKET_DOCK_SECCOMP: our filter refuses them. A newer engine filters more, too."
             yield Finding("isolation.calls", "info", "Rarely needed system calls are open", detail, remedy)
+
+
+def _filter(found: str, asked: SystemCalls) -> Finding:
+    if found == "ours":
+        return Finding("isolation.filter", "ok", "The filter of system calls is ours")
+    if asked == "engine" and found != "none":
+        detail = "It refuses less than ours: POCKET_DOCK_SECCOMP is engine."
+        remedy = "Unset POCKET_DOCK_SECCOMP."
+        return Finding(
+            "isolation.filter", "info", "The filter of system calls is the engine's", detail, remedy
+        )
+    title = (
+        "There is no filter of system calls" if found == "none" else "Our filter of system calls is missing"
+    )
+    detail = "The engine was asked for it, and what is found inside is something else."
+    remedy = "Use an engine that applies it; POCKET_DOCK_SECCOMP=engine accepts the engine's own."
+    return Finding("isolation.filter", "problem", title, detail, remedy)
 
 
 def _isolated(name: str, holds: bool, title: str, detail: str) -> Finding:

@@ -49,6 +49,8 @@ class EngineDetails:
     kernel: str
     system: str
     """The operating system of the engine's machine."""
+    swarm: bool = False
+    """Whether it is part of a cluster of Docker's own kind."""
 
 
 ContainerStatus = Literal["created", "running", "paused", "stopping", "exited", "removing", "unknown"]
@@ -68,6 +70,69 @@ class ContainerState:
     oom_killed: bool = False
     size_bytes: int | None = None
     """Of what it has written to its disk; only where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostMount:
+    """Something of the engine's machine that a container sees."""
+
+    source: str
+    target: str
+    type: str
+    propagation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port of the engine's machine that leads into a container without us."""
+
+    address: str
+    host_port: int
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSetup:
+    """How the engine says that it has set a container up. What holds inside is another matter."""
+
+    argv: tuple[str, ...] = ()
+    """The first program and its arguments."""
+    user: str = ""
+    privileged: bool = False
+    added_capabilities: tuple[str, ...] = ()
+    """Without ``CAP_``."""
+    seccomp: Literal["ours", "engine", "none", "other"] = "engine"
+    """Whose filter of system calls: ``other`` is neither ours nor the engine's own."""
+    no_new_privileges: bool = False
+    other_security_options: tuple[str, ...] = ()
+    apparmor: str = ""
+    selinux: str = ""
+    """The label of its processes."""
+    network: str = ""
+    """``none``, ``host``, ``bridge`` and the like."""
+    published: tuple[Published, ...] = ()
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """Of pid, ipc, uts, user and cgroup: whose, in the engine's words; empty is its default."""
+    read_only_root: bool = False
+    mounts: tuple[HostMount, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Paths on the engine's machine."""
+    memory_bytes: int = 0
+    swap_bytes: int | None = None
+    """With memory, as the Docker API counts; -1 is no limit."""
+    cpus: float = 0.0
+    pids: int = 0
+    """Zero and less is no limit, as for the others."""
+    cgroup_parent: str = ""
+    restart_policy: str = ""
+    log_driver: str = ""
+    auto_remove: bool = False
+    health_check: tuple[str, ...] = ()
+    """What the engine runs in it on its own account; ``NONE`` or empty is nothing."""
+    open_stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +212,7 @@ class Engine(Protocol):
         Raises:
             ImageNotFoundError: the engine has no such image (it is not pulled here).
             EngineConflictError: the name is taken.
+            RuntimeNotThereError: the engine does not start containers with that runtime.
         """
 
     async def attach(self, container_id: str) -> Stream:
@@ -172,6 +238,13 @@ class Engine(Protocol):
 
     async def inspect(self, container_id: str, *, size: bool = False) -> ContainerState:
         """Say how it is; with `size` also how much it has written, for which an engine looks at all of it.
+
+        Raises:
+            ContainerGoneError: there is no such container.
+        """
+
+    async def setup(self, container_id: str) -> ContainerSetup:
+        """Say how it was set up, for people and audits; nothing else is decided by it.
 
         Raises:
             ContainerGoneError: there is no such container.

@@ -14,6 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import replace
 from pathlib import Path
 
 import aiodocker
@@ -22,6 +23,7 @@ import anyio
 
 from pocket_dock_mcp.engine import docker_answers as answers
 from pocket_dock_mcp.engine.base import (
+    ContainerSetup,
     ContainerState,
     EngineDetails,
     EngineInfo,
@@ -41,6 +43,7 @@ from pocket_dock_mcp.engine.docker_connection import (
 from pocket_dock_mcp.engine.docker_details import engine_details
 from pocket_dock_mcp.engine.docker_filter import EngineFilter
 from pocket_dock_mcp.engine.docker_images import IMAGE_DEADLINE, DockerImages
+from pocket_dock_mcp.engine.docker_setup import container_setup
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.engine.seccomp import FilterUnreadableError
 from pocket_dock_mcp.errors import (
@@ -48,6 +51,7 @@ from pocket_dock_mcp.errors import (
     EngineConflictError,
     EngineTimeoutError,
     EngineUnavailableError,
+    RuntimeNotThereError,
 )
 from pocket_dock_mcp.models import ContainerSpec
 from pocket_dock_mcp.settings import state_dir_of
@@ -144,7 +148,25 @@ class DockerApiEngine(DockerImages):
         config = create_config(spec, image_volumes=volumes, seccomp=seccomp)
         async with engine_call("create", spec.image, CALL_DEADLINE):
             container = await self._client.containers.create(config, name=spec.name)
-            return answers.created(container.id)
+            container_id = answers.created(container.id)
+        if (wanted := spec.confinement.runtime) and self._info.kind == "podman":
+            try:
+                told = await self._oci_runtime(container_id)
+            except BaseException:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
+                    await self.remove(container_id)
+                raise
+            if told != wanted:
+                await self.remove(container_id)
+                raise RuntimeNotThereError(f"Podman starts containers with {told}, not with {wanted}.")
+        return container_id
+
+    async def _oci_runtime(self, container_id: str) -> str:
+        """Return what Podman starts a container with: it passes over what its Docker API is asked for."""
+        path = f"v4.0.0/libpod/containers/{container_id}/json"
+        async with engine_call("container", container_id, CALL_DEADLINE):
+            query = self._client._query_json(path, versioned_api=False)  # noqa: SLF001  # aiodocker has no such call
+            return str((await query)["OCIRuntime"]).rpartition("/")[2]
 
     async def attach(self, container_id: str) -> Stream:
         """Open the first program's streams; see the port."""
@@ -183,6 +205,14 @@ class DockerApiEngine(DockerImages):
             wanted = {"size": "true"} if size else {}
             data = await self._client.containers.container(container_id).show(**wanted)
             return answers.container(data)
+
+    async def setup(self, container_id: str) -> ContainerSetup:
+        """Say how a container was set up; see the port."""
+        async with engine_call("container", container_id, CALL_DEADLINE):
+            found = container_setup(await self._client.containers.container(container_id).show())
+        if self._info.kind != "podman":
+            return found
+        return replace(found, runtime=await self._oci_runtime(container_id))
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""

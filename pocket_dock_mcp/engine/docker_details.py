@@ -23,6 +23,7 @@ def engine_details(system: Mapping[str, Any], version: Mapping[str, Any]) -> Eng
         cgroup_driver=str(system.get("CgroupDriver") or ""),
         kernel=str(system.get("KernelVersion") or ""),
         system=str(system.get("OperatingSystem") or ""),
+        swarm=(system.get("Swarm") or {}).get("LocalNodeState") not in (None, "", "inactive"),
     )
 
 

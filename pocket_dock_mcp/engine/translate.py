@@ -20,6 +20,7 @@ from pocket_dock_mcp.errors import (
     ImageError,
     ImageNotFoundError,
     ProgramNotFoundError,
+    RuntimeNotThereError,
 )
 
 Verb = Literal[
@@ -46,6 +47,7 @@ IN_STREAM = 0
 _MISSING_PROGRAM = ("executable file", "no such file or directory", "command not found", "was not found")
 _NOT_GIVEN = ("gathering device information", "bind source path", "error mounting", "statfs")
 """What an engine says when a volume or a device is not there where it looks."""
+_NO_RUNTIME = ("unknown runtime", "invalid runtime")
 _WRONG_STATE = ("container state improper", "is not running", "name is already in use")
 """Podman 4.3 answers 500 to these."""
 
@@ -64,8 +66,8 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
             f"The engine cannot give the container what is its host's: {message}",
             hint="It may see other files than we do, in a machine or a container of its own.",
         )
-    if verb == "create" and "seccomp profile" in text:
-        return FilterUnreadableError(f"The engine cannot use our filter of system calls: {message}.")
+    if verb == "create" and (error := _unconfined(text, message)) is not None:
+        return error
     # Podman 4.3 prepares the program when it is attached to, and says 409 then.
     if verb in ("start", "attach") and status in (400, 404, 409, 500) and _has(text, _MISSING_PROGRAM):
         return ProgramNotFoundError(f"The image cannot start its first program: {message}")
@@ -80,6 +82,15 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
     if status == 409 or _has(text, _WRONG_STATE):
         return EngineConflictError(f"The engine refused to {verb} {subject!r}: {message}")
     return EngineResponseError(f"The engine failed to {verb} {subject!r} (HTTP {status}): {message}")
+
+
+def _unconfined(text: str, message: str) -> EngineError | None:
+    """Return the error for a container that could not be kept apart as it was to be."""
+    if "seccomp profile" in text:
+        return FilterUnreadableError(f"The engine cannot use our filter of system calls: {message}.")
+    if _has(text, _NO_RUNTIME):
+        return RuntimeNotThereError(f"The engine has no such runtime: {message}.")
+    return None
 
 
 def _has(text: str, parts: tuple[str, ...]) -> bool:

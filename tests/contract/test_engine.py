@@ -65,6 +65,25 @@ async def test_a_created_container_is_known_with_its_name_and_labels_and_does_no
     assert state.labels.items() >= {**LABELS, "pocket-dock.note": "a b=c"}.items()
 
 
+async def test_an_engine_says_how_a_container_was_set_up(lab: Lab) -> None:
+    """What an audit holds against its rules."""
+    spec = lab.spec()
+    setup = await lab.engine.setup(await lab.create(spec))
+
+    assert not setup.privileged
+    assert setup.no_new_privileges
+    assert setup.seccomp == "ours"
+    assert (setup.network, setup.published, setup.mounts, setup.devices) == ("none", (), (), ())
+    assert setup.log_driver == "none"
+    assert setup.auto_remove
+    assert setup.open_stdin
+    assert setup.user == "0:0"
+    assert setup.argv[0] == spec.argv[0]
+    assert setup.runtime
+    with pytest.raises(ContainerGoneError):
+        await lab.engine.setup(NOBODY_IS_THERE)
+
+
 async def test_a_started_container_runs(lab: Lab) -> None:
     """Started and held, it is running."""
     container_id, _ = await lab.start()

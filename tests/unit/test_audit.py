@@ -1,232 +1,225 @@
-"""The audit log as a file: whole lines, bounds, secrets, and disks that fail."""
+"""The audit on a faithful fake engine and on liars: every rule can pass, and the right one fails."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import signal
-import stat
-import subprocess
-import sys
-import time
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pocket_dock_mcp.manager import audit
-from pocket_dock_mcp.manager.audit import AuditLog, code_facts, read_log, redacted, too_much
+from pocket_dock_mcp.container.core import LiveContainer
+from pocket_dock_mcp.container.launch import Launch
+from pocket_dock_mcp.diagnosis.auditing import Audit, audit, gathered
+from pocket_dock_mcp.diagnosis.evidence import Evidence
+from pocket_dock_mcp.diagnosis.rules import RULES, judged
+from pocket_dock_mcp.engine.base import HostMount, Published
+from pocket_dock_mcp.engine.docker_setup import container_setup
+from pocket_dock_mcp.engine.seccomp import file_name, profile
+from pocket_dock_mcp.models import Confinement, ContainerInfo, Limits
+from pocket_dock_mcp.outside import Device
+from pocket_dock_mcp.testing import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+BY_DESIGN = {"5.13", "5.24", "5.27"}
+OURS = Confinement()
 
 
-def test_a_line_says_who_what_and_when_and_only_we_may_read_it(tmp_path: Path) -> None:
-    directory = tmp_path / "audit"
-    log = AuditLog(directory).open("sb-1", "alice", "her session")
-    log.write("run", run_id="run-1", status="ok")
-
-    [line] = read_log(directory / "sb-1.jsonl")
-    assert (
-        line.items()
-        >= {
-            "event": "run",
-            "sandbox_id": "sb-1",
-            "principal": "alice",
-            "run_id": "run-1",
-        }.items()
-    )
-    assert line["time"].endswith("Z")
-    assert line["session"] not in ("her session", "")
-    assert isinstance(line["mono"], float)
-    assert stat.S_IMODE((directory / "sb-1.jsonl").stat().st_mode) == 0o600
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+async def evidence(engine: FakeEngine, **options: Any) -> Evidence:
+    wanted = Launch("audited", FakeEngine.IMAGE, {}, enforce="best-effort", **options)
+    container = await LiveContainer.create(engine, wanted)
+    try:
+        return await gathered(container, wanted.confinement)
+    finally:
+        await container.aclose()
 
 
-def test_without_a_directory_nothing_is_written(tmp_path: Path) -> None:
-    AuditLog(None).open("sb-1", "alice", "s").write("run")
-
-    assert list(tmp_path.iterdir()) == []
+def failed(found: Evidence) -> set[str]:
+    return {one.id for one in judged(found) if one.status == "fail"}
 
 
-@pytest.mark.parametrize("name", ["../../escape", "a/b", "", "x" * 500, "sb-\n"])
-def test_no_id_leads_out_of_the_directory(tmp_path: Path, name: str) -> None:
-    AuditLog(tmp_path / "audit").open(name, "alice", "s").write("run")
+async def test_a_faithful_engine_passes() -> None:
+    found = judged(await evidence(FakeEngine()))
 
-    assert len(list((tmp_path / "audit").iterdir())) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["audit"]
-
-
-def test_texts_cannot_break_a_line_and_long_ones_are_cut(tmp_path: Path) -> None:
-    log = AuditLog(tmp_path).open("sb-1", "alice", "s")
-    log.write("file", path='a"\n{"event": "forged"}\x1b[2J' + "é" * 5000)
-    log.write("odd", names=["x" * 20_000])
-
-    first, second = read_log(tmp_path / "sb-1.jsonl")
-    assert first["event"] == "file"
-    assert "\x1b" not in first["path"]
-    assert len(first["path"]) < 300
-    assert second["left_out"] == ["names"]
-    assert len((tmp_path / "sb-1.jsonl").read_bytes().splitlines()) == 2
+    assert [one.id for one in found if one.status == "fail"] == []
+    assert {one.id for one in found if one.status == "accepted"} == BY_DESIGN
+    assert all(one.title and one.detail for one in found)
 
 
-def test_a_file_that_grows_is_halved_and_never_exceeds_its_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audit, "MAX_FILE_BYTES", 2000)
-    log = AuditLog(tmp_path).open("sb-1", "alice", "s")
-    for number in range(200):
-        log.write("run", number=number)
+def test_all_of_the_benchmarks_section_is_there() -> None:
+    ids = [rule_id for rule_id, _, _ in RULES]
 
-    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    assert len(sizes) == 2
-    assert max(sizes) <= 2000
-    assert [line["number"] for line in read_log(tmp_path / "sb-1.jsonl")][-1] == 199
-
-
-def test_old_and_many_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "MAX_FILES", 3)
-    monkeypatch.setattr(audit, "MAX_TOTAL_BYTES", 250)
-    now = time.time()
-    for name, size, age_s in (
-        ("new", 100, 10),
-        ("mid", 100, 20),
-        ("big", 100, 30),
-        ("many", 1, 40),
-        ("old", 1, 1e7),
-    ):
-        path = tmp_path / f"{name}.jsonl"
-        path.write_bytes(b"x" * size)
-        os.utime(path, (now - age_s, now - age_s))
-    (tmp_path / "foreign.txt").write_text("stays")
-
-    assert {path.stem for path in too_much(tmp_path)} == {"big", "many", "old"}
-
-    AuditLog(tmp_path).open("sb-1", "alice", "s").write("run")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "new.jsonl",
-        "mid.jsonl",
-        "sb-1.jsonl",
-        "foreign.txt",
-    }
-
-
-def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "sb-1.jsonl"
-    path.write_bytes(b'{"event": "whole"}\n{"event": "to')
-
-    AuditLog(tmp_path).open("sb-1", "alice", "s").write("after")
-
-    assert [line["event"] for line in read_log(path)] == ["whole", "after"]
-
-
-def test_a_kill_leaves_whole_lines(tmp_path: Path) -> None:
-    script = (
-        "import itertools; from pathlib import Path; from pocket_dock_mcp.manager.audit import AuditLog\n"
-        f"log = AuditLog(Path({str(tmp_path)!r})).open('sb-1', 'a', 's')\n"
-        "for n in itertools.count():\n"
-        "    log.write('run', number=n)\n"
-        "    if n == 50: print('going', flush=True)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"going\n"
-        process.send_signal(signal.SIGKILL)
-
-    *lines, last = (tmp_path / "sb-1.jsonl").read_bytes().split(b"\n")
-    assert [json.loads(line)["number"] for line in lines] == list(range(len(lines)))
-    assert last == b"" or len(list(read_log(tmp_path / "sb-1.jsonl"))) == len(lines)
-
-
-def test_a_disk_that_fails_is_warned_of_once_and_fails_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "audit").write_text("a file is in the way")
-    log = AuditLog(tmp_path / "audit")
-    with caplog.at_level(logging.WARNING):
-        for number in range(3):
-            log.open(f"sb-{number}", "alice", "s").write("run")
-
-    assert len(caplog.records) == 1
-    assert "audit log" in caplog.text
-
-
-def test_a_full_disk_tears_one_line_and_is_recovered_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = AuditLog(tmp_path).open("sb-1", "alice", "s")
-    log.write("first")
-    real = os.write
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "write", lambda fd, data: real(fd, data[:10]))
-        log.write("torn")
-    log.write("later")
-
-    assert [line["event"] for line in read_log(tmp_path / "sb-1.jsonl")] == ["first", "later"]
-
-
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    target = tmp_path / "precious"
-    target.write_text("as it was")
-    (tmp_path / "audit").mkdir()
-    (tmp_path / "audit" / "sb-1.jsonl").symlink_to(target)
-
-    AuditLog(tmp_path / "audit").open("sb-1", "alice", "s").write("run")
-
-    assert target.read_text() == "as it was"
+    assert [f"5.{number}" for number in range(1, 33)] == [one for one in ids if one.startswith("5.")]
+    assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("told", "rule"),
     [
-        "export API_KEY=hunter2hunter2",
-        "curl -H 'Authorization: Bearer hunter2hunter2' example.org",
-        "git clone https://me:hunter2hunter2@example.org/x",
-        "mysql --password hunter2hunter2",
-        'client = Client(api_key="hunter2hunter2")',
-        "DATABASE=hunter2hunter2 make",
-        "login sk-hunter2hunter2",
-        '{"token": "hunter2hunter2"}',
-        "mysql -phunter2secret shop",
-        "mysqldump --host=db -u root -phunter2secret shop > out",
-        "sshpass -p'hunter2secret' ssh host",
-        "password = 'a hunter2secret b'",
-        'password = "a \\" hunter2secret"',
-        "run --token 'a hunter2secret'",
-        "password = 'a hunter2secret",
-        "PASSWORD='a hunter2secret'\"b hunter2secret\" make",
+        ({"added_capabilities": ("SETUID", "SYS_ADMIN")}, "5.4"),
+        ({"privileged": True}, "5.5"),
+        ({"mounts": (HostMount("/", "/host", "bind", "private"),)}, "5.6"),
+        ({"mounts": (HostMount("/etc/shadow", "/x", "bind", "private"),)}, "5.6"),
+        ({"argv": ("/usr/sbin/sshd", "-D")}, "5.7"),
+        ({"published": (Published("127.0.0.1", 80, "80/tcp"),)}, "5.8"),
+        ({"published": (Published("127.0.0.1", 8080, "80/tcp"),)}, "5.9"),
+        ({"network": "host"}, "5.10"),
+        ({"network": "container:0123"}, "5.10"),
+        ({"memory_bytes": 0}, "5.11"),
+        ({"swap_bytes": -1}, "5.11"),
+        ({"cpus": 0.0}, "5.12"),
+        ({"published": (Published("0.0.0.0", 8080, "80/tcp"),)}, "5.14"),
+        ({"restart_policy": "always"}, "5.15"),
+        ({"namespaces": {"pid": "host"}}, "5.16"),
+        ({"namespaces": {"ipc": "host"}}, "5.17"),
+        ({"devices": ("/dev/kmsg",)}, "5.18"),
+        ({"mounts": (HostMount("/srv", "/x", "bind", "rshared"),)}, "5.20"),
+        ({"namespaces": {"uts": "host"}}, "5.21"),
+        ({"seccomp": "none"}, "5.22"),
+        ({"seccomp": "other"}, "5.22"),
+        ({"cgroup_parent": "/system.slice"}, "5.25"),
+        ({"no_new_privileges": False}, "5.26"),
+        ({"health_check": ("CMD-SHELL", "curl x")}, "5.27"),
+        ({"pids": -1}, "5.29"),
+        ({"network": "bridge"}, "5.30"),
+        ({"namespaces": {"user": "host"}}, "5.31"),
+        ({"mounts": (HostMount("/srv/docker.sock", "/x", "bind", "private"),)}, "5.32"),
+        ({"log_driver": "json-file"}, "P2"),
+        ({"auto_remove": False}, "P3"),
+        ({"open_stdin": False}, "P3"),
+        ({"stdin_once": False}, "P3"),
+        ({"tty": True}, "P3"),
+        ({"user": "1000"}, "P4"),
+        ({"namespaces": {"cgroup": "host"}}, "P6"),
+        ({"other_security_options": ("label=disable",)}, "P7"),
     ],
 )
-def test_what_looks_like_a_secret_is_masked(text: str) -> None:
-    assert "hunter2" not in redacted(text)
+async def test_what_the_engine_says_is_wrong(told: dict[str, Any], rule: str) -> None:
+    liar = FakeEngine()
+    liar.setup_told = told
+
+    assert rule in failed(await evidence(liar))
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("lacking", "rule"),
     [
-        "print('hello')",
-        "for token in words:",
-        "x = 1",
-        "ls -la --color auto /tmp",
-        "mysql -p shop",
-        "mkdir -pv a/b",
+        ("capabilities", "5.4"),
+        ("masked_paths", "5.5"),
+        ("mounts: /host", "5.6"),
+        ("memory", "5.11"),
+        ("swap", "5.11"),
+        ("cpus", "5.12"),
+        ("pid_namespace", "5.16"),
+        ("ipc_namespace", "5.17"),
+        ("devices: kmsg", "5.18"),
+        ("ulimits: nofile", "5.19"),
+        ("uts_namespace", "5.21"),
+        ("seccomp", "5.22"),
+        ("seccomp: keyctl", "5.22"),
+        ("no_new_privs", "5.26"),
+        ("pids", "5.29"),
+        ("network", "P1"),
+        ("oom_score", "P5"),
+        ("cgroup_namespace", "P6"),
     ],
 )
-def test_ordinary_code_stays_as_it_is(text: str) -> None:
-    assert redacted(text) == text
+async def test_what_does_not_hold_inside_is_wrong_whatever_the_engine_says(lacking: str, rule: str) -> None:
+    found = await evidence(FakeEngine())
+
+    assert failed(replace(found, inside=replace(found.inside, unenforced=(lacking,)))) == {rule}
 
 
 @pytest.mark.parametrize(
-    "piece",
-    ["A", "token-", "a=", "-", "--a ", " ", "://a", "eyJ", "mysql ", "mysql -", "password='", "a='\\"],
+    ("options", "rule", "label"),
+    [
+        (("name=apparmor",), "5.2", {"apparmor": "docker-default"}),
+        (("name=selinux",), "5.3", {"selinux": "system_u:system_r:container_t:s0:c1,c2"}),
+    ],
 )
-def test_no_text_is_slow_to_look_through(piece: str) -> None:
-    began = time.perf_counter()
-    code_facts(piece * 100_000)
+async def test_the_kernels_own_confinement_has_to_be_used_where_there_is_one(
+    options: tuple[str, ...], rule: str, label: dict[str, str]
+) -> None:
+    engine = FakeEngine()
+    engine.details_told = replace(engine.details_told, security_options=options)
+    assert rule in failed(await evidence(engine))
 
-    assert time.perf_counter() - began < 2
+    engine.setup_told = label
+    assert rule not in failed(await evidence(engine))
 
 
-def test_a_program_is_known_by_hash_length_and_first_line() -> None:
-    facts = code_facts("\n\n  import os\nsecret = 1\n")
+async def test_what_was_asked_for_is_no_offence() -> None:
+    given = replace(
+        (found := await evidence(FakeEngine(), network="open")),
+        setup=replace(found.setup, devices=("/dev/kvm",)),
+        inside=replace(found.inside, devices=(Device("/dev/kvm", "/dev/kvm", "rw"),)),
+    )
+    verdicts = {one.id: one.status for one in judged(given)}
 
-    assert facts["code_bytes"] == len("\n\n  import os\nsecret = 1\n")
-    assert facts["first_line"] == "import os"
-    assert len(str(facts["code_sha256"])) == 64
+    assert verdicts["5.30"] == verdicts["5.18"] == "accepted"
+    assert verdicts["5.7"] == "manual"
+    assert failed(given) == set()
+
+
+async def test_a_runtime_that_was_not_asked_for_is_told() -> None:
+    liar = FakeEngine()
+    liar.setup_told = {"runtime": "runc"}
+
+    assert failed(await evidence(liar, confinement=Confinement(runtime="runsc"))) == {"P8"}
+
+
+async def test_an_audit_tells_what_is_in_force_and_whether_any_rule_is_broken() -> None:
+    container = await LiveContainer.create(FakeEngine(), Launch("audited", FakeEngine.IMAGE, {}))
+    found = await audit(container, OURS)
+
+    assert found.has_passed
+    assert found.profile["system_calls"] == "ours"
+    assert found.profile["capabilities_of_the_first_program"] == ["SETGID", "SETUID", "SETPCAP"]
+    assert not Audit(found.profile, (replace(found.verdicts[0], status="fail"),)).has_passed
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ([], "engine"),
+        (["no-new-privileges", "seccomp=unconfined"], "none"),
+        (["seccomp={}"], "other"),
+        ([f"seccomp={profile()}"], "ours"),
+        ([f"seccomp=/home/me/.local/state/pocket-dock/{file_name()}"], "ours"),
+    ],
+)
+def test_the_filter_is_known_by_what_it_is(options: list[str], meant: str) -> None:
+    assert container_setup({"Config": {}, "HostConfig": {"SecurityOpt": options}}).seccomp == meant
+
+
+def test_what_an_engine_does_not_tell_is_the_worse() -> None:
+    setup = container_setup({"Config": {}, "HostConfig": {}})
+
+    assert not setup.no_new_privileges
+    assert setup.memory_bytes == setup.pids == 0
+    assert setup.log_driver == ""
+
+
+def test_no_rule_breaks_down_where_nothing_is_known() -> None:
+    """An exec transport, and an agent of an earlier release, tell little."""
+    engine = FakeEngine()
+    inside = ContainerInfo(
+        name="bare",
+        image="bare",
+        transport="exec",
+        uid=1000,
+        home="/tmp",
+        limits=Limits(),
+        unenforced=(),
+        memory_bytes=None,
+        processes=None,
+        network="none",
+        workspace="disk",
+        python=None,
+    )
+    setup = container_setup({"Config": {}, "HostConfig": {}})
+
+    found = judged(Evidence(engine.info, engine.details_told, setup, inside, OURS, keep=False))
+
+    assert len(found) == len(RULES)
+    assert {"5.11", "5.26", "5.29", "P2"} <= {one.id for one in found if one.status == "fail"}

@@ -121,6 +121,10 @@ def enlarge(fd: int) -> None:
         pass
 
 
+MEMLOCK = 65536
+"""Bytes; as the container itself is asked for."""
+
+
 class Ceilings:
     """What a process of the user may have. Set here too: rootless Podman drops what it is asked for."""
 
@@ -145,6 +149,10 @@ def limit(ceilings: Ceilings, processes: int) -> None:
     # Below the container's pids limit, so that the agent can always fork.
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for resource_id, value in ((resource.RLIMIT_MEMLOCK, MEMLOCK), (resource.RLIMIT_MSGQUEUE, 0)):
+        hard = resource.getrlimit(resource_id)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(resource_id, (most, most))
 
 
 def processes_limit() -> int:
@@ -160,8 +168,13 @@ class Exposure:
     """
 
     def __init__(self) -> None:
-        self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-        self._usual = os.pread(self._fd, 32, 0).strip()
+        self._fd, self._usual = -1, b""
+        try:
+            self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            self._usual = os.pread(self._fd, 32, 0).strip()
+        except OSError:
+            # A kernel of another make, such as gVisor's, lets nobody choose.
+            pass
 
     def raise_it(self) -> None:
         self._write(b"1000")

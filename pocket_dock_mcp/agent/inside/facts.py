@@ -47,7 +47,7 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
     return {
         "uid": agent.user.uid,
         "python": "%d.%d.%d" % sys.version_info[:3],
-        "caps": {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
+        "caps": {name: status.get(name) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")},
         "no_new_privs": status.get("NoNewPrivs"),
         "seccomp": status.get("Seccomp"),
         "let_through": filtered.let_through(),
@@ -73,8 +73,12 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+    """Return what the kernel tells there; nothing where there is another kernel, which does not."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _size(path: str) -> Optional[int]:

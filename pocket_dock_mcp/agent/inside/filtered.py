@@ -27,7 +27,7 @@ CALLS = (
     ("unshare", 272, 97, (0,), PERM),
     ("setns", 308, 268, (BAD, 0), PERM),
     # NEWNS with FS: a contradiction.
-    ("clone", 56, 220, (0x20200, 0, 0, 0, 0), PERM),
+    ("clone", 56, 220, (0x20211, 0, 0, 0, 0), PERM),
     ("clone3", 435, 435, (0, 0), errno.ENOSYS),
     ("mount", 165, 40, (0, 0, 0, 0, 0), PERM),
     ("umount2", 166, 39, (0, BAD), PERM),
@@ -81,7 +81,13 @@ def let_through() -> Optional[List[str]]:
     found = []
     for name, *numbers, arguments, refusal in CALLS:
         number = numbers[column]
-        if number and (system_call(number, *arguments) != -1 or ctypes.get_errno() != refusal):
+        if not number:
+            continue
+        result = system_call(number, *arguments)
+        if name == "clone" and result == 0:
+            # A kernel of another make, such as gVisor's, saw no contradiction: this is the child.
+            os._exit(0)
+        if result != -1 or ctypes.get_errno() != refusal:
             found.append(name)
     for name, arguments in sockets():
         if system_call(SOCKET[column], *arguments) != -1 or ctypes.get_errno() == errno.EINVAL:

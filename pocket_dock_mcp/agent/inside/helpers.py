@@ -100,8 +100,14 @@ class Nursery:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            mine.close()
-            _be_helper(helper, its, agent.user, agent.ceilings)
+            try:
+                mine.close()
+                _be_helper(helper, its, agent.user, agent.ceilings)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                # Whatever went wrong with it: it must not go on as a second agent.
+                os._exit(1)
         its.close()
         mine.setblocking(False)
         self._socket = mine
