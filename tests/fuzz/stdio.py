@@ -373,7 +373,7 @@ def _judged(messages: Sequence[Message]) -> str:
 
 
 def _line(rng: random.Random) -> bytes:
-    whole = _message(rng)
+    whole = message(rng)
     act = rng.randrange(6)
     if act < 2:
         return odd_json(rng, whole)
@@ -386,7 +386,8 @@ def _line(rng: random.Random) -> bytes:
     )
 
 
-def _message(rng: random.Random) -> Message:
+def message(rng: random.Random) -> Message:
+    """Return a message, and not always one that makes sense."""
     act = rng.randrange(8)
     if act == 0:
         method, params = rng.choice(_NOTIFICATIONS)

@@ -10,7 +10,15 @@ from tests.fuzz.surfaces import SURFACES
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SECONDS = 6.0
-COUNTS = {"stdio": 40, "arguments": 60, "agent": 100, "engine": 200, "archives": 400, "images": 300}
+COUNTS = {
+    "stdio": 40,
+    "http": 60,
+    "arguments": 60,
+    "agent": 100,
+    "engine": 200,
+    "archives": 400,
+    "images": 300,
+}
 SEED = 20261129
 
 
