@@ -107,7 +107,7 @@ class Watch:
 
     async def _ask_sandbox(self, verdict: Verdict, sandbox: str, after: str) -> None:
         try:
-            with anyio.fail_after(20 * slowness()):
+            with anyio.fail_after(_patience(verdict, 20.0)):
                 reply = await self._server.call(
                     "run_command", command="echo still-$((40 + 2))", sandbox_id=sandbox
                 )
@@ -123,7 +123,7 @@ class Watch:
             listed = await self._server.call("list_sandboxes")
             for found in listed.structured.get("sandboxes", []):
                 await self._server.call("kill", sandbox_id=found["sandbox_id"])
-        left = await _settled(self._left, GONE_S)
+        left = await _settled(self._left, _patience(verdict, GONE_S))
         verdict.add("O5", left)
         for container_id in await self._ours() - self._before:
             # What was found is not left to whoever comes next.
@@ -168,6 +168,11 @@ class Watch:
         return Container(container_id, known["Name"].lstrip("/"), _first(pid), volumes)
 
 
+def _patience(verdict: Verdict, seconds: float) -> float:
+    """Return how long to wait for something to be right: a moment, when it is known that not all is."""
+    return 1.0 if verdict.violations else seconds * slowness()
+
+
 def _is_kept(path: Path) -> bool:
     """Whether a file is one of the server's and not of a sandbox: its journal, and the filter for Podman."""
     return path.parts[0] == "instances" or path.name.startswith("seccomp-")
@@ -183,7 +188,7 @@ def _state_reasons(reply: Reply, after: str) -> list[str]:
 
 async def _settled(left: Callable[[], Awaitable[list[str]]], within_s: float) -> list[str]:
     """Return what is left, as soon as that is nothing or when the time is over."""
-    deadline = time.monotonic() + within_s * slowness()
+    deadline = time.monotonic() + within_s
     while found := await left():
         if time.monotonic() > deadline:
             return found

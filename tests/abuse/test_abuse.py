@@ -13,7 +13,8 @@ from tests.abuse.runner import run_case, run_control
 from tests.abuse.weakening import WEAKENINGS
 from tests.engines import Target
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.front]
+# Deadlines of cases are stretched on a busy machine; that of a test is no less.
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.front, pytest.mark.timeout(400)]
 
 CASES = {case.id: case for case in load_all()}
 # Those that tests cover are run with these tests, in their own places.
