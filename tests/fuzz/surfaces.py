@@ -9,8 +9,9 @@ from tests.fuzz.archives import ImageArchives, Trees
 from tests.fuzz.arguments import Arguments
 from tests.fuzz.engine import Engines
 from tests.fuzz.harness import Surface
+from tests.fuzz.http import Http
 from tests.fuzz.stdio import Stdio
 
 SURFACES: dict[str, Callable[[], Surface]] = {
-    surface.name: surface for surface in (Stdio, Arguments, Agents, Engines, Trees, ImageArchives)
+    surface.name: surface for surface in (Stdio, Http, Arguments, Agents, Engines, Trees, ImageArchives)
 }
