@@ -71,7 +71,7 @@ class _Server(MCPServer[ServerState]):
         arguments: dict[str, Any] | None = None,  # noqa: ARG002  # the SDK's signature
         context: Context[ServerState, Any] | None = None,  # noqa: ARG002
     ) -> NoReturn:
-        """Say that there are none. The SDK logs forty lines for each request for a prompt that is not there."""
+        """Say that there are none, in one line; the SDK would log forty for each."""
         raise MCPError(INVALID_PARAMS, f"There is no prompt {name[:100]!r}.")
 
 

@@ -31,7 +31,7 @@ def refuse_unknown(
 
 
 def refuse_odd_numbers(arguments: Mapping[str, object]) -> None:
-    """Refuse what JSON can say, or text can, and nothing here can be counted in. Raises `InvalidArgumentError`."""
+    """Refuse what JSON or text can say, and nothing can be counted in. Raises `InvalidArgumentError`."""
     for name, value in arguments.items():
         # False for "not a number" too.
         if isinstance(value, (int, float)) and not abs(value) <= _MOST:

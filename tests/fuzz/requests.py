@@ -116,12 +116,12 @@ def _request(rng: random.Random) -> bytes:
         (b"Content-Type", b"application/json"),
     ]
     target = b"/mcp"
-    era = rng.randrange(4)
-    if era == 0:
+    era = rng.randrange(10)
+    if era < 3:
         target = b"/messages?session_id=@STREAM@"
-    elif era == 1:
+    elif era < 6:
         headers += [(b"Mcp-Session-Id", b"@SESSION@"), (b"Mcp-Protocol-Version", b"2025-11-25")]
-    elif era == 2:
+    elif era < 9:
         headers += _mirrored(told)
     first = b" ".join(_first_line(rng, target))
     framed = _framed(rng, body, headers)

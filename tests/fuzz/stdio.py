@@ -229,6 +229,7 @@ class Stdio(Surface):
             self._servers = (legacy, modern)
             yield
             for server in self._servers:
+                self.held_up_s = max(self.held_up_s, server.held_up_s)
                 if server.log > MOST_LOG * (self._attempts + 100):
                     raise FoundError(f"{server.log} bytes were logged in {self._attempts} cases.")
 
