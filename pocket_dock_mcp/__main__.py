@@ -29,6 +29,7 @@ _HTTP_OPTIONS = {
     "cors_origin": "HTTP_CORS_ORIGINS",
     "token_file": "TOKEN_FILE",
     "oauth_issuer": "OAUTH_ISSUER",
+    "oauth_scope": "OAUTH_SCOPES",
 }
 """Options of the command line, and the settings that they go before."""
 
@@ -156,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     http.add_argument(
         "--oauth-issuer", metavar="URL", help="accept access tokens of this OAuth authorisation server"
+    )
+    http.add_argument(
+        "--oauth-scope", action="append", metavar="SCOPE", help="which they have to have (repeatable)"
     )
     http.add_argument(
         "--url", help="where clients reach streamable HTTP: what OAuth tokens have to be issued for"

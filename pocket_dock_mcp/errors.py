@@ -319,6 +319,15 @@ class SnapshotNotFoundError(SandboxError, LookupError):
         super().__init__("There is no such snapshot.", hint="Call list_sandboxes to see what there is.")
 
 
+class HttpSessionNotFoundError(PocketDockError):
+    """An HTTP session is unknown, has ended, or is somebody else's: nobody can tell which."""
+
+    code = "http_session_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such session.")
+
+
 class RunNotFoundError(SandboxError, LookupError):
     """No run of yours has this id (any more). Somebody else's id gets the very same answer."""
 

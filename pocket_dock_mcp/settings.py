@@ -5,18 +5,19 @@ The one that chooses the engine is only carried here; `pocket_dock_mcp.engine.en
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationError
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.http_settings import LISTS, HttpSettings
 from pocket_dock_mcp.models import MIB, Confinement
+from pocket_dock_mcp.network_settings import NetworkSettings
 from pocket_dock_mcp.quotas import EXAMPLE, Quota, parse_quotas
+from pocket_dock_mcp.setting_texts import default, unknown, valid
 
 PREFIX = "POCKET_DOCK_"
 
@@ -38,13 +39,12 @@ _CEILINGS = {
 """What a sandbox gets unless it asks, and what it can ask for at most."""
 
 
-_LISTS = {"http_allowed_hosts", "http_allowed_origins", "http_cors_origins"}
+_LISTS = {*LISTS, "package_hosts", "network_max"}
+_FILES = {"token_file", "secrets_file"}
 
 
-class Settings(BaseModel):
+class Settings(HttpSettings, NetworkSettings):
     """The server's settings. A field's variable is its name in capitals, behind ``POCKET_DOCK_``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: str | None = Field(
         default=None,
@@ -105,6 +105,15 @@ class Settings(BaseModel):
         le=1000,
         description="Containers that a server makes at once. More wait, and are refused after 20 seconds.",
     )
+    max_runs: int = Field(
+        default=256, ge=1, le=100_000, description="Runs of one principal that may go on at once."
+    )
+    max_total_runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Runs of all principals that may go on at once; unset: four times POCKET_DOCK_MAX_RUNS.",
+    )
     idle_ttl_s: float = Field(
         default=1800.0,
         ge=1,
@@ -151,7 +160,7 @@ class Settings(BaseModel):
         ge=16,
         le=1_048_576,
         description="MiB of output of all runs together that are kept for read_output, on disk; a "
-        "quarter of it for one sandbox.",
+        "quarter of it for one sandbox, three quarters for one principal, and less where several use much.",
     )
     pool_mb: int = Field(
         default=256,
@@ -179,66 +188,6 @@ class Settings(BaseModel):
         le=65_536,
         description="Bytes of each output stream that a reply carries, unless the call asks otherwise.",
     )
-    http_host: str = Field(
-        default="127.0.0.1",
-        description="Address or name that the HTTP server listens on; one beyond this machine needs tokens.",
-    )
-    http_port: int = Field(
-        default=8000, ge=0, le=65_535, description="TCP port of the HTTP server; 0: any that is free."
-    )
-    http_path: str = Field(
-        default="/mcp",
-        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        examples=["/mcp"],
-        description="Path of streamable HTTP; that of the older SSE transport is always /sse.",
-    )
-    http_allowed_hosts: tuple[str, ...] = Field(
-        default=(),
-        description="Further values of the Host header that are answered, such as box.example or "
-        "box.example:8000, with commas between them.",
-    )
-    http_allowed_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Further web origins that may call, such as https://app.example, with commas between.",
-    )
-    http_cors_origins: tuple[str, ...] = Field(
-        default=(),
-        description="Web origins whose pages may read answers in a browser, with commas between them.",
-    )
-    token: SecretStr | None = Field(
-        default=None, description="The one token that HTTP clients have to send, at least 16 characters."
-    )
-    token_file: Path | None = Field(
-        default=None,
-        description="A file with a line 'name token' for each principal, readable by its owner only; "
-        "an absolute path.",
-    )
-    oauth_issuer: str | None = Field(
-        default=None,
-        description="URL of the OAuth authorisation server whose access tokens are accepted.",
-    )
-    http_url: str | None = Field(
-        default=None,
-        description="URL under which clients reach streamable HTTP: what OAuth tokens have to be issued for.",
-    )
-    http_session_idle_s: float = Field(
-        default=600.0,
-        ge=1,
-        le=_DAY_S,
-        description="Seconds after which an HTTP session without a request ends, with its sandboxes.",
-    )
-    http_max_sessions: int = Field(
-        default=1000, ge=1, le=100_000, description="HTTP sessions and SSE connections at once, all together."
-    )
-    http_max_sessions_each: int = Field(
-        default=250, ge=1, le=100_000, description="HTTP sessions and SSE connections of one principal."
-    )
-    http_max_connections: int = Field(
-        default=2000, ge=1, le=100_000, description="TCP connections at once, all together."
-    )
-    http_max_connections_each: int = Field(
-        default=1000, ge=1, le=100_000, description="TCP connections at once from one address."
-    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -250,12 +199,12 @@ class Settings(BaseModel):
         variables = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
         given = {name: value for name, value in variables.items() if value and not name.startswith(_TOOLING)}
         fields = {variable(name): name for name in cls.model_fields}
-        problems = [_unknown(name, list(fields)) for name in given if name not in fields]
+        problems = [unknown(name, list(fields), PREFIX) for name in given if name not in fields]
         values: dict[str, Any] = {fields[name]: value for name, value in given.items() if name in fields}
         if "host_roots" in values:
             values["host_roots"] = _host_roots(environ, values["host_roots"])
-        if "token_file" in values:
-            values["token_file"] = _expanded(environ, values["token_file"])
+        for name in _FILES & values.keys():
+            values[name] = _expanded(environ, values[name])
         for name in _LISTS & values.keys():
             values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
         if "quotas" in values:
@@ -296,6 +245,11 @@ class Settings(BaseModel):
         return self.max_total_sandboxes or 8 * self.max_sandboxes
 
     @property
+    def total_runs(self) -> int:
+        """How many runs of all principals may go on at once."""
+        return self.max_total_runs or 4 * self.max_runs
+
+    @property
     def total_memory_bytes(self) -> int:
         """How much memory all sandboxes may ask for together."""
         return MIB * (self.max_total_memory_mb or self.max_sandboxes * self.max_memory_mb)
@@ -303,10 +257,11 @@ class Settings(BaseModel):
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Return each setting's variable, default and meaning."""
-        return [
-            (variable(name), _default(field), field.description or "")
-            for name, field in cls.model_fields.items()
-        ]
+        # Those of HTTP and networks come last: most servers have none.
+        last = [*HttpSettings.model_fields, *NetworkSettings.model_fields]
+        names = sorted(cls.model_fields, key=lambda name: last.index(name) if name in last else -1)
+        fields = [(variable(name), cls.model_fields[name]) for name in names]
+        return [(name, default(field, _STATE_DIR), field.description or "") for name, field in fields]
 
 
 def variable(field: str) -> str:
@@ -334,25 +289,18 @@ def state_dir_of(environ: Mapping[str, str]) -> Path:
     return (said if said.is_absolute() else home / ".local/state") / "pocket-dock"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    # Without the prefix, which makes everything look alike.
-    fields = [other.removeprefix(PREFIX) for other in known]
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), fields, n=1)
-    advice = f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are {', '.join(known)}."
-    return f"There is no setting {name}. {advice}"
-
-
 def _invalid(model: type[Settings], field: str, value: object) -> str:
     shown = str(value) if len(str(value)) <= _MAX_SHOWN else f"{str(value)[:_MAX_SHOWN]}..."
-    return f"{variable(field)} is {shown!r}; valid is {_valid(model.model_fields[field])}."
+    return f"{variable(field)} is {shown!r}; valid is {valid(model.model_fields[field])}."
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:
     """Say what is wrong with values that are of the right kind each."""
     if not settings.state_dir.is_absolute():
         yield _invalid(Settings, "state_dir", settings.state_dir)
-    if settings.token_file is not None and not settings.token_file.is_absolute():
-        yield _invalid(Settings, "token_file", settings.token_file)
+    for name in sorted(_FILES):
+        if (path := getattr(settings, name)) is not None and not path.is_absolute():
+            yield _invalid(Settings, name, path)
     for root in settings.host_roots or ():
         if not root.is_absolute():
             yield _invalid(Settings, "host_roots", root)
@@ -363,38 +311,3 @@ def _conflicts(settings: Settings) -> Iterator[str]:
                 f"{variable(name)} is {value:.10g}, and {variable(ceiling)} only {most:.10g}. "
                 "Set both so that they agree."
             )
-
-
-def _valid(field: FieldInfo) -> str:
-    """Say what a setting may be."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(str(choice) for choice in get_args(field.annotation))
-    if field.annotation in (Path, Path | None):
-        return "an absolute path"
-    if field.examples:
-        return f"a path such as {field.examples[0]}"
-    if field.annotation == str | None:
-        return "a name such as runsc"
-    if field.annotation == tuple[Quota, ...]:
-        return f"a JSON object such as {EXAMPLE}"
-    if field.annotation == tuple[Path, ...] | None:
-        return f"absolute paths with {os.pathsep!r} between them"
-    if field.annotation is bool:
-        return "true or false"
-    low, high = (_bound(field, name) for name in ("ge", "le"))
-    kind = "a whole number" if field.annotation in (int, int | None) else "a number"
-    return f"{kind} from {low} to {high}"
-
-
-def _bound(field: FieldInfo, name: str) -> str:
-    return next(f"{getattr(part, name):.10g}" for part in field.metadata if hasattr(part, name))
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return _STATE_DIR
-    if isinstance(field.default, float):
-        return f"{field.default:g}"
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return "" if field.default in (None, ()) else str(field.default)

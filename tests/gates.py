@@ -14,6 +14,7 @@ class LineGate:
 
     environment: Mapping[str, str] = {"GATE": "yes"}
     ca_bundle: bytes | None = b"certificates\n"
+    loopback = frozenset[str]()
 
     def __init__(self) -> None:
         self.served = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,8 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from pocket_dock_mcp.gate.client import ClientGone
-from pocket_dock_mcp.gate.core import Gate
+from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.domains import Address
-from pocket_dock_mcp.gate.reaching import Dial
 
 LOCAL = "127.0.0.1"
 PUBLIC = "203.0.113.80"
@@ -27,6 +27,7 @@ class SocketClient:
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
+        self._has_ended = False
 
     async def receive(self) -> bytes:
         try:
@@ -43,12 +44,17 @@ class SocketClient:
             raise ClientGone from None
 
     async def send_eof(self) -> None:
+        self._has_ended = True
         try:
             await self._stream.send_eof()
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise ClientGone from None
 
     async def aclose(self) -> None:
+        if not self._has_ended:
+            # As in a sandbox: who was not told that it is the end gets a reset.
+            raw = self._stream.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._stream.aclose()
 
 
@@ -75,8 +81,8 @@ class Net:
         return await anyio.connect_tcp(LOCAL, self.ports[str(address), port])
 
     @property
-    def dialling(self) -> Dial:
-        return self.dial
+    def surroundings(self) -> Surroundings:
+        return Surroundings(self.resolve, self.dial)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ class AgentCheckpoints:
 
     async def make(self, session: str) -> str:
         """Copy a session."""
-        checkpoint_id = PREFIX + secrets.token_hex(8)
+        checkpoint_id = PREFIX + secrets.token_hex(16)
         try:
             await self._ask("make", session, checkpoint_id)
         except anyio.get_cancelled_exc_class():

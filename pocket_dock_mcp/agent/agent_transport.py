@@ -43,6 +43,7 @@ DATA_DEADLINE = 300.0
 """Seconds for moving one file."""
 HALT_DEADLINE = 0.8
 """Seconds in which an agent that is well has said that it ends."""
+TIDY_DEADLINE = 20.0
 MAX_PAGES = 256
 """Of the listing of kept runs, before it is one without end."""
 STREAMS = 3
@@ -273,15 +274,22 @@ class AgentTransport:
 
     async def halt(self, why: str = "stopped") -> None:
         """Have the agent exit, and everything with it."""
-        await self._link.call("halt", deadline=HALT_DEADLINE, why=why)
+        await self._last_words("halt", why)
 
     async def farewell(self, why: str) -> None:
-        """Tell the other clients."""
+        """Tell it, and its other clients, that the container is about to be ended."""
         try:
-            await self._link.call("farewell", deadline=HALT_DEADLINE, why=why)
+            await self._last_words("farewell", why)
         except (AgentError, RemoteError):
             # There may be nobody to tell it, as in an agent of an earlier release.
             pass
+
+    async def _last_words(self, op: str, why: str) -> None:
+        reply = await self._link.call(op, deadline=HALT_DEADLINE, why=why)
+        if reply.get("tidies") is True:
+            # It makes removable what the engine could not remove, and exits by itself.
+            with anyio.move_on_after(TIDY_DEADLINE):
+                await self._link.wait_broken()
 
     async def is_shared(self) -> bool:
         """Whether another client is there, or anything runs."""

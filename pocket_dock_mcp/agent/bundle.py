@@ -18,6 +18,7 @@ _MODULES = (
     "identity",
     "children",
     "killing",
+    "leaving",
     "changes",
     "filtered",
     "facts",

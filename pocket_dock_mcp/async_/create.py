@@ -6,7 +6,6 @@ import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import anyio
 
@@ -52,7 +51,7 @@ async def create_new_container(
     ports: Mapping[int, int] | Sequence[PortMapping] | None = None,
     env: Mapping[str, str] | None = None,
     workdir: str | None = None,
-    network: bool | Literal["none", "open"] | None = None,
+    network: bool | str | Sequence[str] | None = None,
     user: int | None = None,
     labels: Mapping[str, str] | None = None,
     pids_limit: int | None = None,
@@ -89,7 +88,10 @@ async def create_new_container(
             `PortMapping` values there may be several free ones, and other addresses.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
-        network: whether it has one; the profile's default if left out, and none for any other image.
+        network: what it reaches: ``"none"`` (or False), ``"packages"`` (the package registries that this
+            machine uses), domains such as ``["example.com", "*.example.org", "localhost:8000"]``, or
+            ``"open"`` (or True), the engine's own network. The profile's default if left out, and none for
+            any other image.
         user: the uid of everything that runs in it; a random one if left out, which is safer.
         labels: on the container, for other tools.
         pids_limit: processes and threads at once.
@@ -258,7 +260,7 @@ def _pids(count: int) -> int:
 
 
 def network_of(wanted: bool | str | Sequence[str] | None, base: str, *, is_snapshot: bool) -> Network:
-    """Return whether there is to be a network. Raises `InvalidArgumentError`."""
+    """Return what is to be reached. Raises `InvalidArgumentError`."""
     if wanted is None:
         return "none" if is_snapshot else default_network(base)
     return parse_network(wanted)

@@ -45,6 +45,8 @@ _NO_QUOTAS: Mapping[str, object] = {
     "max_total_sandboxes": sys.maxsize,
     "max_total_memory_mb": 1 << 30,
     "max_creates": sys.maxsize,
+    "max_runs": sys.maxsize,
+    "max_total_runs": sys.maxsize,
     "max_memory_mb": 1 << 30,
     "max_cpus": 1024.0,
     "max_pids": 4096,

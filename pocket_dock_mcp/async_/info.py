@@ -40,7 +40,7 @@ class ContainerInfo:
     pids: int = 0
     """Processes and threads, our own in it among them."""
     network: bool = False
-    """Whether it has a network."""
+    """Whether it reaches anything but itself."""
     ip_address: str = ""
     """Empty without a network, and where the engine gives it none of its own."""
     ports: Mapping[int, int] = field(default_factory=dict)
@@ -65,6 +65,8 @@ class ContainerInfo:
     limits: Limits = field(default_factory=Limits)
     unenforced: tuple[str, ...] = ()
     """Limits that the engine does not apply; empty unless best-effort is allowed."""
+    reach: Network = "none"
+    """What it reaches, as it was asked for: a word, or domains."""
     port_mappings: tuple[PortMapping, ...] = ()
     """As `ports`, with the addresses of the host that are listened on."""
     volumes: tuple[Volume, ...] = ()
@@ -140,7 +142,8 @@ def described(
         memory_percent=0.0 if used is None else round(100 * used / most, 2),
         cpu_percent=round(100 * (numbers.cpu_share or 0.0), 2),
         pids=numbers.pids or live.processes or 0,
-        network=live.network == "open",
+        network=live.network != "none",
+        reach=live.network,
         ip_address=addresses[0] if addresses else "",
         ports={mapping.host_port: mapping.port for mapping in live.ports},
         processes=processes,

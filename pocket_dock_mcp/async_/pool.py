@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import SandboxClosedError
+from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.images.references import kept_as
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class AsyncContainerPool:
         timeout: float = DEFAULT_TIMEOUT_S,
         mem_limit: str | int | None = None,
         cpu_percent: float | None = None,
-        network: bool | Literal["none", "open"] | None = None,
+        network: bool | str | Sequence[str] | None = None,
         pids_limit: int | None = None,
         disk_limit: str | int | None = None,
         shm_size: str | int | None = None,
@@ -67,7 +68,7 @@ class AsyncContainerPool:
             timeout: seconds that a run in them may take unless it says otherwise; ``math.inf`` for any.
             mem_limit: memory of each, as ``"256m"`` or in bytes.
             cpu_percent: CPU time of each, of which 100 is one core.
-            network: whether they have one; the profile's default if left out.
+            network: what they reach, as for `create_new_container`; the profile's default if left out.
             pids_limit: processes and threads at once in each.
             disk_limit: what each may write, as ``"2g"`` or in bytes.
             shm_size: of ``/dev/shm``.
@@ -94,6 +95,7 @@ class AsyncContainerPool:
             reach=lambda: connect(environ),
             limits=limits_of(settings, mem_limit, cpu_percent, pids_limit, disk_limit, shm_size),
             network=network_of(network, base, is_snapshot=False),
+            gates=gates(settings),
             enforce=settings.limits if enforce is None else enforce,
             confinement=settings.confinement,
             warm_python=settings.warm_python if warm_python is None else warm_python,

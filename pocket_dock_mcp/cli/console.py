@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from pocket_dock_mcp.errors import ConfigError, PocketDockError
@@ -21,6 +21,7 @@ Colour = Literal["red", "yellow", "green", "dim", "bold"]
 
 _CODES: dict[Colour, str] = {"red": "31", "yellow": "33", "green": "32", "dim": "2", "bold": "1"}
 _BROKEN_PIPE, _FAILED = 141, 1
+_MAX_DENIALS = 10
 _ERASE_LINE = "\r\x1b[K"
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _TOOL = re.compile(
@@ -189,6 +190,13 @@ def in_our_words(text: str) -> str:
     for name, ours in _IN_OUR_WORDS:
         text = text.replace(name, ours)
     return text
+
+
+def denied(denials: Sequence[str]) -> str:
+    """Return in one line what the network of a run's sandbox did not let through."""
+    shown = "; ".join(denials[:_MAX_DENIALS])
+    left = len(denials) - _MAX_DENIALS
+    return f"the network denied: {shown}{f'; and {left} more' if left > 0 else ''}"
 
 
 def told(error: PocketDockError) -> str:

@@ -70,9 +70,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_outside(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--network", choices=("none", "open"), help="whether it has one; as the profile has it if left out"
-    )
+    options.add_network(group, "what it reaches; as the profile has it if left out")
     group.add_argument(
         "-p", "--port", action="append", default=[], type=options.port, metavar="[HOST:]CONTAINER",
         help="a port of this machine that leads to one in the sandbox, while pocket-dock forward runs; "

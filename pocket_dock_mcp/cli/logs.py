@@ -21,6 +21,8 @@ _KINDS = ("run", "stream", "detach", "session")
 _HEADINGS = ("TIME", "RUN", "TYPE", "STATUS", "EXIT", "DURATION", "COMMAND")
 _COLOURS: dict[str, Colour] = {"ok": "green", "running": "yellow", "unknown": "dim"}
 _MAX_SHOWN = 60
+_ID_SHOWN = 16
+"""Digits of a run's id that tell it from all others; `logs --id` takes how it begins."""
 """Characters of a command in a table."""
 
 
@@ -199,7 +201,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     command = plain(str(entry.get("command", "")))
     return (
         moment.strftime("%Y-%m-%d %H:%M:%S"),
-        plain(entry["id"]).removeprefix("run-"),
+        plain(entry["id"]).removeprefix("run-")[:_ID_SHOWN],
         entry["type"],
         plain(str(entry.get("status", "unknown"))),
         str(code) if isinstance(code, int) else "-",

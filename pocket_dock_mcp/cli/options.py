@@ -66,6 +66,32 @@ def add_environment(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_network(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add what sandboxes reach; `what` says so, and what holds without the option."""
+    parser.add_argument(
+        "--network",
+        action="extend",
+        type=reach,
+        metavar="REACH",
+        help=f"{what}: none, packages (the registries that this machine uses), open (the engine's own "
+        "network), or domains such as example.com,*.example.org; may be repeated",
+    )
+
+
+def reach(text: str) -> list[str]:
+    """Return what may be reached, one or several with commas between them, each in its one spelling."""
+    from pocket_dock_mcp.errors import InvalidArgumentError
+    from pocket_dock_mcp.gate.rules import parse_network
+
+    try:
+        network = parse_network(text)
+    except InvalidArgumentError as error:
+        raise argparse.ArgumentTypeError(
+            f"{plain(error.message)} {plain(error.hint or '')}".strip()
+        ) from None
+    return [network] if isinstance(network, str) else list(network)
+
+
 def variable(text: str) -> tuple[str, str]:
     """Return an environment variable; one without a value has ours, if there is one."""
     name, has_value, value = text.partition("=")

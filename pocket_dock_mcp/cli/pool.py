@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_dock_mcp.cli import exits, options
-from pocket_dock_mcp.cli.console import Console, error_document, in_our_words, plain, told
+from pocket_dock_mcp.cli.console import Console, denied, error_document, in_our_words, plain, told
 from pocket_dock_mcp.cli.steps import Steps
 from pocket_dock_mcp.errors import FileTooLargeError, InvalidArgumentError, PocketDockError
 
@@ -55,9 +55,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         "--timeout", type=options.seconds, default=60.0, metavar="S", help="seconds that each may take; 60"
     )
     parser.add_argument("--mem-limit", type=options.size, metavar="SIZE", help="memory of each, such as 256m")
-    parser.add_argument(
-        "--network", choices=("none", "open"), default="none", help="whether they have one; none if left out"
-    )
+    options.add_network(parser, "what they reach; nothing if left out")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -114,6 +112,8 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
     from pocket_dock_mcp.cli.surroundings import environ
     from pocket_dock_mcp.container.pool import LivePool
     from pocket_dock_mcp.engine.connect import connect
+    from pocket_dock_mcp.gate.opening import gates
+    from pocket_dock_mcp.gate.rules import parse_network
     from pocket_dock_mcp.images import ImageStore
     from pocket_dock_mcp.models import Limits
     from pocket_dock_mcp.settings import Settings
@@ -124,6 +124,7 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
     if arguments.mem_limit is not None:
         limits = replace(limits, memory_bytes=size_of("--mem-limit", arguments.mem_limit))
     image = options.checked_profile(arguments.profile) or settings.profile
+    network = arguments.network
     engine = await connect(surroundings)
     try:
         steps = Steps(console, plain(image))
@@ -136,7 +137,8 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
             size=size,
             engine=engine,
             limits=limits,
-            network=arguments.network,
+            network="none" if network is None else parse_network(network),
+            gates=gates(settings, surroundings),
             enforce=settings.limits,
             confinement=settings.confinement,
             warm_python=settings.warm_python,
@@ -236,6 +238,8 @@ def _show(job: _Job, console: Console) -> None:
     for text in (result.stdout, result.stderr):
         for line in text.splitlines():
             console.say(f"        {plain(line)}")
+    if result.network_denied:
+        console.say(f"        {plain(denied(result.network_denied))}")
     if result.hint and not result.ok and result.status != "nonzero":
         console.say(f"        {console.paint('->', 'red')} {in_our_words(plain(result.hint))}")
 
@@ -255,5 +259,6 @@ def _document(job: _Job) -> dict[str, object]:
         "stderr": result.stderr,
         "truncated": result.truncated,
         "duration_ms": round(result.duration_ms, 1),
+        "network_denied": list(result.network_denied),
         "hint": None if result.hint is None else in_our_words(result.hint),
     }

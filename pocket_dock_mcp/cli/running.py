@@ -19,7 +19,7 @@ from pocket_dock_mcp.async_.passing import Outlet, end, exit_status, feed
 from pocket_dock_mcp.async_.sizes import size_of
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.cli import exits
-from pocket_dock_mcp.cli.console import Console, in_our_words, plain
+from pocket_dock_mcp.cli.console import Console, denied, in_our_words, plain
 from pocket_dock_mcp.cli.signals import ENDING
 from pocket_dock_mcp.container.arguments import MAX_STDIN_BYTES
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
@@ -202,6 +202,8 @@ class Job:
     def _ended(self, outcome: RunResult | PocketDockError) -> int:
         if isinstance(outcome, PocketDockError):
             raise outcome
+        if outcome.network_denied:
+            self._note(denied(outcome.network_denied))
         if outcome.status == "killed" and self._got is not None:
             # Whoever did so knows.
             return exits.SIGNALLED + self._got
@@ -245,6 +247,7 @@ def document(run: AsyncRun, result: RunResult, reached: Reached) -> dict[str, ob
         "duration_ms": round(result.duration_ms, 1),
         "cpu_s": round(result.usage.cpu_s, 3),
         "peak_memory_bytes": result.usage.peak_memory_bytes,
+        "network_denied": list(result.network_denied),
         "hint": None if result.hint is None else in_our_words(result.hint),
     }
 

@@ -94,7 +94,7 @@ class Launch:
     devices: tuple[Device, ...] = ()
     host: HostAccess = field(default_factory=HostAccess)
     confinement: Confinement = field(default_factory=Confinement)
-    gates: Gates | None = field(default=None, compare=False)
+    gates: Gates | None = field(default=None, compare=False, repr=False)
     """Makes what answers its programs when they connect to the outside, for a network that is neither none
     nor the engine's."""
     kept_output_bytes: int = 64 * MIB

@@ -205,8 +205,7 @@ class Life:
             async with self._changing:
                 if self._lost is None and self.running.ended is None:
                     self._end_runs("The sandbox was closed.")
-                    if self.wanted.keep:
-                        await self.running.transport.farewell("destroyed")
+                    await self.running.transport.farewell("destroyed")
                 await self.running.transport.aclose()
                 try:
                     await self.engine.remove(self.running.id)
@@ -278,8 +277,7 @@ class Life:
         wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
-                if self.wanted.keep:
-                    await self.running.transport.farewell("rebooted")
+                await self.running.transport.farewell("rebooted")
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
                 self.running = await launch(self.engine, wanted)

@@ -16,7 +16,8 @@ from pocket_dock_mcp.models import Language, RunLimits
 MAX_META = 4096
 """Bytes of JSON that whoever starts a run may have kept with it."""
 _MOST = 1 << 62
-_RUN_ID = re.compile(r"run-[0-9a-f]{16}")
+_RUN_ID = re.compile(r"run-(?:[0-9a-f]{16}){1,2}")
+"""With half as many digits in what older releases have kept."""
 _LANGUAGES: tuple[Language, ...] = ("shell", "python", "javascript")
 
 

@@ -17,16 +17,18 @@ MAX_CA_BYTES = 768 * 1024
 """Of the certificates that programs inside are given: a system's are 220 KB."""
 MAX_DENIALS = 50
 """Different ones that a run tells of."""
-_HERE = "localhost,127.0.0.1,::1"
-"""What is not to go through the proxy: programs in the container speak with each other directly."""
+_HERE = ("localhost", "127.0.0.1", "::1")
+"""What does not go through the proxy, as programs in the container speak with each other directly; unless it
+was named, and so means the host's."""
 _APT = f"""\
 // Where APT of a user who is not root keeps its files, and how it gets to its sources.
+// It makes a directory that is called apt, if there is what that is in.
 Acquire::http::Proxy "{PROXY}";
 Acquire::https::Proxy "{PROXY}";
-Dir::State "{policy.HOME}/.apt/state/apt/";
+Dir::State "/tmp/apt/";
 Dir::State::status "/var/lib/dpkg/status";
-Dir::Cache "{policy.HOME}/.apt/cache/apt/";
-Dir::Log "{policy.HOME}/.apt/log";
+Dir::Cache "/tmp/apt/";
+Dir::Log "/tmp/apt/";
 """
 
 
@@ -40,6 +42,10 @@ class Opened(Protocol):
     @property
     def ca_bundle(self) -> bytes | None:
         """Certificates of those who are to be believed, as PEM; None for those that the image has."""
+
+    @property
+    def loopback(self) -> frozenset[str]:
+        """Names of the host's own loopback that programs may reach."""
 
     @property
     def denied(self) -> int:
@@ -89,7 +95,8 @@ async def equip(transport: Transport, gate: Opened) -> None:
 
 def environment_of(gate: Opened) -> dict[str, str]:
     """Return what programs have in their environment; some look at small letters only, some at capitals."""
-    proxies = {"http_proxy": PROXY, "https_proxy": PROXY, "all_proxy": PROXY, "no_proxy": _HERE}
+    here = ",".join(name for name in _HERE if name not in gate.loopback)
+    proxies = {"http_proxy": PROXY, "https_proxy": PROXY, "all_proxy": PROXY, "no_proxy": here}
     capitals = {name.upper(): value for name, value in proxies.items()}
     return {**proxies, **capitals, "APT_CONFIG": APT_PATH, **gate.environment}
 

@@ -19,6 +19,7 @@ from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandon
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch, launch
+from pocket_dock_mcp.container.outfit import Gates
 from pocket_dock_mcp.container.stock import Ready, Stock
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.engine.connect import connect
@@ -54,6 +55,7 @@ class LivePool:
         reach: Callable[[], Awaitable[Engine]] | None = None,
         limits: Limits | None = None,
         network: Network = "none",
+        gates: Gates | None = None,
         enforce: Literal["strict", "best-effort"] = "strict",
         confinement: Confinement | None = None,
         warm_python: bool = True,
@@ -68,6 +70,7 @@ class LivePool:
             reach: connects to an engine; None for the one that the environment names, or is found.
             limits: of each container.
             network: of each container.
+            gates: see `Launch.gates`.
             enforce: see `Launch.enforce`.
             confinement: see `Launch.confinement`.
             warm_python: see `Launch.warm_python`.
@@ -92,6 +95,7 @@ class LivePool:
             enforce=enforce,
             warm_python=warm_python,
             confinement=confinement or Confinement(),
+            gates=gates,
         )
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)

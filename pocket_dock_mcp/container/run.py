@@ -57,7 +57,7 @@ class AsyncRun:
         fate: Fate,
         memory: Memory | None = None,
     ) -> None:
-        self.id = memory.run_id if memory else f"run-{secrets.token_hex(8)}"
+        self.id = memory.run_id if memory else f"run-{secrets.token_hex(16)}"
         """Names it, and authorises nothing."""
         self.program = program
         self.meta: Mapping[str, Any] = memory.meta if memory else {}

@@ -33,9 +33,7 @@ class OutputStore:
     @property
     def is_short_of_room(self) -> bool:
         """Whether old output should go, so that all of the next run's can be kept."""
-        return any(
-            level.total_bytes - level.used_bytes < level.total_bytes // 4 for level in self._budget.levels
-        )
+        return self._budget.is_short
 
     def open(self) -> dict[int, Spool]:
         """Return empty spools for one run's standard output and error."""

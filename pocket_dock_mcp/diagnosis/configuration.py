@@ -13,8 +13,10 @@ from pathlib import Path
 from pocket_dock_mcp.diagnosis.findings import Finding, some
 from pocket_dock_mcp.diagnosis.remedies import FIX
 from pocket_dock_mcp.engine.endpoint import Plan, candidates
-from pocket_dock_mcp.errors import ConfigError
-from pocket_dock_mcp.settings import PREFIX, Settings
+from pocket_dock_mcp.errors import ConfigError, PocketDockError
+from pocket_dock_mcp.gate.ceiling import Ceiling
+from pocket_dock_mcp.gate.opening import gates
+from pocket_dock_mcp.settings import PREFIX, Settings, variable
 from pocket_dock_mcp.version import __version__
 
 OLDEST_PYTHON = (3, 10)
@@ -110,6 +112,24 @@ def versions() -> Iterator[Finding]:
             "The server needs mcp>=2.2,<3.",
             "python -m pip install 'mcp>=2.2,<3'",
         )
+
+
+def registries(settings: Settings, environ: Mapping[str, str]) -> Finding:
+    """Look at what sandboxes reach with network packages, and at what else is set of their networks."""
+    try:
+        Ceiling(settings.network_max, variable("network_max"))
+        domains = gates(settings, environ)("packages").domains
+    except PocketDockError as error:
+        remedy = error.hint or "Correct it where the server is configured."
+        return Finding(
+            "configuration.network", "problem", "A network setting fits nothing", error.message, remedy
+        )
+    return Finding(
+        "configuration.network",
+        "ok",
+        "The package registries of this machine are known",
+        some([str(domain) for domain in domains], most=30),
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -87,6 +87,7 @@ class _Examination:
 
     async def run(self) -> Report:
         self._found += configuration.versions()
+        self._found.append(configuration.registries(self._settings, self._environ))
         await self._mend_disk()
         await self._check(
             "state.directory", lambda: _in_thread(host.state_directory, self._settings.state_dir)

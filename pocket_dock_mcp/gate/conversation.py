@@ -19,6 +19,7 @@ from pocket_dock_mcp.gate.relay import GONE
 from pocket_dock_mcp.gate.streams import Prefixed
 from pocket_dock_mcp.gate.targets import Target, Url, parse_authority, parse_url
 
+_WHOLE = (h11.IDLE, h11.DONE, h11.MUST_CLOSE, h11.SWITCHED_PROTOCOL)
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
 
@@ -63,13 +64,18 @@ class Conversation:
         self._tunnel = tunnel
         self._exchange = Exchange(self._side, outbound)
 
-    async def run(self) -> None:
-        """Serve until one of the two ends it."""
+    async def run(self) -> bool:
+        """Serve until one of the two ends it.
+
+        Returns:
+            whether all answers are whole: where one is not, the connection has to break off, too.
+        """
         try:
             while await self._serve_one():
                 self._side.parser.start_next_cycle()
+            return self._side.parser.our_state in _WHOLE
         except GONE:
-            pass
+            return False
         finally:
             await self._exchange.aclose()
 

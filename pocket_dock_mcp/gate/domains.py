@@ -50,6 +50,16 @@ class Domain:
         """Return the address of a literal; None for a name."""
         return literal(self.name)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is the host's own loopback."""
+        address = self.address
+        return self.name == LOCALHOST or (address is not None and address.is_loopback)
+
+    def covers(self, host: str) -> bool:
+        """Whether a host in its one spelling is meant, whatever the port."""
+        return host.endswith(f".{self.name}") if self.is_wildcard else host == self.name
+
     def __str__(self) -> str:
         name = f"[{self.name}]" if ":" in self.name else self.name
         return f"{'*.' if self.is_wildcard else ''}{name}{'' if self.port is None else f':{self.port}'}"

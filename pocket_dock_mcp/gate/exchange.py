@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 import h11
 
 from pocket_dock_mcp.gate.answers import UnreachableError
 from pocket_dock_mcp.gate.limits import SpentError
+from pocket_dock_mcp.gate.masking import Masker, masked
 from pocket_dock_mcp.gate.messages import HeaderList, Side, end_to_end, has_header, with_headers
 from pocket_dock_mcp.gate.outbound import Outbound, Way
 from pocket_dock_mcp.gate.relay import GONE, Idle
+from pocket_dock_mcp.gate.secrets import Secret, headers_of
 from pocket_dock_mcp.gate.targets import Url
 
 _AGAIN = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -64,10 +68,12 @@ class Exchange:
     async def _over(
         self, way: Way, server: Side, request: h11.Request, url: Url, *, is_used: bool = False
     ) -> None:
-        transfer = _Transfer(self._inside, server, self._outbound.limits.idle_s)
+        secrets = self._outbound.secrets.all_for(url.target, url.scheme)
+        masks = sorted({shape for secret in secrets for shape in secret.shapes}, key=len, reverse=True)
+        transfer = _Transfer(self._inside, server, self._outbound.limits.idle_s, masks)
         is_kept = False
         try:
-            await transfer.run(_outgoing(request, url, way), url, is_used=is_used)
+            await transfer.run(_outgoing(request, url, way, secrets), url, is_used=is_used)
             if server.is_done:
                 server.parser.start_next_cycle()
                 self._kept = (url.origin, way, server)
@@ -80,10 +86,12 @@ class Exchange:
 class _Transfer:
     """One request and its response, both under way at the same time."""
 
-    def __init__(self, inside: Side, server: Side, idle_s: float) -> None:
+    def __init__(self, inside: Side, server: Side, idle_s: float, masks: Sequence[bytes]) -> None:
         self._inside = inside
         self._server = server
         self._idle_s = idle_s
+        self._masks = masks
+        self._masker = Masker(masks)
         self._problem: Exception | None = None
         self._has_begun = self._is_answered = False
 
@@ -132,23 +140,30 @@ class _Transfer:
             idle.touch()
             if isinstance(event, h11.Response):
                 self._has_begun = True
-                await self._inside.send(_incoming(event))
+                await self._inside.send(_incoming(event, self._masks))
             elif isinstance(event, h11.InformationalResponse):
                 await self._inform(event)
             elif isinstance(event, h11.Data):
-                await self._inside.send(h11.Data(data=event.data))
+                await self._show(self._masker.feed(event.data))
             elif isinstance(event, h11.EndOfMessage):
+                await self._show(self._masker.end())
                 await self._inside.send(h11.EndOfMessage())
                 return
             else:
                 raise _ServerError
+
+    async def _show(self, data: bytes) -> None:
+        if data:
+            await self._inside.send(h11.Data(data=data))
 
     async def _inform(self, event: h11.InformationalResponse) -> None:
         # What lets a client go on with its body has been said by the gate itself.
         version = self._inside.parser.their_http_version
         if event.status_code != _CONTINUE and version is not None and version >= b"1.1":
             await self._inside.send(
-                h11.InformationalResponse(status_code=event.status_code, headers=end_to_end(event))
+                h11.InformationalResponse(
+                    status_code=event.status_code, headers=_masked_headers(end_to_end(event), self._masks)
+                )
             )
 
     async def _to_server(self, event: h11.Event) -> None:
@@ -169,19 +184,28 @@ def _may_repeat(request: h11.Request) -> bool:
     return request.method in _AGAIN and not has_body
 
 
-def _outgoing(request: h11.Request, url: Url, way: Way) -> h11.Request:
+def _outgoing(request: h11.Request, url: Url, way: Way, secrets: Sequence[Secret]) -> h11.Request:
     """Return a request as the server gets it."""
     headers: HeaderList = [(b"Host", url.target.host_header(url.scheme).encode("ascii"))]
     left_out = (b"host", b"expect")
     headers += [(name, value) for name, value in end_to_end(request) if name.lower() not in left_out]
     if has_header(request, b"transfer-encoding"):
         headers.append((b"Transfer-Encoding", b"chunked"))
+    if secrets:
+        # Nothing that is compressed can be masked.
+        headers = with_headers(headers, [*headers_of(secrets), (b"Accept-Encoding", b"identity")])
     target = f"{url.origin}{url.path}" if way.is_proxys else url.path
-    return h11.Request(method=request.method, target=target, headers=with_headers(headers, [*way.headers]))
+    return h11.Request(method=request.method, target=target, headers=[*headers, *way.headers])
 
 
-def _incoming(response: h11.Response) -> h11.Response:
+def _incoming(response: h11.Response, masks: Sequence[bytes]) -> h11.Response:
     """Return a response as the program inside gets it."""
     return h11.Response(
-        status_code=response.status_code, reason=response.reason, headers=end_to_end(response)
+        status_code=response.status_code,
+        reason=masked(response.reason, masks),
+        headers=_masked_headers(end_to_end(response), masks),
     )
+
+
+def _masked_headers(headers: HeaderList, masks: Sequence[bytes]) -> HeaderList:
+    return [(name, masked(value, masks)) for name, value in headers]

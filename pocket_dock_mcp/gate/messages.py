@@ -99,4 +99,4 @@ def has_header(message: h11.Request | h11.Response, name: bytes) -> bool:
 def with_headers(headers: HeaderList, more: HeaderList) -> HeaderList:
     """Return headers with others in the place of those of the same names."""
     names = {name.lower() for name, _ in more}
-    return [*more, *((name, value) for name, value in headers if name.lower() not in names)]
+    return [*((name, value) for name, value in headers if name.lower() not in names), *more]

@@ -9,6 +9,7 @@ from pocket_dock_mcp.gate.answers import RefusedError
 from pocket_dock_mcp.gate.limits import Meter, SpentError
 
 CHUNK = 65_536
+_BOTH = 2
 GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -55,19 +56,23 @@ class Idle:
 
 
 async def relay(inside: ByteStream, outside: ByteStream, idle_s: float) -> None:
-    """Carry bytes both ways until both sides have ended, or one is gone, or nothing moves.
+    """Carry bytes both ways until both sides have said all that they have to say.
 
     Raises:
+        anyio.BrokenResourceError: one of them is gone, or nothing has moved for too long.
         SpentError: no more may go.
         RefusedError: what one of the streams raises when it does not like what it carries.
     """
     problems: list[SpentError | RefusedError] = []
+    whole = 0
     async with anyio.create_task_group() as group:
         idle = Idle(group.cancel_scope, idle_s)
 
         async def copy(source: ByteStream, sink: ByteStream) -> None:
+            nonlocal whole
             try:
                 await _copy(source, sink, idle)
+                whole += 1
             except (SpentError, RefusedError) as error:
                 problems.append(error)
                 group.cancel_scope.cancel()
@@ -78,6 +83,8 @@ async def relay(inside: ByteStream, outside: ByteStream, idle_s: float) -> None:
         group.start_soon(copy, outside, inside)
     if problems:
         raise problems[0]
+    if whole < _BOTH:
+        raise anyio.BrokenResourceError
 
 
 async def _copy(source: ByteStream, sink: ByteStream, idle: Idle) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
-import anyio.to_thread
 
 MAX_THREADS = 16
 """Look-ups at once in this process: one that hangs is a thread that does."""
+
+
+_Settle = Callable[[list[str], "Exception | None"], None]
 
 
 class Resolver(Protocol):
@@ -25,15 +30,42 @@ class HostResolver:
 
     def __init__(self) -> None:
         """Look nothing up."""
-        self._limiter = anyio.CapacityLimiter(MAX_THREADS)
+        self._places = anyio.Semaphore(MAX_THREADS)
 
     async def __call__(self, host: str) -> Sequence[str]:
         """Return the addresses of a name."""
-        found = await anyio.to_thread.run_sync(_look_up, host, abandon_on_cancel=True, limiter=self._limiter)
-        return list(dict.fromkeys(found))
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[str]] = loop.create_future()
+
+        def settle(found: list[str], error: Exception | None) -> None:
+            # Whoever has asked may have left meanwhile; the place is taken until the system answers.
+            self._places.release()
+            if answer.done():
+                return
+            if error is None:
+                answer.set_result(found)
+            else:
+                answer.set_exception(error)
+
+        # A daemon: nobody may have to wait for a name server when the process ends.
+        threading.Thread(target=_work, args=(host, loop, settle), name="look-up", daemon=True).start()
+        return await answer
+
+
+def _work(host: str, loop: asyncio.AbstractEventLoop, settle: _Settle) -> None:
+    found: list[str] = []
+    error: Exception | None = None
+    try:
+        found = _look_up(host)
+    except (OSError, UnicodeError) as problem:
+        error = problem
+    with contextlib.suppress(RuntimeError):
+        # The loop may have been closed.
+        loop.call_soon_threadsafe(settle, found, error)
 
 
 def _look_up(host: str) -> list[str]:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     # Without the scope of a link-local one: those are denied, whatever they are on.
-    return [str(address[0]).partition("%")[0] for _, _, _, _, address in found]
+    return list(dict.fromkeys(str(address[0]).partition("%")[0] for _, _, _, _, address in found))

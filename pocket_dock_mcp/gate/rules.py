@@ -121,9 +121,18 @@ class Rules:
         """Whether a name may have a private address."""
         return host in self._private
 
+    def concern(self, other: Domain) -> bool:
+        """Whether anything that an entry stands for is allowed."""
+        return any(
+            domain.covers(other.name)
+            or other.covers(domain.name)
+            or (other.is_wildcard and domain.is_wildcard and other.name == domain.name)
+            for domain in self.domains
+        )
+
     def names_port(self, target: Target) -> bool:
         """Whether the port is one that somebody has written down, for whatever protocol that is."""
-        return any(domain.port == target.port for domain in self.domains if _covers(domain, target.host))
+        return any(domain.port == target.port for domain in self.domains if domain.covers(target.host))
 
     def _ports(self, host: str) -> set[int]:
         ports = set(self._exact.get(host, ()))
@@ -132,7 +141,3 @@ class Rules:
             for start in range(1, len(labels)):
                 ports |= self._below.get(".".join(labels[start:]), set())
         return ports
-
-
-def _covers(domain: Domain, host: str) -> bool:
-    return host.endswith(f".{domain.name}") if domain.is_wildcard else host == domain.name

@@ -15,6 +15,7 @@ class ClientStream(ByteStream):
         """Take nothing yet."""
         self._client = client
         self._rest = b""
+        self._has_ended = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Return what it says next. Raises what anyio's streams raise."""
@@ -37,7 +38,10 @@ class ClientStream(ByteStream):
             raise anyio.BrokenResourceError from None
 
     async def send_eof(self) -> None:
-        """Say that no more will come."""
+        """Say that no more will come. Idempotent."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         try:
             await self._client.send_eof()
         except ClientGone:

@@ -4,8 +4,7 @@ ensure     ImageStore: look it up, else pull or build it, once for all who wait
 base       what a build starts from: the engine, a registry, or this machine's own package sources
 bootstrap  a root filesystem by mmdebstrap
 cache      files that are made once and kept for days
-network    what a build needs of the host to reach the network
-sources    PURE  apt's source lists, and which of them are the distribution's own
+sources    PURE  which of apt's sources are the distribution's own
 recipe     PURE  what an image is made of, as one hash and one tar
 references PURE  the grammar of image references
 profiles   the images that we bring along

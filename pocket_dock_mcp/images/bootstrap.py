@@ -19,10 +19,11 @@ import anyio
 from anyio.abc import Process
 
 from pocket_dock_mcp.errors import ImageBuildError
+from pocket_dock_mcp.host.apt import read_sources
+from pocket_dock_mcp.host.network import proxies
 from pocket_dock_mcp.images.guard import guarded
-from pocket_dock_mcp.images.network import proxies
 from pocket_dock_mcp.images.recipe import Recipe, hash_of
-from pocket_dock_mcp.images.sources import ARCHITECTURES, own_sources, read_sources, release_of
+from pocket_dock_mcp.images.sources import ARCHITECTURES, own_sources, release_of
 
 STALL = 180.0
 """Seconds without a line, after which no more is expected. Unpacking is the longest silence."""

@@ -10,8 +10,8 @@ import anyio
 
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageBuildError, ImageError, ImageNotFoundError, PocketDockError
+from pocket_dock_mcp.host.network import proxies, read_bundle
 from pocket_dock_mcp.images.base import Progress, from_packages, from_registry
-from pocket_dock_mcp.images.network import proxies, read_bundle
 from pocket_dock_mcp.images.profiles import ProfileInfo
 from pocket_dock_mcp.images.recipe import Recipe
 from pocket_dock_mcp.output import Milestone

@@ -10,6 +10,7 @@ import collections
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 
 import anyio
@@ -48,7 +49,7 @@ from pocket_dock_mcp.manager.snapshots import Snapshot
 from pocket_dock_mcp.manager.table import Table
 from pocket_dock_mcp.models import MIB
 from pocket_dock_mcp.settings import Settings
-from pocket_dock_mcp.spool import SpoolBudget
+from pocket_dock_mcp.spool import FairBudget, SpoolBudget
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Manager:
         self._search = RunSearch(self._table, self._ender, self._reacher.reach, self.list_kept)
         self._comparer = Comparer(self._maker, self._access, self._keeper)
         self._forker = Forker(self._access, self._maker, self._mender, self._keeper)
-        self._spool = SpoolBudget(settings.spool_mb * MIB)
+        self._spool = FairBudget(settings.spool_mb * MIB)
         self._pool = WarmPool(self._maker, settings.pool_mb * MIB)
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -149,7 +150,7 @@ class Manager:
         memory = request.limits.memory_bytes
         with self._reserved_for(owner, count, memory) as reservation, source.use() as container:
             wanted = launch_of(request, self._settings, container.launched.image, container.uid)
-            forks = await self._forker.fork(container, wanted, count, self._store)
+            forks = await self._forker.fork(container, wanted, count, partial(self._store, owner))
             made = sandboxes_of(owner, request, forks, names)
             if names:
                 await keep_all(self._persistence, self._maker, made)
@@ -365,7 +366,7 @@ class Manager:
     ) -> Sandbox:
         request, image, uid = await self._keeper.begun_with(access, owner.principal, request, progress)
         check_request(request, self._settings)
-        container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store())
+        container = await self._pool.make(launch_of(request, self._settings, image, uid), self._store(owner))
         sandbox = Sandbox(new_id(), owner, request, container)
         if request.persist:
             await keep_all(self._persistence, self._maker, [sandbox])
@@ -380,11 +381,12 @@ class Manager:
         ]
         return self._table.only(owner, kept)
 
-    def _store(self) -> OutputStore:
-        share = SpoolBudget(self._spool.total_bytes // 4, self._spool)
+    def _store(self, owner: Owner) -> OutputStore:
+        share = SpoolBudget(self._settings.spool_mb * MIB // 4, self._spool.share(owner.principal))
         return OutputStore(self._settings.state_dir / "spool", share)
 
     def _hold(self, sandbox: Sandbox, event: Beginning = "create") -> Sandbox:
+        sandbox.runs.admit = partial(self._places.require_run, sandbox.owner.principal)
         self._table.add(sandbox)
         self._observer.begun(sandbox, event)
         self._ender.watch(sandbox)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pocket_dock_mcp.errors import (
     CapacityError,
     CheckpointNotFoundError,
+    HttpSessionNotFoundError,
     PocketDockError,
     QuotaError,
     RunNotFoundError,
@@ -37,6 +38,7 @@ _DENIED = (
     RunNotFoundError,
     SnapshotNotFoundError,
     CheckpointNotFoundError,
+    HttpSessionNotFoundError,
     QuotaError,
     CapacityError,
 )

@@ -18,6 +18,7 @@ from pocket_dock_mcp.errors import (
     ProvisionError,
     SandboxLostError,
 )
+from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Intent
 from pocket_dock_mcp.manager.mending import Mender
@@ -128,6 +129,7 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         detached_ttl_s=request.idle_ttl_s if request.persist else None,
         volumes=request.volumes,
         devices=request.devices,
+        gates=gates(settings),
         host=_access(request, settings),
     )
 

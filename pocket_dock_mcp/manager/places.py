@@ -1,4 +1,5 @@
 """Places for sandboxes: how many a principal may have, and how many there may be, with how much memory.
+And how many runs may go on at once.
 
 A sandbox that is being made, or taken up, counts as if it were there, and one that is being ended until it is
 gone. So nobody gets more than his quota by making and killing at the same time. What counts is the principal:
@@ -83,6 +84,26 @@ class Places:
             yield reservation
         finally:
             self._reserved.discard(reservation)
+
+    def require_run(self, principal: str) -> None:
+        """See that one more run may go on.
+
+        Raises:
+            QuotaError: the principal has as many as it may have at once.
+            CapacityError: all together have.
+        """
+        most, total = self._settings.max_runs, self._settings.total_runs
+        going = [(one.owner.principal, one.runs.going) for one in self._held()]
+        mine = sum(count for whose, count in going if whose == principal)
+        if mine >= most:
+            telemetry.refused("quota")
+            raise QuotaError(
+                f"You have {mine} runs that go on; {most} are allowed at once.",
+                hint="Wait for some of them (wait_run), or kill what is not needed any more.",
+            )
+        if sum(count for _, count in going) >= total:
+            telemetry.refused("capacity")
+            raise CapacityError(f"This server has no room for more: {total} runs of all its users go on.")
 
     def _require_quota(self, principal: str, count: int, memory_bytes: int) -> None:
         quota, use = self._settings.quota_of(principal), self._use(principal)

@@ -44,7 +44,7 @@ class Reacher:
         persistence: SandboxKeeper,
         reserved: Reservations,
         hold: Hold,
-        store: Callable[[], OutputStore],
+        store: Callable[[Owner], OutputStore],
     ) -> None:
         self._table = table
         self._ender = ender
@@ -74,7 +74,7 @@ class Reacher:
             except SandboxNotFoundError:
                 await self._ender.wait_for(sandbox_id)
             with self._reserved(owner, 1, kept.request.limits.memory_bytes) as reservation:
-                reached = await self._persistence.reach(owner.principal, sandbox_id, self._store())
+                reached = await self._persistence.reach(owner.principal, sandbox_id, self._store(owner))
                 sandbox = Sandbox(sandbox_id, owner, reached.kept.request, reached.container)
                 sandbox.claim, sandbox.created = reached.claim, reached.kept.created
                 sandbox.runs.adopt(reached.container.found_runs)

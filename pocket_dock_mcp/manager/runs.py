@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -94,6 +94,11 @@ class RunBook:
         self._container = container
         self._runs: collections.OrderedDict[str, SandboxRun] = collections.OrderedDict()
         self._keys: dict[str, _Slot] = {}
+        self._going: dict[str, SandboxRun] = {}
+        """What went on when we last looked, and what has come since."""
+        self._coming = 0
+        self.admit: Callable[[], object] = lambda: None
+        """Raises if its owner may have no more runs at once."""
 
     def __iter__(self) -> Iterator[SandboxRun]:
         return iter(tuple(self._runs.values()))
@@ -107,6 +112,12 @@ class RunBook:
     def is_busy(self) -> bool:
         """Whether any run goes on, as far as we follow it."""
         return any(run.run.is_running and run.run.is_followed for run in self._runs.values())
+
+    @property
+    def going(self) -> int:
+        """How many go on now, or are just being started."""
+        self._going = {run_id: run for run_id, run in self._going.items() if run.run.is_running}
+        return self._coming + len(self._going)
 
     def get(self, run_id: str) -> SandboxRun | None:
         """Return a run by its id."""
@@ -129,7 +140,7 @@ class RunBook:
         by its first run, whatever becomes of it; unless nothing of it ever ran.
 
         Raises: what `LiveContainer.start` raises; and `InvalidArgumentError` for an unfit key, or one whose
-            run has been forgotten.
+            run has been forgotten; and `QuotaError` or `CapacityError` where too many go on.
         """
         if key is None:
             return await self._start(code, None, background, checkpoint, **options)
@@ -164,13 +175,18 @@ class RunBook:
         checkpoint: str | None,
         **options: Unpack[RunOptions],
     ) -> SandboxRun:
+        self.admit()
         self._forget()
-        if checkpoint is not None:
-            checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
-        meta = {"key": key, "background": background, "code": code[:REMEMBERED_CODE]}
-        started = await self._container.start(code, meta=meta, **options)
+        self._coming += 1
+        try:
+            if checkpoint is not None:
+                checkpoint = await prepare(self._container, checkpoint, checked_program(code, **options))
+            meta = {"key": key, "background": background, "code": code[:REMEMBERED_CODE]}
+            started = await self._container.start(code, meta=meta, **options)
+        finally:
+            self._coming -= 1
         run = SandboxRun(started, background=background, checkpoint=checkpoint)
-        self._runs[run.id] = run
+        self._runs[run.id] = self._going[run.id] = run
         for older in itertools.islice(reversed(self._runs.values()), WITH_IMAGES, WITH_IMAGES + 1):
             older.run.drop_images()
         return run
@@ -181,7 +197,7 @@ class RunBook:
             if run.id in self._runs:
                 continue
             key, background = run.meta.get("key"), run.meta.get("background") is True
-            adopted = self._runs[run.id] = SandboxRun(run, background=background)
+            adopted = self._runs[run.id] = self._going[run.id] = SandboxRun(run, background=background)
             if isinstance(key, str) and 1 <= len(key) <= MAX_KEY:
                 slot = self._keys[key] = _Slot(run=adopted)
                 slot.settled.set()
@@ -209,6 +225,7 @@ class RunBook:
         for run in self._runs.values():
             run.run.close()
         self._runs.clear()
+        self._going.clear()
         self._keys.clear()
 
 

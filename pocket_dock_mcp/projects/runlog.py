@@ -113,7 +113,7 @@ class RunLog:
             language: of the command.
         """
         began = self._clock()
-        record = RunRecord(self, kind, began, run_id or f"run-{secrets.token_hex(8)}")
+        record = RunRecord(self, kind, began, run_id or f"run-{secrets.token_hex(16)}")
         shown = command if len(command) <= MAX_COMMAND else f"{command[:MAX_COMMAND]}..."
         self.note(
             {

@@ -22,6 +22,7 @@ from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.arguments import refusal, refuse_unknown
 from pocket_dock_mcp.server.bodies import held_during_call
 from pocket_dock_mcp.server.owners import Lifespan, ServerState, connection_lifespan
+from pocket_dock_mcp.server.sizes import check_size
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
 from pocket_dock_mcp.settings import Settings
@@ -57,7 +58,10 @@ class _Server(MCPServer[ServerState]):
         try:
             refuse_unknown(name, arguments, self._parameters)
             with held_during_call(context):
-                return await super().call_tool(name, arguments, context)
+                result = await super().call_tool(name, arguments, context)
+            if isinstance(result, CallToolResult):
+                check_size(result)
+            return result
         except InvalidArgumentError as error:
             return render.error(error)
         except ToolError as error:

@@ -14,9 +14,10 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from pydantic import AnyHttpUrl
+from starlette.authentication import AuthenticationError
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pocket_dock_mcp.errors import ConfigError
@@ -131,10 +132,26 @@ class Either:
         await (self._app if scope["path"] in self._paths else self._others)(scope, receive, send)
 
 
-def authenticated(app: ASGIApp, verifier: TokenVerifier, metadata_url: AnyHttpUrl | None) -> ASGIApp:
-    """Return `app` for those who send a token that `verifier` knows; all others get 401."""
-    required = AuthContextMiddleware(RequireAuthMiddleware(app, [], metadata_url))
-    return AuthenticationMiddleware(required, backend=BearerAuthBackend(verifier))
+def authenticated(
+    app: ASGIApp,
+    verifier: TokenVerifier,
+    scopes: Collection[str] = (),
+    metadata_url: AnyHttpUrl | None = None,
+) -> ASGIApp:
+    """Return `app` for those who send a token that `verifier` knows; all others get 401.
+
+    Who lacks one of `scopes` gets 403, and everybody 503 while nobody can say whose tokens are.
+    """
+    required = AuthContextMiddleware(RequireAuthMiddleware(app, list(scopes), metadata_url))
+    return AuthenticationMiddleware(
+        required, backend=BearerAuthBackend(verifier), on_error=lambda _request, error: _undecided(error)
+    )
+
+
+def _undecided(error: AuthenticationError) -> Response:
+    answer = refused(503, str(error), "Try again in a while.")
+    answer.headers["Retry-After"] = "10"
+    return answer
 
 
 def readable_from(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
@@ -148,7 +165,7 @@ def readable_from(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
     )
 
 
-def refused(status: int, error: str, hint: str = "") -> ASGIApp:
+def refused(status: int, error: str, hint: str = "") -> Response:
     """Return what answers a request with a refusal. Nothing of the request is in it."""
     return JSONResponse({"error": error, **({"hint": hint} if hint else {})}, status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,20 +20,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.manager.access import Connect
 from pocket_dock_mcp.manager.core import Manager
+from pocket_dock_mcp.server.admission import Admission
 from pocket_dock_mcp.server.app import create_server
 from pocket_dock_mcp.server.bodies import MAX_BYTES, BodyGuard, Budget
 from pocket_dock_mcp.server.guards import (
     Either,
-    LocalCaller,
     NameGuard,
     Names,
-    authenticated,
     readable_from,
 )
 from pocket_dock_mcp.server.listening import Connections, allow_files, http_server, listen, shown
 from pocket_dock_mcp.server.owners import http_lifespan
 from pocket_dock_mcp.server.sse import MESSAGES_PATH, SSE_PATH, SseStreams
-from pocket_dock_mcp.server.tokens import configured_tokens
+from pocket_dock_mcp.server.strangers import SessionAudit
 from pocket_dock_mcp.settings import Settings
 
 HEALTH_PATH = "/health"
@@ -49,17 +49,25 @@ class HttpFront:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tokens = configured_tokens(settings)
+        self._admission = Admission(settings)
         if settings.http_path in (SSE_PATH, MESSAGES_PATH, HEALTH_PATH):
             raise ConfigError(
                 f"{settings.http_path} is the path of something else. Take another, such as /mcp."
             )
         names = Names.of(
-            settings.http_allowed_hosts, [*settings.http_allowed_origins, *settings.http_cors_origins]
+            [*settings.http_allowed_hosts, *self._admission.own_hosts],
+            [*settings.http_allowed_origins, *settings.http_cors_origins],
         )
-        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=bool(self._tokens))
+        is_by_token = self._admission.is_by_token
+        self._sockets = listen(settings.http_host, settings.http_port, has_tokens=is_by_token)
         listened_on = [settings.http_host, *(one.getsockname()[0] for one in self._sockets)]
         self._names = names.with_own(map(shown, listened_on))
+        try:
+            self._admission.check(self.url)
+        except ConfigError:
+            for one in self._sockets:
+                one.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -72,7 +80,7 @@ class HttpFront:
         settings = self._settings
         allow_files(settings.http_max_connections)
         connections = Connections(settings.http_max_connections, settings.http_max_connections_each)
-        async with Manager(settings, connect) as manager:
+        async with contextlib.aclosing(self._admission), Manager(settings, connect) as manager:
             sessions = _Sessions(manager, settings)
             async with sessions.run(), anyio.create_task_group() as group:
                 server = http_server(self._app(manager, sessions), connections, self._announce)
@@ -97,8 +105,8 @@ class HttpFront:
                 Route(MESSAGES_PATH, endpoint=_Messages(streams), methods=["POST"]),
             ]
         )
-        inner = BodyGuard(inner, Budget())
-        inner = authenticated(inner, self._tokens, None) if self._tokens else LocalCaller(inner)
+        inner = BodyGuard(SessionAudit(inner, manager), Budget())
+        inner = self._admission.guard(inner, self.url)
         app: ASGIApp = Either(
             {HEALTH_PATH}, Router([Route(HEALTH_PATH, endpoint=_health, methods=["GET"])]), inner
         )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 MAX_SIDE = 1568
 """Pixels: models see no more of a longer side."""
-MAX_BYTES = 700_000
-"""As base64 a third more, and clients drop a message over 1 MiB."""
+MAX_BYTES = 480_000
+"""As base64 a third more, and a reply has to stay far below the 1 MiB of clients: see `sizes`."""
 _JPEG_PIXELS = 0xFFDA
 _MAX_PIXEL_BYTES = 24 * 1024 * 1024
 """Of a PNG of that size, unpacked."""

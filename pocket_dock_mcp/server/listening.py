@@ -51,7 +51,7 @@ def listen(host: str, port: int, *, has_tokens: bool) -> list[socket.socket]:
             and nobody has to send a token.
     """
     addresses = _addresses(host, port)
-    beyond = [address for _, address in addresses if not _is_loopback(address[0])]
+    beyond = [address for _, address in addresses if not is_loopback(address[0])]
     if beyond and not has_tokens:
         raise ConfigError(
             f"{host!r} can be reached from other machines, and whoever reaches this server can run programs "
@@ -83,7 +83,12 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[A
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address reaches no further than this machine.
+
+    Raises:
+        ValueError: it is no address.
+    """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(parsed, "ipv4_mapped", None)
     return (mapped or parsed).is_loopback

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Literal, TypeVar
 
 import anyio
 from mcp.types import CallToolResult
@@ -16,6 +18,7 @@ from pocket_dock_mcp.server.call import Ctx, Tools, told
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.render import block, reply
 from pocket_dock_mcp.server.schemas import OutputReply, RunId
+from pocket_dock_mcp.server.sizes import MAX_ONCE, wire_size
 from pocket_dock_mcp.spool import Spool
 from pocket_dock_mcp.spool.lines import Excerpt, read_lines, read_range, tail_lines
 from pocket_dock_mcp.spool.search import Matches, grep
@@ -23,12 +26,15 @@ from pocket_dock_mcp.spool.search import Matches, grep
 MAX_BYTES = 24 * 1024
 """Of output in a reply that does not ask for more: about 8,000 tokens."""
 MOST_BYTES = 256 * 1024
-"""Carried twice, the second time in the structured result: clients drop a message over 1 MiB."""
+"""Carried twice, the second time in the structured result; as base64 it is as much as a reply may have."""
+_CERTAIN = 20 * 1024
+"""Bytes that are never too many, whatever they are."""
 MAX_MATCHES = 100
 MAX_CONTEXT = 50
 SEARCH_S = 5.0
 
 _STREAMS = {"stdout": STDOUT, "stderr": STDERR}
+T = TypeVar("T", Excerpt, Matches)
 Stream = Literal["stdout", "stderr"]
 
 
@@ -67,13 +73,12 @@ class OutputTools(Tools):
         spool = run.run.spool(_STREAMS[stream])
         with sandbox.use():
             if grep is not None:
-                found = await anyio.to_thread.run_sync(
-                    _search, spool, grep, context, max_bytes, start_byte or 0
-                )
+                search = partial(_search, spool, grep, context, start_byte or 0)
+                found = await anyio.to_thread.run_sync(_fitting, search, _rows, max_bytes)
                 return _matches(run_id, stream, found)
-            excerpt = await anyio.to_thread.run_sync(
-                _excerpt, spool, start_line, lines, tail, start_byte, max_bytes
-            )
+            read = partial(_excerpt, spool, start_line, lines, tail, start_byte)
+            shown = _shown_text if encoding == "utf-8" else _base64
+            excerpt = await anyio.to_thread.run_sync(_fitting, read, shown, max_bytes)
         return _text(run_id, stream, excerpt) if encoding == "utf-8" else _bytes(run_id, stream, excerpt)
 
 
@@ -101,6 +106,15 @@ def _check(
         raise InvalidArgumentError("A search returns text; leave out the encoding.")
 
 
+def _fitting(read: Callable[[int], T], shown: Callable[[T], str], max_bytes: int) -> T:
+    """Return what can be read of so many bytes, or of fewer, if those take too much room in a reply."""
+    while True:
+        found = read(max_bytes)
+        if max_bytes < _CERTAIN or wire_size(shown(found)) <= MAX_ONCE:
+            return found
+        max_bytes //= 2
+
+
 def _excerpt(
     spool: Spool,
     start_line: int | None,
@@ -117,8 +131,16 @@ def _excerpt(
     return read_lines(spool, first, count, max_bytes)
 
 
-def _search(spool: Spool, pattern: str, context: int, max_bytes: int, start_byte: int) -> Matches:
+def _search(spool: Spool, pattern: str, context: int, start_byte: int, max_bytes: int) -> Matches:
     return grep(spool, pattern, context, MAX_MATCHES, max_bytes, SEARCH_S, start_byte=start_byte)
+
+
+def _shown_text(found: Excerpt) -> str:
+    return neutralise(found.text)[0]
+
+
+def _base64(found: Excerpt) -> str:
+    return base64.b64encode(found.data).decode("ascii")
 
 
 def _text(run_id: str, stream: Stream, found: Excerpt) -> CallToolResult:
@@ -127,8 +149,7 @@ def _text(run_id: str, stream: Stream, found: Excerpt) -> CallToolResult:
 
 
 def _bytes(run_id: str, stream: Stream, found: Excerpt) -> CallToolResult:
-    content = base64.b64encode(found.data).decode("ascii")
-    return _reply(run_id, stream, found, content, "base64", removed=False)
+    return _reply(run_id, stream, found, _base64(found), "base64", removed=False)
 
 
 def _reply(
@@ -167,7 +188,7 @@ def _reply(
     return reply("\n".join(parts), structured)
 
 
-def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
+def _rows(found: Matches) -> str:
     rows, last = [], None
     for line in found.lines:
         if last is not None and line.number is not None and line.number > last + 1:
@@ -175,7 +196,11 @@ def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
         last = line.number
         shown = f"{'...' if line.cut_start else ''}{line.text}{'...' if line.cut_end else ''}"
         rows.append(f"{line.number or '?'}{':' if line.matches else '-'}{shown}")
-    content, removed = neutralise("\n".join(rows))
+    return "\n".join(rows)
+
+
+def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
+    content, removed = neutralise(_rows(found))
     numbers = [line.number for line in found.lines if line.number is not None]
     shown_matches = sum(line.matches for line in found.lines)
     more = found.next_byte < found.total_bytes and (shown_matches < found.matches or not found.exact)

@@ -9,7 +9,6 @@ from typing import Any
 
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context, MCPServer
 
@@ -57,7 +56,7 @@ def connection_lifespan(manager: Manager) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_server: MCPServer[ServerState]) -> AsyncIterator[ServerState]:
         token = get_access_token()
-        principal = LOCAL_PRINCIPAL if token is None else principal_of(token)
+        principal = LOCAL_PRINCIPAL if token is None else token.client_id
         owner = Owner(session=secrets.token_hex(16), principal=principal)
         try:
             yield owner
@@ -87,18 +86,12 @@ def owner_of(ctx: Context[Any, Any]) -> Owner:
     return state
 
 
-def principal_of(token: AccessToken) -> str:
-    """Return the name of the principal that an access token stands for."""
-    client, issuer, subject = principal_components(token)
-    return client if issuer is None or subject is None else f"oauth:{issuer}:{subject}"
-
-
 def _principal_of_request(ctx: Context[Any, Any]) -> str:
     """Return who has sent a request; our guard has put that into it, and nothing gets past the guard."""
     user = ctx.request_context.request.scope.get("user") if ctx.request_context.request else None
     if not isinstance(user, AuthenticatedUser):
         raise TypeError("This request did not come through the guard.")
-    return principal_of(user.access_token)
+    return str(user.access_token.client_id)
 
 
 def _connection(ctx: Context[Any, Any]) -> Connection:

@@ -27,6 +27,10 @@ from pocket_dock_mcp.server.schemas import (
     SandboxReply,
     SnapshotReply,
 )
+from pocket_dock_mcp.server.sizes import MAX_ERROR, MAX_ONCE, fitted, within
+
+MAX_LISTED = 140_000
+"""Bytes of sandboxes on their way, and of snapshots: some hundred of each."""
 
 
 def reply(text: str, structured: BaseModel) -> CallToolResult:
@@ -38,10 +42,14 @@ def reply(text: str, structured: BaseModel) -> CallToolResult:
 
 def error(failure: PocketDockError) -> CallToolResult:
     """Return what the caller can mend, with the way to mend it."""
-    text = f"{failure.code}: {failure}"
+    text, _ = fitted(f"{failure.code}: {failure}", MAX_ERROR)
     if failure.excerpt:
         mark = secrets.token_hex(3)
-        excerpt = neutralise(failure.excerpt)[0].encode("utf-8", "backslashreplace").decode("utf-8")
+        excerpt = (
+            fitted(neutralise(failure.excerpt)[0], MAX_ONCE)[0]
+            .encode("utf-8", "backslashreplace")
+            .decode("utf-8")
+        )
         text += f"\n--- lines {mark} ---\n{excerpt}\n--- end {mark} ---"
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
@@ -139,18 +147,23 @@ def _outlook(sandbox: SandboxReply) -> str:
 
 def listing(sandboxes: list[SandboxReply], snapshots: list[SnapshotReply]) -> CallToolResult:
     """Render what the caller has."""
+    structured = ListReply(sandboxes=within(sandboxes, MAX_LISTED), snapshots=within(snapshots, MAX_LISTED))
     lines = [f"{count(len(sandboxes), 'sandbox', 'sandboxes')}, {count(len(snapshots), 'snapshot')}"]
-    for sandbox in sandboxes:
+    for sandbox in structured.sandboxes:
         name = f" {plain(sandbox.name)!r}" if sandbox.name else ""
         ports = "".join(f", port {port.port} at {port.address}" for port in sandbox.ports)
         lines.append(
             f"{sandbox.sandbox_id}{name}: {_describe(sandbox)}, {_outlook(sandbox)}{ports}"
             f"{render_live.summary(sandbox.live, sandbox.memory_mb, sandbox.pids)}"
         )
-    for snapshot in snapshots:
+    for snapshot in structured.snapshots:
         name = f" {plain(snapshot.name)!r}" if snapshot.name else ""
         lines.append(f"{snapshot.snapshot_id}{name}: {snapshot.size_mb:g} MB, made {snapshot.created}")
-    return reply("\n".join(lines), ListReply(sandboxes=sandboxes, snapshots=snapshots))
+    left_out = len(sandboxes) - len(structured.sandboxes) + len(snapshots) - len(structured.snapshots)
+    if left_out:
+        structured.hint = f"{left_out} more are not listed. Kill those that you are done with."
+        lines.append(f"Hint: {structured.hint}")
+    return reply("\n".join(lines), structured)
 
 
 def snapshot_reply(snapshot: Snapshot, sandbox: Sandbox | None = None) -> SnapshotReply:

@@ -14,6 +14,10 @@ from pocket_dock_mcp.container.diffing import FileChange, TreeDiff
 from pocket_dock_mcp.models import FileType
 from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.render import block, count, plain, reply
+from pocket_dock_mcp.server.sizes import within
+
+MAX_CHANGES = 60_000
+"""Bytes of the paths of each kind on their way."""
 
 
 class Changed(BaseModel):
@@ -48,9 +52,10 @@ class DiffReply(BaseModel):
 def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
     """Render a comparison."""
     by_kind = {
-        kind: [_changed(change) for change in found.changes if change.change == kind]
+        kind: within((_changed(change) for change in found.changes if change.change == kind), MAX_CHANGES)
         for kind in ("modified", "created", "deleted")
     }
+    left_out = sum(found.counts) - sum(map(len, by_kind.values()))
     structured = DiffReply(
         sandbox_id=sandbox_id,
         since=since,
@@ -69,7 +74,7 @@ def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
     lines = [f"{kind[0].upper()} {_line(one)}" for kind, changes in by_kind.items() for one in changes]
     parts += block("changed", "\n".join(lines), mark=mark)
     parts += block("diff", structured.diff, mark=mark)
-    parts += _remarks(found)
+    parts += _remarks(found, left_out)
     return reply("\n".join(parts), structured)
 
 
@@ -85,9 +90,8 @@ def _line(one: Changed) -> str:
     return f"{one.path} ({what}{notes})"
 
 
-def _remarks(found: TreeDiff) -> list[str]:
+def _remarks(found: TreeDiff, left_out: int) -> list[str]:
     remarks = []
-    left_out = sum(found.counts) - len(found.changes)
     if left_out:
         remarks.append(f"{count(left_out, 'more path')}: give a path to see less at once.")
     if found.diff_truncated:

@@ -7,18 +7,23 @@ could act on a terminal. The structured result has it as it is.
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Sequence
 
 from mcp.types import CallToolResult, ImageContent
 
-from pocket_dock_mcp.models import FileEdited, FileLines, FilesFound, FileWritten, FoundFile
+from pocket_dock_mcp.models import FileEdited, FileLines, FilesFound, FileWritten, FoundFile, FoundLine
 from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.file_schemas import EditReply, FindReply, Found, Match, ReadReply, WriteReply
 from pocket_dock_mcp.server.image_files import MAX_BYTES, MAX_SIDE
 from pocket_dock_mcp.server.pictures import Picture
 from pocket_dock_mcp.server.reading import Asked, Image, Part
 from pocket_dock_mcp.server.render import block, count, plain, reply
+from pocket_dock_mcp.server.sizes import within
 from pocket_dock_mcp.spool.text import without_cut_end
+
+MAX_FOUND = 300_000
+"""Bytes of files or lines on their way, of which there are some hundred as a rule."""
 
 
 def written(sandbox_id: str, result: FileWritten, appended: int | None) -> CallToolResult:
@@ -193,12 +198,10 @@ def _image(sandbox_id: str, asked: Asked, found: Image) -> CallToolResult:
 
 def found(sandbox_id: str, result: FilesFound, *, grep: bool) -> CallToolResult:
     """Render a search."""
-    files = [_found(file) for file in result.files]
-    matches = []
-    for line in result.lines:
-        path, is_escaped = escaped(line.path)
-        text = neutralise(line.text)[0].encode("utf-8", "backslashreplace").decode("utf-8")
-        matches.append(Match(path=path, line=line.line, text=text, escaped=is_escaped))
+    files = within(map(_found, result.files), MAX_FOUND)
+    matches = within(map(_match, result.lines), MAX_FOUND)
+    if len(files) < len(result.files) or len(matches) < len(result.lines):
+        result = dataclasses.replace(result, more=True)
     structured = FindReply(
         sandbox_id=sandbox_id,
         files=files,
@@ -213,6 +216,12 @@ def found(sandbox_id: str, result: FilesFound, *, grep: bool) -> CallToolResult:
         parts.append("Of names that are marked (escaped), \\xNN is a byte and \\uNNNN a character.")
     parts += _remarks(result, is_empty=not files and not matches)
     return reply("\n".join(parts), structured)
+
+
+def _match(line: FoundLine) -> Match:
+    path, is_escaped = escaped(line.path)
+    text = neutralise(line.text)[0].encode("utf-8", "backslashreplace").decode("utf-8")
+    return Match(path=path, line=line.line, text=text, escaped=is_escaped)
 
 
 def _found(file: FoundFile) -> Found:

@@ -7,8 +7,9 @@ that could act on a terminal. A line is there only if it says something: most ru
 from __future__ import annotations
 
 import base64
+import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mcp.types import CallToolResult, ImageContent, TextContent
 
@@ -16,9 +17,14 @@ from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.render import block
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
+from pocket_dock_mcp.server.sizes import MAX_REPLY, fitted, wire_size, within
 
-MAX_IMAGE_BYTES = 640 * 1024
-"""Of all images of one reply: as base64 they are a third more, and clients drop a message over 1 MiB."""
+MAX_OUTPUT = 260_000
+"""Bytes of value, stdout and stderr together on their way; what runs are shown by default is far less."""
+MAX_CHANGES = 60_000
+"""Bytes of changed files."""
+_MAX_REST = 60_000
+"""Bytes of everything else of a reply but its images: names of images, denials, notes, hints."""
 MAX_VALUE = 8 * 1024
 MAX_DENIALS = 20
 MAX_PATHS = 20
@@ -46,9 +52,10 @@ def run(
         found: what had been waited for, if it has come.
         checkpoint: the copy of its session that was made, or gone back to, before it.
     """
-    images, left = _fitting(result.images)
+    structured, cut = _structured(sandbox_id, run_id, result)
+    images, left = _fitting(result.images, structured)
+    structured.artifacts = [_name(image.name) for image in images]
     left += result.images_left
-    structured = _structured(sandbox_id, run_id, result, images)
     structured.checkpoint_id = checkpoint
     mark = secrets.token_hex(3)
     parts = [_headline(result, run_id, since=since)]
@@ -61,7 +68,8 @@ def run(
     parts += block("stdout", structured.stdout, f" ({new}{result.stdout_bytes} bytes)", mark)
     parts += block("stderr", structured.stderr, f" ({new}{result.stderr_bytes} bytes)", mark)
     parts += _remarks(result, structured, left)
-    structured.hint = _hint(result, run_id, background=background)
+    structured.truncated = result.truncated or cut
+    structured.hint = _hint(result, run_id, background=background, truncated=structured.truncated)
     if structured.hint:
         parts.append(f"Hint: {structured.hint}")
     content: list[TextContent | ImageContent] = [TextContent(type="text", text="\n".join(parts))]
@@ -74,12 +82,16 @@ def run(
     return CallToolResult(content=[*content], structured_content=structured.model_dump(mode="json"))
 
 
-def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequence[RunImage]) -> RunReply:
+def _structured(sandbox_id: str, run_id: str, result: RunResult) -> tuple[RunReply, bool]:
+    """Return a run's structured form but for its images, and whether output had to be left out of it."""
     stdout, removed_out = neutralise(result.stdout)
     stderr, removed_err = neutralise(result.stderr)
     value, removed_value = (None, False) if result.value is None else neutralise(result.value[:MAX_VALUE])
+    room = MAX_OUTPUT - wire_size(value or "")
+    stdout, cut_out = fitted(stdout, max(room - wire_size(stderr), room // 2))
+    stderr, cut_err = fitted(stderr, max(room - wire_size(stdout), room // 2))
     session = result.session
-    return RunReply(
+    reply = RunReply(
         sandbox_id=sandbox_id,
         run_id=run_id,
         status=result.status,
@@ -92,7 +104,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequenc
         stderr_bytes=result.stderr_bytes,
         truncated=result.truncated,
         control_chars_removed=removed_out or removed_err or removed_value,
-        artifacts=[_name(image.name) for image in images],
+        artifacts=[],
         files_changed=_changes(result.files_changed),
         session=None if session is None else Session(name=session.name, new=session.new, alive=session.alive),
         network_denied=[_name(denial) for denial in result.network_denied[:MAX_DENIALS]],
@@ -104,6 +116,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult, images: Sequenc
         ),
         hint=None,
     )
+    return reply, cut_out or cut_err
 
 
 def _headline(result: RunResult, run_id: str, *, since: bool) -> str:
@@ -121,12 +134,12 @@ def _headline(result: RunResult, run_id: str, *, since: bool) -> str:
     return how if result.status != "running" else f"{how} (run_id: {run_id})"
 
 
-def _hint(result: RunResult, run_id: str, *, background: bool) -> str | None:
+def _hint(result: RunResult, run_id: str, *, background: bool, truncated: bool) -> str | None:
     if result.status == "running":
         if background:
             return "It goes on. wait_run waits for its end, for output or a port; kill(run_id=...) ends it."
         return "It goes on. Call wait_run with this run_id; kill(run_id=...) ends it."
-    if result.truncated:
+    if truncated:
         more = (
             f"Head and tail are shown; read_output(run_id={run_id!r}) has the rest, by lines, tail or grep."
         )
@@ -152,10 +165,13 @@ def _remarks(result: RunResult, structured: RunReply, images_left: int) -> list[
 
 def _listed(changes: FilesChanged) -> str:
     """Name changed files in one line: + created, ~ modified, - deleted."""
-    named = [f"+{_name(path)} ({size})" for path, size in changes.created]
-    named += [f"~{_name(path)} ({size})" for path, size in changes.modified]
-    named += [f"-{_name(path)}" for path in changes.deleted]
-    shown, total = named[:MAX_PATHS], sum(changes.counts)
+    named = itertools.chain(
+        (f"+{_name(path)} ({size})" for path, size in changes.created),
+        (f"~{_name(path)} ({size})" for path, size in changes.modified),
+        (f"-{_name(path)}" for path in changes.deleted),
+    )
+    shown = within(itertools.islice(named, MAX_PATHS), MAX_CHANGES // 3)
+    total = sum(changes.counts)
     text = ", ".join(shown)
     if total > len(shown):
         created, modified, deleted = changes.counts
@@ -166,21 +182,31 @@ def _listed(changes: FilesChanged) -> str:
 def _changes(changes: FilesChanged | None) -> Changes | None:
     if changes is None:
         return None
-    return Changes(
-        created=[Change(path=_name(path), size=size) for path, size in changes.created],
-        modified=[Change(path=_name(path), size=size) for path, size in changes.modified],
-        deleted=[_name(path) for path in changes.deleted],
+    told = Changes(
+        created=within(_each(changes.created), MAX_CHANGES // 3),
+        modified=within(_each(changes.modified), MAX_CHANGES // 3),
+        deleted=within(map(_name, changes.deleted), MAX_CHANGES // 3),
         counts=list(changes.counts),
         incomplete=changes.incomplete,
     )
+    shown = len(told.created) + len(told.modified) + len(told.deleted)
+    if shown < len(changes.created) + len(changes.modified) + len(changes.deleted):
+        told.incomplete = True
+    return told
 
 
-def _fitting(images: Sequence[RunImage]) -> tuple[list[RunImage], int]:
-    """Return the images that fit into a reply, and how many do not."""
-    room, fitting = MAX_IMAGE_BYTES, []
+def _each(changed: Sequence[tuple[str, int]]) -> Iterator[Change]:
+    return (Change(path=_name(path), size=size) for path, size in changed)
+
+
+def _fitting(images: Sequence[RunImage], structured: RunReply) -> tuple[list[RunImage], int]:
+    """Return the images that fit into a reply with what else there is, and how many do not."""
+    output = sum(wire_size(text or "") for text in (structured.result, structured.stdout, structured.stderr))
+    room, fitting = MAX_REPLY - 2 * output - MAX_CHANGES - _MAX_REST, []
     for image in images:
-        if len(image.data) <= room:
-            room -= len(image.data)
+        size = len(image.data) * 4 // 3 + 100
+        if size <= room:
+            room -= size
             fitting.append(image)
     return fitting, len(images) - len(fitting)
 

@@ -15,9 +15,11 @@ from pocket_dock_mcp.errors import (
     PocketDockError,
     SandboxError,
 )
+from pocket_dock_mcp.gate.ceiling import Ceiling
+from pocket_dock_mcp.gate.rules import parse_network
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
-from pocket_dock_mcp.models import MIB, Limits, Workspace
+from pocket_dock_mcp.models import MIB, Limits, Network, Workspace
 from pocket_dock_mcp.outside import PortMapping
 from pocket_dock_mcp.server import render
 from pocket_dock_mcp.server.call import Ctx, Tools, progress, told
@@ -30,7 +32,9 @@ from pocket_dock_mcp.server.schemas import (
     SandboxReply,
     SnapshotReply,
 )
-from pocket_dock_mcp.settings import Settings
+from pocket_dock_mcp.settings import Settings, variable
+
+NetworkWord = Literal["none", "packages", "open"]
 
 
 class SandboxTools(Tools):
@@ -39,6 +43,7 @@ class SandboxTools(Tools):
     def __init__(self, manager: Manager, settings: Settings) -> None:
         super().__init__(manager)
         self._settings = settings
+        self._ceiling = Ceiling(settings.network_max, variable("network_max"))
 
     @told
     async def create_sandbox(
@@ -61,8 +66,10 @@ class SandboxTools(Tools):
             int | None, Field(description="Limit on processes and threads, from 16. Default 128.")
         ] = None,
         network: Annotated[
-            Literal["none", "open"],
-            Field(description="'none': only loopback. 'open': the engine's own network."),
+            NetworkWord | list[str],
+            Field(
+                description="'none': only loopback. 'packages': the registries of pip, npm and apt. Or domains: ['example.com', '*.example.org']; HTTP(S) through a proxy, for pip, npm, git, curl. 'open': the engine's own network."
+            ),
         ] = "none",
         env: Env = None,
         ttl_s: Annotated[
@@ -102,7 +109,7 @@ class SandboxTools(Tools):
             profile,
             snapshot,
             self._limits(memory_mb, cpus, pids, disk_mb),
-            network=network,
+            network=self._network(network),
             env=env or {},
             idle_ttl_s=self._settings.idle_ttl_s if ttl_s is None else ttl_s,
             name=name,
@@ -203,6 +210,11 @@ class SandboxTools(Tools):
             pids=settings.pids if pids is None else pids,
             disk_bytes=(settings.disk_mb if disk_mb is None else disk_mb) * MIB,
         )
+
+    def _network(self, wanted: str | list[str]) -> Network:
+        network = parse_network(wanted)
+        self._ceiling.require(network)
+        return network
 
     def _request(
         self, profile: str | None, snapshot: str | None, limits: Limits, **more: Any

@@ -196,6 +196,9 @@ class ListReply(BaseModel):
 
     sandboxes: list[SandboxReply]
     snapshots: list[SnapshotReply]
+    hint: str | None = Field(
+        default=None, exclude_if=lambda hint: hint is None, description="Only if not all are listed."
+    )
 
 
 class KillReply(BaseModel):

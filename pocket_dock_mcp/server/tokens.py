@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mcp.server.auth.provider import AccessToken
 
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.host.texts import read_private
 from pocket_dock_mcp.settings import Settings
 
 MIN_LENGTH = 16
 """Characters of a token. A random one of 16 letters and digits cannot be guessed over a network."""
-MAX_FILE_BYTES = 1_048_576
 SINGLE = "default"
 """The name of whoever sends the token of the environment."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 allows behind "Bearer"
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Tokens:
     """The tokens of some principals. Only their hashes are kept, so that nothing can print them."""
 
-    def __init__(self, by_name: Mapping[str, str]) -> None:
+    def __init__(self, by_name: Mapping[str, str], scopes: Collection[str] = ()) -> None:
+        self._scopes = list(scopes)
         self._hashes = {name: _hashed(token) for name, token in by_name.items()}
 
     def __len__(self) -> int:
@@ -42,7 +40,9 @@ class Tokens:
             if hmac.compare_digest(given, known):
                 found = name
         # What the SDK keeps of it can be logged.
-        return None if found is None else AccessToken(token="", client_id=f"token:{found}", scopes=[])
+        if found is None:
+            return None
+        return AccessToken(token="", client_id=f"token:{found}", scopes=self._scopes)
 
 
 def configured_tokens(settings: Settings) -> Tokens:
@@ -60,12 +60,13 @@ def configured_tokens(settings: Settings) -> Tokens:
         if SINGLE in tokens:
             raise ConfigError(f"{settings.token_file} has a principal {SINGLE!r}, as POCKET_DOCK_TOKEN is.")
         tokens[SINGLE] = single
-    return Tokens(tokens)
+    # Scopes are for what others issue.
+    return Tokens(tokens, settings.oauth_scopes)
 
 
 def _read(path: Path) -> dict[str, str]:
     tokens: dict[str, str] = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_private(path, "token file").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{path}, line {number}"
@@ -83,33 +84,6 @@ def _read(path: Path) -> dict[str, str]:
     if not tokens:
         raise ConfigError(f"{path} has no tokens. Write a line 'name token' for each principal.")
     return tokens
-
-
-def _text(path: Path) -> str:
-    """Read a token file that nobody else can read. It is the open file that is looked at."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ConfigError(f"The token file {path} cannot be read: {error.strerror}.") from None
-    try:
-        _require_private(path, os.fstat(descriptor))
-        with os.fdopen(descriptor, encoding="utf-8", closefd=False) as file:
-            return file.read()
-    except UnicodeDecodeError:
-        raise ConfigError(f"The token file {path} is no UTF-8 text.") from None
-    finally:
-        os.close(descriptor)
-
-
-def _require_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"The token file {path} is no regular file.")
-    if status.st_mode & _OTHERS:
-        raise ConfigError(f"Others can read or write the token file {path}. Run: chmod 600 {path}")
-    if status.st_uid not in (os.geteuid(), 0):
-        raise ConfigError(f"The token file {path} belongs to another user (uid {status.st_uid}).")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"The token file {path} is larger than {MAX_FILE_BYTES} bytes.")
 
 
 def _check(token: str, where: str) -> None:

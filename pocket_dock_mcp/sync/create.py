@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S
 from pocket_dock_mcp.async_.create import create_new_container as _create_new_container
@@ -29,7 +29,7 @@ def create_new_container(
     ports: Mapping[int, int] | Sequence[PortMapping] | None = None,
     env: Mapping[str, str] | None = None,
     workdir: str | None = None,
-    network: bool | Literal["none", "open"] | None = None,
+    network: bool | str | Sequence[str] | None = None,
     user: int | None = None,
     labels: Mapping[str, str] | None = None,
     pids_limit: int | None = None,
@@ -66,7 +66,10 @@ def create_new_container(
             `PortMapping` values there may be several free ones, and other addresses.
         env: variables that everything in it has.
         workdir: where its runs begin, made if it is not there; the home directory if left out.
-        network: whether it has one; the profile's default if left out, and none for any other image.
+        network: what it reaches: ``"none"`` (or False), ``"packages"`` (the package registries that this
+            machine uses), domains such as ``["example.com", "*.example.org", "localhost:8000"]``, or
+            ``"open"`` (or True), the engine's own network. The profile's default if left out, and none for
+            any other image.
         user: the uid of everything that runs in it; a random one if left out, which is safer.
         labels: on the container, for other tools.
         pids_limit: processes and threads at once.

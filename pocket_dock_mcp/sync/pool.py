@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, cast
 
@@ -33,7 +33,7 @@ class ContainerPool(Facade[Any], of=AsyncContainerPool):
         timeout: float = DEFAULT_TIMEOUT_S,
         mem_limit: str | int | None = None,
         cpu_percent: float | None = None,
-        network: bool | Literal["none", "open"] | None = None,
+        network: bool | str | Sequence[str] | None = None,
         pids_limit: int | None = None,
         disk_limit: str | int | None = None,
         shm_size: str | int | None = None,
@@ -52,7 +52,7 @@ class ContainerPool(Facade[Any], of=AsyncContainerPool):
             timeout: seconds that a run in them may take unless it says otherwise; ``math.inf`` for any.
             mem_limit: memory of each, as ``"256m"`` or in bytes.
             cpu_percent: CPU time of each, of which 100 is one core.
-            network: whether they have one; the profile's default if left out.
+            network: what they reach, as for `create_new_container`; the profile's default if left out.
             pids_limit: processes and threads at once in each.
             disk_limit: what each may write, as ``"2g"`` or in bytes.
             shm_size: of ``/dev/shm``.

@@ -12,6 +12,7 @@ from typing import Any
 from pocket_dock_mcp.images import ImageStore
 from tests.abuse.canaries import Canaries
 from tests.abuse.neighbour import Neighbour
+from tests.abuse.over_http import Served, serving
 from tests.abuse.server import Server
 from tests.abuse.weakening import Weakener
 from tests.engines import LABELS, Target, connect, image_override
@@ -37,6 +38,7 @@ class Ground:
         self._images: dict[tuple[str, ...], str] = {}
         self._neighbour: Neighbour | None = None
         self._weakener: Weakener | None = None
+        self._served: Served | None = None
         self._exits = AsyncExitStack()
 
     @classmethod
@@ -80,6 +82,12 @@ class Ground:
     async def own_server(self, settings: Settings) -> Server:
         """Start one for a single case; the case ends it."""
         return await Server.start(self.environ(settings))
+
+    async def over_http(self) -> Served:
+        """Return the server over HTTP that cases share."""
+        if self._served is None:
+            self._served = await self._exits.enter_async_context(serving(self.target, self.environ()))
+        return self._served
 
     async def weak_server(self, names: Sequence[str], limits: str = "best-effort") -> Server:
         """Return a server whose containers are weakened from now on, and which takes them as they are."""

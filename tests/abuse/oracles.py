@@ -27,8 +27,9 @@ class Container:
 
     id: str
     name: str
-    namespace: str
-    """Of its processes, as the kernel calls it; empty where the engine runs on another."""
+    first: tuple[int, str] | None
+    """Its first process on this machine, by id and the time of its start; None where the engine runs elsewhere.
+    Its namespace of processes ends with it, and the kernel gives the namespace's number to another one."""
     volumes: list[str]
 
 
@@ -127,7 +128,7 @@ class Watch:
     async def _left(self) -> list[str]:
         left = [f"container {name[:12]}" for name in await self._ours() - self._before]
         for container in self.containers.values():
-            left += [f"process {pid} of {container.name}" for pid in _processes_in(container.namespace)]
+            left += [f"process {pid} of {container.name}" for pid in _processes_beside(container.first)]
             for volume in container.volumes:
                 if await self._ground.api.inspect("volumes", volume) is not None:
                     left.append(f"volume {volume}")
@@ -145,7 +146,12 @@ class Watch:
 
     def _state(self) -> set[Path]:
         state = Path(self._server.environ["POCKET_DOCK_STATE_DIR"])
-        return {path for path in files_under(state) if "instances" not in path.relative_to(state).parts[:1]}
+        # Records of servers, and the filter of system calls: of a server, not of a sandbox.
+        return {
+            path
+            for path in files_under(state)
+            if "instances" not in path.relative_to(state).parts[:1] and not path.name.startswith("seccomp-")
+        }
 
     async def _ours(self) -> set[str]:
         found: set[str] = set()
@@ -160,7 +166,7 @@ class Watch:
             return None
         pid = known["State"].get("Pid") or 0
         volumes = [mount["Name"] for mount in known["Mounts"] if mount.get("Type") == "volume"]
-        return Container(container_id, known["Name"].lstrip("/"), _namespace(pid), volumes)
+        return Container(container_id, known["Name"].lstrip("/"), _first(pid), volumes)
 
 
 def _state_reasons(reply: Reply, after: str) -> list[str]:
@@ -191,11 +197,24 @@ def _namespace(pid: int) -> str:
     return "" if found == own else str(found)
 
 
-def _processes_in(namespace: str) -> list[str]:
-    if not namespace:
+def _first(pid: int) -> tuple[int, str] | None:
+    started = _started(pid)
+    return (pid, started) if started and _namespace(pid) else None
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _processes_beside(first: tuple[int, str] | None) -> list[str]:
+    if first is None or _started(first[0]) != first[1]:
         return []
+    namespace = _namespace(first[0])
     return [
         path.name
         for path in Path("/proc").iterdir()
-        if path.name.isdigit() and _namespace(int(path.name)) == namespace
+        if path.name.isdigit() and namespace and _namespace(int(path.name)) == namespace
     ]

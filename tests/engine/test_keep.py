@@ -405,3 +405,24 @@ async def test_an_idle_agent_does_not_grow(kept: Kept) -> None:
 
     assert container.found_runs == []
     assert await resident() - before < 512
+
+
+async def test_no_tree_is_left_that_an_engine_could_not_remove(kept: Kept) -> None:
+    chain = (
+        "import os\n"
+        "for _ in range(1200):\n"
+        "    os.mkdir('d'); os.chdir('d')\n"
+        "    os.close(os.open('f', os.O_CREAT))\n"
+        "os.chmod('.', 0)\n"
+    )
+    container = await kept.create()
+    await container.run(chain, language="python")
+    begun = await container.start("while :; do mkdir -p x/y; done")
+
+    await container.stop()
+    again = await kept.resume()
+
+    # Wherever it was. Nothing of it is lost.
+    assert (await again.run("find / -xdev -mindepth 600 2>/dev/null | head -n 1")).stdout == ""
+    assert (await again.run("find . -name f | wc -l")).stdout == "1200\n"
+    assert (await begun.wait()).status == "killed"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,6 +176,15 @@ HOSTILE = {
 def test_a_tar_that_is_none_of_a_tree_is_refused_and_leaves_nothing(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(BadStreamError):
         take(data, tmp_path / "in" / "there")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_tar_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    # Noise, so that it stays longer than a tar's blocks are.
+    with pytest.raises(BadStreamError):
+        take(pack(tarred(TOP, entry("./a", content=random.Random(1).randbytes(4096)))), tmp_path / "there")
 
     assert list(tmp_path.iterdir()) == []
 

@@ -111,7 +111,7 @@ def test_options_of_run_are_read_on_both_sides_of_the_name() -> None:
         ("--env", ["=x", "NO_SUCH_VARIABLE_HERE", "a\nb=c"]),
         ("--label", ["=x"]),
         ("--user", ["root", "-1", "1.5"]),
-        ("--network", ["maybe"]),
+        ("--network", ["maybe", "none,example.com", "https://example.com/", "", "*", "com"]),
         ("--pids-limit", ["0", "many"]),
     ],
 )

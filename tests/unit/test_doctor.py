@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 
-from pocket_dock_mcp.diagnosis import damaged, host, leftovers, reach
+from pocket_dock_mcp.diagnosis import configuration, damaged, host, leftovers, reach
 from pocket_dock_mcp.diagnosis.configuration import read_settings
 from pocket_dock_mcp.diagnosis.remedies import Machine, machine_of
 from pocket_dock_mcp.diagnosis.setup import parse_version, setup
@@ -22,6 +22,7 @@ from pocket_dock_mcp.engine.connect import Silence, survey
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan
 from pocket_dock_mcp.errors import EngineUnavailableError
 from pocket_dock_mcp.manager.journal import Journal
+from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.testing import FakeEngine
 from pocket_dock_mcp.testing.details import DETAILS
 
@@ -393,3 +394,23 @@ def test_only_directories_of_our_dead_services_are_removed(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {
         folder.name for folder in (young, served, foreign, other, elsewhere)
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "severity", "says"),
+    [
+        ({}, "ok", "pypi.org"),
+        ({"PIP_INDEX_URL": "https://me:secret@pypi.corp.example/simple"}, "ok", "pypi.corp.example"),
+        ({"POCKET_DOCK_PACKAGE_HOSTS": "https://x/"}, "problem", "POCKET_DOCK_PACKAGE_HOSTS"),
+        ({"POCKET_DOCK_NETWORK_MAX": "internet"}, "problem", "POCKET_DOCK_NETWORK_MAX"),
+        ({"POCKET_DOCK_SECRETS_FILE": "/no/such"}, "problem", "/no/such"),
+    ],
+)
+def test_what_networks_are_set_to_is_looked_at(
+    given: dict[str, str], severity: str, says: str, tmp_path: Path
+) -> None:
+    environ = {"HOME": str(tmp_path), **given}
+    found = configuration.registries(Settings.from_environ(environ), environ)
+    assert (found.id, found.severity) == ("configuration.network", severity)
+    assert says in found.detail
+    assert "secret@" not in found.detail

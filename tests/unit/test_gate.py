@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.abc import ByteStream
 
-from pocket_dock_mcp.gate.core import Gate
+from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.denials import MAX_KEPT, Denial
 from pocket_dock_mcp.gate.limits import GateLimits
 from pocket_dock_mcp.gate.rules import Rules
@@ -30,7 +30,7 @@ async def echo(stream: ByteStream) -> None:
 async def web(*domains: str, limits: GateLimits | None = None) -> AsyncIterator[tuple[int, Net, Gate]]:
     """A gate that allows domains, of which web.example leads to a server that tells what it is asked."""
     net = Net({"web.example": [PUBLIC], "other.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(domains), resolver=net.resolve, dial=net.dial, limits=limits)
+    gate = Gate(Rules.of_domains(domains), surroundings=net.surroundings, limits=limits)
     async with serving(echo) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = net.ports[PUBLIC, 443] = net.ports[PUBLIC, 8080] = port
         yield proxy, net, gate
@@ -111,7 +111,7 @@ async def test_there_is_an_end_to_the_names_below_a_wildcard() -> None:
 )
 async def test_an_allowed_name_at_a_forbidden_address_is_denied(addresses: list[str], what: str) -> None:
     net = Net({"web.example": addresses})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings)
     async with standing(gate) as proxy:
         for start in ("GET http://web.example/", "CONNECT web.example:80", "CONNECT web.example:443"):
             request = b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n"
@@ -132,7 +132,7 @@ async def test_a_name_that_changes_its_address_is_looked_up_once_for_each_connec
         return [PUBLIC] if asked % 2 else ["127.0.0.1"]
 
     net = Net()
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=rebind, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(rebind, net.dial))
     request = b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with serving(echo) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = port
@@ -159,7 +159,7 @@ async def test_a_name_may_be_at_an_address_that_is_named_too() -> None:
     async with serving(echo) as port:
         for extra, status in ([f"127.0.0.1:{port}"], b"200"), ([], b"403"), (["127.0.0.1"], b"403"):
             rules = Rules.of_domains([f"web.example:{port}", *extra])
-            async with standing(Gate(rules, resolver=net.resolve)) as proxy:
+            async with standing(Gate(rules, surroundings=Surroundings(net.resolve))) as proxy:
                 answer = await said(
                     proxy, f"GET http://web.example:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode()
                 )
@@ -226,7 +226,7 @@ async def test_a_body_goes_on_as_it_comes_in_either_framing() -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + text)
 
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings)
     body = b"a" * 300_000 + b"z"
     start = POST + b""
     async with serving(count) as port, standing(gate) as proxy:
@@ -274,7 +274,7 @@ async def test_a_server_that_speaks_no_http_is_a_bad_gateway(response: bytes) ->
         await stream.send(response)
 
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings)
     async with serving(answer) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = port
         reply = await said(proxy, b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -287,7 +287,7 @@ async def test_a_response_that_breaks_off_is_not_made_whole() -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings)
     async with serving(break_off) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = port
         reply = await said(proxy, b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -300,7 +300,7 @@ async def test_a_request_is_made_again_when_the_server_had_closed_its_connection
         await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings)
     async with serving(once) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = port
         reply = await said(proxy, b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
@@ -343,7 +343,7 @@ async def tell(stream: ByteStream) -> None:
 @asynccontextmanager
 async def tunnelling(*domains: str) -> AsyncIterator[tuple[int, Net, Gate]]:
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(domains), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(domains), surroundings=net.surroundings)
     async with serving(tell) as port, standing(gate) as proxy:
         for number in (22, 80, 443, 8443):
             net.ports[PUBLIC, number] = port
@@ -414,7 +414,7 @@ async def test_who_speaks_first_in_a_tunnel_may_be_the_server() -> None:
         await tell(stream)
 
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example:25"]), resolver=net.resolve, dial=net.dial)
+    gate = Gate(Rules.of_domains(["web.example:25"]), surroundings=net.surroundings)
     async with (
         serving(greet) as port,
         standing(gate) as proxy,
@@ -514,7 +514,7 @@ async def test_only_so_many_bytes_go_through(way: str) -> None:
 
     limits = GateLimits(sent_bytes=1 << 20) if way == "sent" else GateLimits(received_bytes=1 << 20)
     net = Net({"web.example": [PUBLIC]})
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=net.dial, limits=limits)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=net.surroundings, limits=limits)
     reason = f"the sandbox may have {way} 1 MiB, and has"
     async with serving(blow if way == "received" else read_quietly) as port, standing(gate) as proxy:
         net.ports[PUBLIC, 80] = port
@@ -542,8 +542,7 @@ async def test_a_connection_over_which_nothing_goes_ends() -> None:
     net = Net({"web.example": [PUBLIC]})
     gate = Gate(
         Rules.of_domains(["web.example", "web.example:25"]),
-        resolver=net.resolve,
-        dial=net.dial,
+        surroundings=net.surroundings,
         limits=limits,
     )
     async with serving(hang) as port, standing(gate) as proxy:
@@ -569,8 +568,8 @@ async def test_what_hangs_in_looking_up_or_connecting_ends() -> None:
     limits = GateLimits(connect_s=0.2, request_s=0.2)
     net = Net({"web.example": [PUBLIC]})
     for gate in (
-        Gate(Rules.of_domains(["web.example"]), resolver=resolve, limits=limits),
-        Gate(Rules.of_domains(["web.example"]), resolver=net.resolve, dial=hang, limits=limits),
+        Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(resolve), limits=limits),
+        Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(net.resolve, hang), limits=limits),
     ):
         async with standing(gate) as proxy:
             answer = await said(proxy, connect("web.example:443"), end=False)
@@ -591,7 +590,7 @@ async def test_a_fault_of_the_gate_itself_lets_nothing_through(caplog: pytest.Lo
     async def fail(host: str) -> list[str]:
         raise RuntimeError(host)
 
-    gate = Gate(Rules.of_domains(["web.example"]), resolver=fail)
+    gate = Gate(Rules.of_domains(["web.example"]), surroundings=Surroundings(fail))
     async with standing(gate) as proxy:
         assert await said(proxy, connect("web.example:443")) == b""
         assert (await said(proxy, connect("evil.example:443"))).startswith(b"HTTP/1.1 403 ")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.host.network import proxies, read_bundle
 from pocket_dock_mcp.images import PROFILES, ProfileInfo, default_network, list_profiles, resolve_profile
-from pocket_dock_mcp.images.network import proxies, read_bundle
 from pocket_dock_mcp.images.recipe import Recipe, hash_of, read_recipe
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

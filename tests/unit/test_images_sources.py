@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pocket_dock_mcp.images.sources import (
-    Source,
-    own_sources,
-    parse_deb822,
-    parse_lines,
-    read_sources,
-    release_of,
-)
+from pocket_dock_mcp.host.apt import Source, parse_deb822, parse_lines, read_sources
+from pocket_dock_mcp.images.sources import own_sources, release_of
 
 DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 UBUNTU_KEY = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"

@@ -14,7 +14,7 @@ from pocket_dock_mcp.container.memory import MAX_META, recalled, remembered
 from pocket_dock_mcp.errors import AgentProtocolError, InvalidArgumentError
 from pocket_dock_mcp.models import RunLimits
 
-RUN = "run-0123456789abcdef"
+RUN = f"run-{'0123456789abcdef' * 2}"
 PROGRAM = Program(
     language="python",
     code="secret()",
@@ -39,6 +39,13 @@ def test_what_is_remembered_comes_back_without_secrets() -> None:
     assert program.limits == PROGRAM.limits
     assert not program.keep_stdin
     assert "secret" not in json.dumps(said)
+
+
+def test_ids_of_older_releases_are_known() -> None:
+    memory = recalled(remembered("run-0123456789abcdef", PROGRAM, {}))
+
+    assert memory is not None
+    assert memory.run_id == "run-0123456789abcdef"
 
 
 @pytest.mark.parametrize(("said", "kept"), [(True, True), (False, False), (1, False), (None, False)])

@@ -22,15 +22,18 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.manager.audit import AuditLog, read_log
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.denials import EACH_MINUTE, LOG, Denials
+from pocket_dock_mcp.manager.runs import SandboxRun
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.models import MIB, ContainerSpec, Limits
 from pocket_dock_mcp.quotas import Quota
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.testing import FakeEngine
+from tests.behaviours import teach
 
 pytestmark = pytest.mark.anyio
 
 ALICE = Owner(session="alice's session", principal="token:alice")
+ALICE_AGAIN = Owner(session="another session", principal="token:alice")
 BOB = Owner(session="bob's session", principal="token:bob")
 
 
@@ -179,6 +182,49 @@ async def test_whose_sandbox_is_being_killed_is_nothing_that_others_wait_for(tmp
             with pytest.raises(SandboxNotFoundError):
                 await manager.stop(BOB, sandbox.id)
             goes_on.set()
+
+
+async def test_of_many_runs_at_once_as_many_go_on_as_may(tmp_path: Path) -> None:
+    engine, endless = FakeEngine(), Starts()
+    teach(engine)
+    async with manager_of(tmp_path, engine, max_runs=5, max_total_runs=8) as manager:
+        hers = [await manager.create(owner, wanted(), silent) for owner in (ALICE, ALICE_AGAIN)]
+        his = await manager.create(BOB, wanted(), silent)
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(endless.start, hers[number % 2])
+        assert (len(endless.started), endless.refused) == (5, Counter(quota=15))
+        (text,) = endless.texts
+        assert text.startswith("You have 5 runs that go on; 5 are allowed at once.")
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(endless.start, his)
+        assert (len(endless.started), endless.refused) == (8, Counter(quota=15, capacity=17))
+        assert any(text.startswith("This server has no room for more: 8 runs") for text in endless.texts)
+
+        # What has ended gives its place back, and what ends with its sandbox.
+        await endless.started[0].run.kill()
+        await endless.start(his)
+        await manager.kill(BOB, his.id)
+        await endless.start(hers[0])
+        assert len(endless.started) == 10
+
+
+class Starts:
+    """Runs that go on for ever, and what has become of those that were refused."""
+
+    def __init__(self) -> None:
+        self.started: list[SandboxRun] = []
+        self.refused: Counter[str] = Counter()
+        self.texts: set[str] = set()
+
+    async def start(self, sandbox: Sandbox) -> None:
+        try:
+            self.started.append(await sandbox.runs.start("sleep 600", key=None, background=True))
+        except PocketDockError as error:
+            self.refused[error.code] += 1
+            self.texts.add(str(error))
 
 
 @pytest.mark.parametrize("seed", range(3))

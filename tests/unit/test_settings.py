@@ -41,6 +41,8 @@ def test_the_defaults() -> None:
         "max_total_sandboxes": None,
         "max_total_memory_mb": None,
         "max_creates": 16,
+        "max_runs": 256,
+        "max_total_runs": None,
         "idle_ttl_s": 1800,
         "max_lifetime_s": 86400,
         "memory_mb": 512,
@@ -68,12 +70,19 @@ def test_the_defaults() -> None:
         "token": None,
         "token_file": None,
         "oauth_issuer": None,
+        "oauth_scopes": (),
         "http_url": None,
         "http_session_idle_s": 600,
         "http_max_sessions": 1000,
         "http_max_sessions_each": 250,
         "http_max_connections": 2000,
         "http_max_connections_each": 1000,
+        "network_max": ("open",),
+        "network_connections": 64,
+        "network_sent_mb": 1024,
+        "network_received_mb": 16_384,
+        "package_hosts": (),
+        "secrets_file": None,
     }
 
 
@@ -92,6 +101,8 @@ def test_every_setting_can_be_set() -> None:
         "MAX_TOTAL_SANDBOXES": "30",
         "MAX_TOTAL_MEMORY_MB": "64000",
         "MAX_CREATES": "2",
+        "MAX_RUNS": "50",
+        "MAX_TOTAL_RUNS": "70",
         "IDLE_TTL_S": "2.5",
         "MAX_LIFETIME_S": "60",
         "MEMORY_MB": "256",
@@ -119,18 +130,26 @@ def test_every_setting_can_be_set() -> None:
         "TOKEN": "secret",
         "TOKEN_FILE": "/etc/tokens",
         "OAUTH_ISSUER": "https://login.example",
+        "OAUTH_SCOPES": "sandboxes, more",
         "HTTP_URL": "https://box.example/mcp",
         "HTTP_SESSION_IDLE_S": "300",
         "HTTP_MAX_SESSIONS": "5",
         "HTTP_MAX_SESSIONS_EACH": "2",
         "HTTP_MAX_CONNECTIONS": "50",
         "HTTP_MAX_CONNECTIONS_EACH": "20",
+        "NETWORK_MAX": "packages, a.example",
+        "NETWORK_CONNECTIONS": "10",
+        "NETWORK_SENT_MB": "20",
+        "NETWORK_RECEIVED_MB": "30",
+        "PACKAGE_HOSTS": "files.example, more.example",
+        "SECRETS_FILE": "/etc/secrets.json",
     }
     assert [variable for variable, _, _ in Settings.describe()] == [f"POCKET_DOCK_{name}" for name in given]
-    found = settings(**given).model_dump()
-    (quota,) = found.pop("quotas")
+    dumped = settings(**given).model_dump()
+    (quota,) = dumped.pop("quotas")
+    found = [dumped[name.lower()] for name in given if name != "QUOTAS"]
     assert (quota["principal"], quota["sandboxes"], quota["snapshots"]) == ("token:ada", 5, None)
-    assert [f"{value}" for value in found.values()] == [
+    assert [f"{value}" for value in found] == [
         *(
             "docker",
             "/var/lib/dock",
@@ -144,6 +163,8 @@ def test_every_setting_can_be_set() -> None:
             "30",
             "64000",
             "2",
+            "50",
+            "70",
             "2.5",
             "60.0",
             "256",
@@ -166,7 +187,16 @@ def test_every_setting_can_be_set() -> None:
         ),
         *("4096", "::1", "0", "/box/mcp", "('box.example', 'box.example:80')"),
         *("('https://app.example',)", "('https://app.example',)", "**********", "/etc/tokens"),
-        *("https://login.example", "https://box.example/mcp", "300.0", "5", "2", "50", "20"),
+        *("https://login.example", "('sandboxes', 'more')", "https://box.example/mcp"),
+        *("300.0", "5", "2", "50", "20"),
+        *(
+            "('packages', 'a.example')",
+            "10",
+            "20",
+            "30",
+            "('files.example', 'more.example')",
+            "/etc/secrets.json",
+        ),
     ]
 
 
@@ -253,6 +283,8 @@ def test_an_unknown_variable_that_is_like_nothing_gets_the_whole_list() -> None:
         ("WARM_PYTHON", "perhaps", "true or false"),
         ("HTTP_PATH", "mcp", "a path such as /mcp"),
         ("TOKEN_FILE", "tokens", "an absolute path"),
+        ("SECRETS_FILE", "secrets", "an absolute path"),
+        ("NETWORK_CONNECTIONS", "0", "a whole number from 1 to 1024"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_valid(name: str, value: str, valid: str) -> None:

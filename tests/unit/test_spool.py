@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_dock_mcp.spool import OutputGoneError, Spool, SpoolBudget
+from pocket_dock_mcp.spool import FairBudget, OutputGoneError, Spool, SpoolBudget
 from tests.spools import PLENTY, Spools, pieces
 
 KIB = 1024
@@ -187,6 +187,55 @@ def test_no_budget_at_all_still_counts_and_its_floor_is_kept(make: Spools) -> No
     floor.close()
 
     assert budget.used_bytes == 0
+
+
+def test_nobody_uses_up_what_several_share() -> None:
+    fair = FairBudget(1000)
+    alice, bob, carol = (fair.share(name) for name in ("alice", "bob", "carol"))
+
+    assert fair.share("alice") is alice
+    assert [alice.take(2000), alice.take(1)] == [750, 0]
+    assert [bob.take(2000), bob.take(1)] == [187, 0]
+    assert [carol.take(2000), carol.take(1)] == [47, 0]
+    assert fair.total.left() > 0
+
+    alice.give_back(alice.used_bytes)
+
+    assert bob.take(2000) > 300
+    assert carol.take(2000) > 100
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_shares_with_greedy_ones_gets_its_part_in_the_end(seed: int) -> None:
+    chance = random.Random(seed)
+    fair = FairBudget(100_000)
+    names = [str(number) for number in range(chance.randrange(1, 12))]
+    for _ in range(3000):
+        share = fair.share(chance.choice(names))
+        share.take(chance.randrange(1, 5000))
+        # Runs end, and their output is forgotten.
+        share.give_back(chance.randrange(0, share.used_bytes // 4 + 1))
+    for _ in range(200):
+        for name in names:
+            fair.share(name).take(100_000)
+            fair.share(name).give_back(max(0, -fair.share(name).left()))
+    part = 3 * 100_000 // (3 * len(names) + 1)
+    assert all(abs(fair.share(name).used_bytes - part) < part / 20 for name in names)
+
+
+def test_nobody_has_to_forget_because_of_what_others_use() -> None:
+    fair = FairBudget(1000)
+    alice, bob = (SpoolBudget(1000, fair.share(name)) for name in ("alice", "bob"))
+    alice.take(100)
+    assert not alice.is_short
+
+    while bob.take(100):
+        pass
+
+    assert bob.is_short
+    assert not alice.is_short
+    alice.take(1000)
+    assert alice.is_short
 
 
 @pytest.mark.parametrize("seed", range(60))

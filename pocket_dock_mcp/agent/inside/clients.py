@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Callable, List
 
-from . import wire
+from . import leaving, wire
 from .receiving import Receiver
 from .sending import Sender
 
@@ -44,6 +44,7 @@ class Client:
         self._heard = time.monotonic()
         self.sender = Sender(agent.loop, fds[1])
         self.receiver = Receiver(agent.loop, fds[0], self._serve)
+        self.on_lost(lambda status: leaving.end(agent, status))
         if is_visitor:
             self.sender.most = MOST_QUEUED
             agent.loop.later(STALL, self._look)

@@ -39,6 +39,7 @@ class Watch:
 
     def _look(self) -> None:
         self._timer = None
+        self._agent.names.look()
         now = disk_free("/")
         if now is None or self._free is None:
             return

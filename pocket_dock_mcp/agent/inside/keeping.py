@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Dict, Optional
 
-from . import cells, facts, runs, wire
+from . import cells, facts, leaving, runs, wire
 from .clients import SHIFT, Client, listener, uid_of
 from .loop import READ, Timer
 from .shelf import Kept, Shelf
@@ -178,7 +178,7 @@ class Keep:
         But for those of a visitor that were not to outlive the visit.
         """
         if self.is_leased and not client.is_visitor:
-            os._exit(0)
+            leaving.end(self._agent)
         if self.clients.pop(client.number, None) is None:
             return
         client.close()
@@ -216,7 +216,7 @@ class Keep:
             self._busy_until = now
         left = min(self._busy_until + self._ttl, self._since + max(self._ttl, MOST_DETACHED)) - now
         if left <= 0:
-            os._exit(0)
+            leaving.end(self._agent)
         self._timer = self._agent.loop.later(min(left, LOOK), self._look)
 
     # -- requests ---------------------------------------------------------------------------------
@@ -232,11 +232,6 @@ class Keep:
         """Say again what `init` said."""
         fields = facts.collect(self._agent)
         self._agent.send({"kind": "reply", "id": request_id, "home": self._agent.user.home, **fields})
-
-    def farewell(self, request_id: int, header: wire.Header) -> None:
-        """The container is about to be ended from outside."""
-        self.tell_others(request_id, header["why"])
-        self._agent.send({"kind": "reply", "id": request_id})
 
     def list_runs(self, request_id: int, header: wire.Header) -> None:
         described = self.shelf.describe(header["after"], self.clients)

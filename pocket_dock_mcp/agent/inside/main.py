@@ -28,6 +28,7 @@ from . import (
     identity,
     keeping,
     killing,
+    leaving,
     ports,
     provisions,
     runs,
@@ -75,6 +76,7 @@ class Agent:
         self.sessions = sessions.Sessions(self)
         self.checkpoints = checkpoints.Checkpoints(self)
         self._ports = ports.Waiters(self)
+        self.names = leaving.Names()
         self.first = Client(self, 0, [0, 1], is_visitor=False)
 
     # -- the stream -------------------------------------------------------------------------------
@@ -173,11 +175,11 @@ class Agent:
 
     def _halt(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         """End everything, as the end of the input does where nothing is kept."""
-        self.send({"kind": "reply", "id": request_id})
+        self.send({"kind": "reply", "id": request_id, "tidies": leaving.is_suspicious(self)})
         self.first.sender.flush()
         if self.keep is None or not self.keep.tell_others(request_id, header.get("why")):
-            os._exit(0)
-        self.loop.later(keeping.LAST_WORDS, lambda: os._exit(0))
+            leaving.end(self)
+        self.loop.later(keeping.LAST_WORDS, lambda: leaving.end(self))
 
     def _on_kept(self, request_id: int, header: wire.Header, _payload: bytes) -> None:
         if self.keep is None:
@@ -375,10 +377,11 @@ _OPERATIONS = (
 _HANDLERS: Dict[str, Callable[[Agent, int, wire.Header, bytes], None]] = {
     **{name: getattr(Agent, "_" + name) for name in _OPERATIONS.split()},
     **disk.HANDLERS,
+    **leaving.HANDLERS,
     **provisions.HANDLERS,
     **way_out.HANDLERS,
     "connect": dialling.connect,
-    **dict.fromkeys(("rejoin", "list_runs", "farewell"), Agent._on_kept),
+    **dict.fromkeys(("rejoin", "list_runs"), Agent._on_kept),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Set
 
 from . import killing, wire
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 PAUSE = 0.01
 """Seconds between two looks while somebody waits."""
+BENEFIT_OF_DOUBT = 0.5
+"""Seconds for which a process that may not be looked into is not the one: nor may one that just exits."""
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTEN = "0A"
 
@@ -61,6 +64,7 @@ class Waiter:
         self.run: Optional[int] = header.get("run")
         """The run that is to listen; None for anybody."""
         self.is_over = False
+        self._closed_since: Optional[float] = None
 
     def look(self, ports: Dict[int, Set[str]]) -> None:
         there = set(ports)
@@ -76,7 +80,13 @@ class Waiter:
         if marker is None:
             return False
         own = sockets_of(self._agent, marker)
-        return own is None or bool(own & sockets)
+        if own is not None:
+            self._closed_since = None
+            return bool(own & sockets)
+        now = time.monotonic()
+        if self._closed_since is None:
+            self._closed_since = now
+        return now - self._closed_since > BENEFIT_OF_DOUBT
 
     def abort(self) -> None:
         self._leave()

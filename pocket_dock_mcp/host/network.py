@@ -1,12 +1,20 @@
-"""What a build needs of the host to reach the network: its proxies, and the authorities that it trusts."""
+"""What it takes to reach the network from this machine: its proxies, and the authorities that it trusts."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Of Debian and what it is the base of, of Red Hat, of SUSE, and of the rest."""
 _MAX_BUNDLE = 4 * 1024 * 1024
 """Bytes. A bundle of all the world's authorities has a quarter of a million."""
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -28,6 +36,15 @@ def read_bundle(environ: Mapping[str, str]) -> bytes | None:
             bundle = _read_certificates(Path(path))
             if bundle is not None:
                 return bundle
+    return None
+
+
+def system_bundle() -> bytes | None:
+    """Return the certificate authorities that the system's own programs trust, if they are in one file."""
+    named = ssl.get_default_verify_paths().cafile
+    for path in (*([named] if named else []), *_SYSTEM_BUNDLES):
+        if (bundle := _read_certificates(Path(path))) is not None:
+            return bundle
     return None
 
 
