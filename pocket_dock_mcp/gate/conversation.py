@@ -171,7 +171,10 @@ class Conversation:
         parser = self._side.parser
         if parser.their_state is not h11.SEND_BODY:
             return False
-        event = parser.next_event()
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError:
+            return False
         return isinstance(event, h11.EndOfMessage)
 
     async def _linger(self) -> None:
