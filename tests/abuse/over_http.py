@@ -60,9 +60,7 @@ class Caller:
         if "name" in message.get("params", {}):
             right["Mcp-Name"] = message["params"]["name"]
         sent = {name: value for name, value in {**right, **(headers or {})}.items() if value is not None}
-        answer: httpx2.Response = await self._client.post(
-            self.server.url + query, json=message, headers=sent
-        )
+        answer: httpx2.Response = await self._client.post(self.server.url + query, json=message, headers=sent)
         return answer
 
     async def call(self, tool: str, /, number: int | None = None, **arguments: Any) -> dict[str, Any]:

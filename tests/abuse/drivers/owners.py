@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.abuse.over_http import ALICE
 from tests.abuse.drivers.tenants import attempt
+from tests.abuse.over_http import ALICE
 from tests.abuse.runner import Attack
 
 

@@ -87,7 +87,9 @@ async def logs(attack: Attack, is_control: bool) -> None:
             ("read_output", {"run_id": EVIL, "stream": EVIL}),
             (EVIL, {EVIL: EVIL}),
         ):
-            answer = await alice.post(request(tool, 1, **arguments), {"Mcp-Name": "x"} if tool == EVIL else {})
+            answer = await alice.post(
+                request(tool, 1, **arguments), {"Mcp-Name": "x"} if tool == EVIL else {}
+            )
             attack.said.append(answer.text)
         text = told(await alice.call("kill", run_id=EVIL))
         if "\x1b" in text or "\x9b" in text:

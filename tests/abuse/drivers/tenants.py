@@ -37,9 +37,13 @@ async def attempt(attack: Attack, attacker: str) -> None:
 
 async def _belongings(alice: Caller) -> dict[str, str]:
     sandbox = fields(await alice.call("create_sandbox", name=SECRET))["sandbox_id"]
-    ran = fields(await alice.call("run_command", sandbox_id=sandbox, command=f"echo {SECRET} > secret; sleep 0.1"))
+    ran = fields(
+        await alice.call("run_command", sandbox_id=sandbox, command=f"echo {SECRET} > secret; sleep 0.1")
+    )
     background = fields(
-        await alice.call("run_command", sandbox_id=sandbox, command=f"echo {SECRET}; sleep 300", background=True)
+        await alice.call(
+            "run_command", sandbox_id=sandbox, command=f"echo {SECRET}; sleep 300", background=True
+        )
     )
     snapshot = fields(await alice.call("snapshot", sandbox_id=sandbox, name=SECRET))["snapshot_id"]
     return {"sandbox": sandbox, "run": ran["run_id"], "job": background["run_id"], "snapshot": snapshot}
@@ -99,7 +103,15 @@ async def guesses(attack: Attack, served: Served, attacker: str) -> None:
             attack.red(f"{sandbox} has fewer than 128 bits")
         (container,) = await served.containers()
         known = [container["Id"], container["Id"][:12], *container["Names"]]
-        parts = [sandbox[:-1], sandbox[:12], digits, sandbox.upper(), f"{sandbox}0", f" {sandbox}", f"{sandbox}\n"]
+        parts = [
+            sandbox[:-1],
+            sandbox[:12],
+            digits,
+            sandbox.upper(),
+            f"{sandbox}0",
+            f" {sandbox}",
+            f"{sandbox}\n",
+        ]
         wanted = [*known, *parts, *(_like(sandbox) for _ in range(GUESSES))]
         # The right one is found by whoever is told it, and is no guess.
         wanted += [] if attacker == BOB else [sandbox]
