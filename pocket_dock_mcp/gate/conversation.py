@@ -172,10 +172,9 @@ class Conversation:
         if parser.their_state is not h11.SEND_BODY:
             return False
         try:
-            event = parser.next_event()
+            return isinstance(parser.next_event(), h11.EndOfMessage)
         except h11.RemoteProtocolError:
             return False
-        return isinstance(event, h11.EndOfMessage)
 
     async def _linger(self) -> None:
         """Let what is under way arrive, so that the answer is read and not lost to a reset."""

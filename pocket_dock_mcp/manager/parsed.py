@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pocket_dock_mcp.errors import StateError
+
 T = TypeVar("T")
 _Version = tuple[int, int, int, int]
 
@@ -32,7 +34,11 @@ class ParsedFiles(Generic[T]):
         self._known: dict[str, tuple[_Version, T | None]] = {}
 
     def all(self) -> dict[str, T]:
-        """Return what is in them, by their names without the ending."""
+        """Return what is in them, by their names without the ending.
+
+        Raises:
+            StateError: the directory cannot be read.
+        """
         present = self._versions()
         for name in self._known.keys() - present.keys():
             del self._known[name]
@@ -50,6 +56,11 @@ class ParsedFiles(Generic[T]):
                         self._look(entry, present)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise StateError(
+                f"The records of this server in {str(self._directory)!r} cannot be read: {error.strerror}.",
+                hint="Make the state directory readable; if too many files are open, try again.",
+            ) from error
         return present
 
     def _look(self, entry: os.DirEntry[str], present: dict[str, _Version]) -> None:

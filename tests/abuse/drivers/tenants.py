@@ -187,15 +187,18 @@ async def many_creates(attack: Attack, served: Served, attacker: str) -> None:
             most = max(most, len(await served.containers()))
             await anyio.sleep(0.02)
 
-    async with Caller(served.http, BOB) as bob, Caller(served.http, ALICE) as alice:
-        async with anyio.create_task_group() as watching:
-            watching.start_soon(count)
-            async with anyio.create_task_group() as group:
-                for _ in range(CREATES):
-                    group.start_soon(create, bob)
-                if attacker == ALICE:
-                    group.start_soon(create, alice)
-            watching.cancel_scope.cancel()
+    async with (
+        Caller(served.http, BOB) as bob,
+        Caller(served.http, ALICE) as alice,
+        anyio.create_task_group() as watching,
+    ):
+        watching.start_soon(count)
+        async with anyio.create_task_group() as group:
+            for _ in range(CREATES):
+                group.start_soon(create, bob)
+            if attacker == ALICE:
+                group.start_soon(create, alice)
+        watching.cancel_scope.cancel()
     if len(made) != MAX_SANDBOXES or most > MAX_SANDBOXES:
         attack.red(f"{len(made)} were made, {most} at once; {MAX_SANDBOXES} are allowed")
     if len(refused) != 1 or not any(f"{MAX_SANDBOXES} are allowed" in text for text in refused):
