@@ -30,11 +30,20 @@ def container(data: Mapping[str, Any]) -> ContainerState:
         id=str(data["Id"]),
         name=data["Name"].lstrip("/"),
         status=status,
-        labels=data["Config"].get("Labels") or {},
+        labels=_labels(data["Config"].get("Labels")),
         exit_code=state.get("ExitCode") if status == "exited" else None,
         oom_killed=bool(state.get("OOMKilled")),
         size_bytes=None if data.get("SizeRw") is None else int(data["SizeRw"]),
     )
+
+
+def _labels(said: object) -> Mapping[str, str]:
+    """Return labels, of which there may be none. Both our own and those of a user's image are texts."""
+    if not said:
+        return {}
+    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+        raise TypeError(said)
+    return said
 
 
 def created(some_id: object) -> str:
@@ -50,7 +59,7 @@ def listed_container(item: Any) -> ContainerState:
         id=str(item["Id"]),
         name=item["Names"][0].lstrip("/") if item["Names"] else "",
         status=_status(item["State"]),
-        labels=item["Labels"] or {},
+        labels=_labels(item["Labels"]),
     )
 
 
@@ -59,7 +68,7 @@ def image(data: Mapping[str, Any], with_labels: Mapping[str, Any]) -> ImageState
     return ImageState(
         id=str(data["Id"]),
         tags=tuple(data.get("RepoTags") or ()),
-        labels=with_labels.get("Labels") or {},
+        labels=_labels(with_labels.get("Labels")),
         size_bytes=int(data.get("Size") or 0),
     )
 

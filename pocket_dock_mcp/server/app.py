@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NoReturn
 
 # Before pydantic is imported: its errors reach the model, and a link to its website tells the model nothing.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
@@ -12,7 +12,8 @@ os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 from mcp.server import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, InputRequiredResult, Tool
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Tool
 from pydantic import ValidationError
 
 from pocket_dock_mcp.errors import InvalidArgumentError
@@ -67,6 +68,15 @@ class _Server(MCPServer[ServerState]):
             if isinstance(error.__cause__, ValidationError):
                 return render.error(refusal(error.__cause__))
             raise
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,  # noqa: ARG002  # the SDK's signature
+        context: Context[ServerState, Any] | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        """Say that there are none, in one line; the SDK would log forty for each."""
+        raise MCPError(INVALID_PARAMS, f"There is no prompt {name[:100]!r}.")
 
 
 def create_server(

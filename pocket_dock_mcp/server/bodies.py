@@ -47,6 +47,10 @@ _OUTSIDE = re.compile(rb'[^"]*')
 _INSIDE = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _STRUCTURE = re.compile(rb"[\[\]{},:]")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+"""What may be half of a surrogate pair; or behind another backslash a text that looks like it."""
 _STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
@@ -223,12 +227,23 @@ async def parsed(body: bytes) -> Any:
         message = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise _not_understood("the body is no JSON text in UTF-8.") from None
+    if _HALF.search(body) and not _is_text(message):
+        raise _not_understood("a text has half of a surrogate pair.")
     if not isinstance(message, dict):
         raise _RefusedError(
             no_message("The body has to be a single message; batches are not served.", INVALID_REQUEST)
         )
     await anyio.lowlevel.checkpoint()
     return message
+
+
+def _is_text(message: Any) -> bool:
+    """Whether all that it says can be said in UTF-8, and so in an answer."""
+    try:
+        json.dumps(message, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

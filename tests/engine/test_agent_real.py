@@ -59,13 +59,20 @@ def status(pid="self"):
         return dict(line.split(":", 1) for line in file.read().splitlines())
 
 def roots():
-    found = {int(pid): status(pid) for pid in os.listdir("/proc") if pid.isdigit()}
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found[int(pid)] = status(pid)
+        except OSError:
+            pass  # It has ended meanwhile.
     return [pid for pid, it in found.items() if it["Uid"].split()[0] == "0" and "Z" not in it["State"]]
 """
 
 _TOUCH_THE_AGENT = """
 found = {}
-for pid in roots():
+# Once: helpers start a moment after the agent.
+looked_at = roots()
+for pid in looked_at:
     for name in ("environ", "mem", "maps", "auxv", "syscall", "stack"):
         found[f"{pid} {name}"] = attempt(lambda: open(f"/proc/{pid}/{name}", "rb").read(1))
     for name in ("cwd", "root", "exe"):
@@ -83,7 +90,7 @@ for pid in roots():
     found[f"{pid} vm_readv"] = attempt(lambda: call(310, pid, mine, 1, theirs, 1, 0))
     found[f"{pid} prlimit"] = attempt(lambda: call(302, pid, 7, ctypes.byref((ctypes.c_long * 2)(8, 8)), 0))
     found[f"{pid} setpriority"] = attempt(lambda: os.setpriority(os.PRIO_PROCESS, pid, 19))
-print(json.dumps({"roots": roots(), "found": found}))
+print(json.dumps({"roots": looked_at, "found": found}))
 """
 
 

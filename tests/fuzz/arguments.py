@@ -22,7 +22,8 @@ from pocket_dock_mcp.server.app import create_server
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.testing import FakeEngine
 from tests.fuzz.harness import FoundError, Surface
-from tests.fuzz.stdio import Message, Server, end_all
+from tests.fuzz.messages import Message
+from tests.fuzz.stdio import Server, end_all
 from tests.fuzz.values import TEXTS, mutated, value
 
 MOST_REPLY = 1024 * 1024

@@ -39,6 +39,8 @@ class Surface(ABC):
     """One place where foreign input is read."""
 
     name: str
+    held_up_s = 0.0
+    """The longest that the event loop under test was busy with one thing, in processor time, where that is known."""
 
     @abstractmethod
     def make(self, rng: random.Random) -> bytes:
@@ -75,6 +77,7 @@ class Report:
     slowest_s: float = 0.0
     slowest_case: int = -1
     grown_bytes: int = 0
+    held_up_s: float = 0.0
     findings: list[str] = field(default_factory=list)
     failed: list[bytes] = field(default_factory=list)
     """The inputs of findings."""
@@ -85,7 +88,7 @@ class Report:
         return (
             f"{self.surface}: {self.attempts} cases of seed {self.seed} in {self.seconds:.0f} s; {outcomes}; "
             f"slowest {self.slowest_s * 1000:.0f} ms (case {self.slowest_case}); "
-            f"memory {self.grown_bytes / 2**20:+.1f} MiB; findings: {len(self.findings)}"
+            f"loop held up {self.held_up_s * 1000:.0f} ms at most; memory {self.grown_bytes / 2**20:+.1f} MiB; findings: {len(self.findings)}"
         )
 
 
@@ -132,6 +135,7 @@ async def run(
         await _see_tasks_end(surface, tasks)
     except Exception as error:  # noqa: BLE001  # what holding or closing it raises is something found, too
         report.findings.append(_told(error))
+    report.held_up_s = surface.held_up_s
     report.seconds = time.monotonic() - began
     return report
 

@@ -16,28 +16,18 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 
 from tests.fuzz import served
 from tests.fuzz.harness import FoundError, Surface
-from tests.fuzz.values import TEXTS, mutated, odd_json, value
+from tests.fuzz.messages import LEGACY, MODERN, Message, is_valid, line, request
 
 PROBE_DEADLINE = 30.0
 """Seconds in which a server that lives answers, on a machine that is busy."""
 MOST_LINE = 16 * 1024 * 1024
 MOST_LOG = 8192
 """Bytes that one case may write to the log, on average, behind the first few."""
-_LEGACY = {
-    "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "0"},
-}  # fmt: skip
-_MODERN = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-    "io.modelcontextprotocol/clientInfo": {"name": "fuzz", "version": "0"},
-}
-Message = dict[str, Any]
 
 
 class Server:
@@ -52,6 +42,8 @@ class Server:
         """Bytes that it has written to standard error."""
         self.errors: list[str] = []
         self.left: list[str] | None = None
+        self.held_up_s = 0.0
+        """The longest that its event loop was busy with one thing, known when it has ended."""
         self._probes = 0
         self._news = asyncio.Event()
         self._bad: list[bytes] = []
@@ -89,7 +81,7 @@ class Server:
     async def greet(self) -> None:
         """Let it know which era's client this is."""
         if not self.modern:
-            await self.send(request("initialize", _LEGACY, "greeting"))
+            await self.send(request("initialize", LEGACY, "greeting"))
             await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         await self.probe()
 
@@ -118,7 +110,7 @@ class Server:
 
     def request(self, method: str, params: Message, number: object) -> Message:
         """Return a request of the era that it is in."""
-        return request(method, {**params, "_meta": _MODERN} if self.modern else params, number)
+        return request(method, {**params, "_meta": MODERN} if self.modern else params, number)
 
     async def wait_for(self, numbers: set[str]) -> None:
         """Wait until all of these requests are answered."""
@@ -190,7 +182,8 @@ class Server:
             self.log += len(data)
             text = data.decode("utf-8", "replace")
             if served.END in text:
-                self.left = json.loads(text.rpartition(served.END)[2].splitlines()[0])
+                told = json.loads(text.rpartition(served.END)[2].splitlines()[0])
+                self.left, self.held_up_s = told["left"], told["held_up_s"]
             self.errors = [*self.errors, *text.splitlines()][-40:]
 
     async def _see_end(self) -> None:
@@ -209,67 +202,8 @@ class Server:
             )
 
 
-def request(method: str, params: Message, number: object) -> Message:
-    """Return a request."""
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-
-
-def is_valid(message: object) -> bool:
-    """Whether it is something that a server may say."""
-    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-        return False
-    match message:
-        case {"method": str()}:
-            return True
-        case {"id": str() | int(), "result": dict()}:
-            return "error" not in message
-        case {"id": _, "error": {"code": int(), "message": str()}}:
-            return "result" not in message
-    return False
-
-
 def _key(number: object) -> str:
     return number if isinstance(number, str) else repr(number)
-
-
-# -- cases ---------------------------------------------------------------------------------------------
-
-_CALL = {"name": "list_sandboxes", "arguments": {}}
-_METHODS: Sequence[tuple[str, Message]] = (
-    ("initialize", _LEGACY), ("ping", {}), ("tools/list", {}), ("tools/list", {"cursor": "x"}), ("tools/call", _CALL),
-    ("tools/call", {"name": "run_code", "arguments": {"code": "print(6 * 7)", "wait_s": 0.05}}),
-    ("tools/call", {"name": "nothing", "arguments": {}}), ("server/discover", {}), ("resources/list", {}),
-    ("resources/read", {"uri": "file:///etc/passwd"}), ("prompts/list", {}), ("prompts/get", {"name": "x"}),
-    ("logging/setLevel", {"level": "debug"}), ("completion/complete", {"ref": {"type": "ref/prompt", "name": "x"},
-    "argument": {"name": "a", "value": "b"}}), ("subscriptions/listen", {}), ("resources/subscribe", {"uri": "x:y"}),
-    ("roots/list", {}), ("sampling/createMessage", {}), ("tasks/get", {"taskId": "1"}), ("", {}), ("rpc.discover", {}),
-    ("notifications/cancelled", {"requestId": 1}),
-)  # fmt: skip
-_NOTIFICATIONS: Sequence[tuple[str, Message]] = (
-    ("notifications/initialized", {}), ("notifications/cancelled", {"requestId": "probe-1", "reason": "x"}),
-    ("notifications/progress", {"progressToken": 1, "progress": 0.5}), ("notifications/roots/list_changed", {}),
-    ("notifications/message", {"level": "info", "data": "x"}), ("$/cancelRequest", {"id": 1}), ("tools/call", _CALL),
-)  # fmt: skip
-_IDS: tuple[Any, ...] = (
-    0,
-    1,
-    -1,
-    2**31,
-    2**53,
-    2**63,
-    10**30,
-    1.5,
-    "",
-    "a",
-    "\0",
-    "x" * 2000,
-    None,
-    True,
-    [],
-    {},
-    "probe-1",
-    "\ud800",
-)
 
 
 class Stdio(Surface):
@@ -282,7 +216,7 @@ class Stdio(Surface):
 
     def make(self, rng: random.Random) -> bytes:
         """Return some lines, in most of which something is wrong."""
-        lines = [_line(rng) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
+        lines = [line(rng) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
         end = rng.choice((b"\n", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b" \n", b"\0\n"))
         data = end.join(lines)
         # Sometimes the last line has no end: then what follows is a part of it.
@@ -295,6 +229,7 @@ class Stdio(Surface):
             self._servers = (legacy, modern)
             yield
             for server in self._servers:
+                self.held_up_s = max(self.held_up_s, server.held_up_s)
                 if server.log > MOST_LOG * (self._attempts + 100):
                     raise FoundError(f"{server.log} bytes were logged in {self._attempts} cases.")
 
@@ -346,9 +281,9 @@ def _wanted(data: bytes) -> set[str]:
     """Return the ids of the requests among some lines that are to be answered, once each."""
     found: list[str] = []
     spared = {_key("probe-1")}
-    for line in data.decode("utf-8", "replace").replace("\r", "\n").split("\n"):
+    for text in data.decode("utf-8", "replace").replace("\r", "\n").split("\n"):
         try:
-            message = json.loads(line)
+            message = json.loads(text)
         except (ValueError, RecursionError):
             continue
         if not isinstance(message, dict):
@@ -370,34 +305,3 @@ def _wanted(data: bytes) -> set[str]:
 def _judged(messages: Sequence[Message]) -> str:
     answers = [message for message in messages if "method" not in message]
     return "answered" if any("result" in one for one in answers) else "refused" if answers else "passed over"
-
-
-def _line(rng: random.Random) -> bytes:
-    whole = message(rng)
-    act = rng.randrange(6)
-    if act < 2:
-        return odd_json(rng, whole)
-    if act < 4:
-        return json.dumps(mutated(rng, whole)).encode()
-    if act == 4:
-        return json.dumps(whole, indent=rng.choice((None, None, 1))).encode().replace(b"\n", b" ")
-    return rng.choice(
-        (b"", b"null", b"1", b"[]", b"{}", b"\xff\xfe", b"Content-Length: 5", rng.randbytes(20))
-    )
-
-
-def message(rng: random.Random) -> Message:
-    """Return a message, and not always one that makes sense."""
-    act = rng.randrange(8)
-    if act == 0:
-        method, params = rng.choice(_NOTIFICATIONS)
-        return {"jsonrpc": "2.0", "method": method, "params": params}
-    if act == 1:
-        return {"jsonrpc": "2.0", "id": rng.choice(_IDS), "result": value(rng)}
-    if act == 2:
-        return {"jsonrpc": "2.0", "id": rng.choice(_IDS), "error": {"code": -1, "message": rng.choice(TEXTS)}}
-    method, params = rng.choice(_METHODS)
-    if rng.random() < 0.5:
-        params = {**params, "_meta": mutated(rng, _MODERN) if rng.random() < 0.5 else _MODERN}
-    number = rng.choice(_IDS) if rng.random() < 0.3 else f"n{rng.randrange(10**9)}"
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}

@@ -36,6 +36,7 @@ GOOD: list[dict[str, Any]] = [
     {"text": "{[,:" * MAX_TOKENS},
     {"many": ["word"] * (MAX_TOKENS // 3)},
     {"edges": ["y" * (PIECE - size) for size in range(20)]},
+    {"pairs": "\U0001f600\U0010ffff", "no escapes": "\\ud800 \\udc00"},
     {"long": 10**399 // 9, "double": 1e308, "small": 5e-324},
 ]
 BAD: dict[str, bytes] = {
@@ -49,6 +50,10 @@ BAD: dict[str, bytes] = {
     "UTF-16": '{"a":1}'.encode("utf-16"),
     "a byte order mark": b"\xef\xbb\xbf{}",
     "a control character": b'{"a":"\x00"}',
+    "the first half of a pair": b'{"a":"\\ud83d"}',
+    "the second half of a pair": b'{"\\uDE00":1}',
+    "halves in the wrong order": b'{"a":"\\ude00\\ud83d"}',
+    "half a pair behind a pair": b'{"a":"\\ud83d\\ude00\\ude00"}',
     "NaN": b'{"a":NaN}',
     "infinity": b'{"a":-Infinity}',
     "a key twice": b'{"a":1,"b":{"c":1,"c":1}}',
