@@ -46,8 +46,13 @@ class RawClient:
 
     async def call(self, tool: str, **arguments: Any) -> bytes:
         """Call a tool and return the message that answers it."""
+        return (await self.numbered(tool, **arguments))[1]
+
+    async def numbered(self, tool: str, **arguments: Any) -> tuple[int, bytes]:
+        """Call a tool; return the number of the request, too."""
         self._numbers += 1
-        return await self.request(self._numbers, "tools/call", {"name": tool, "arguments": arguments})
+        number = self._numbers
+        return number, await self.request(number, "tools/call", {"name": tool, "arguments": arguments})
 
     async def request(self, number: int, method: str, params: Json) -> bytes:
         """Send a request of some number and return the message that answers it."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import anyio
 
-from pocket_dock_mcp import surroundings
 from pocket_dock_mcp.agent.agent_checkpoints import AgentCheckpoints
+from pocket_dock_mcp.agent.agent_facts import parse_facts
 from pocket_dock_mcp.agent.agent_process import (
     CALL_DEADLINE,
     AgentProcess,
@@ -35,7 +35,6 @@ from pocket_dock_mcp.models import (
     FileWritten,
     Limits,
     SessionInfo,
-    Surroundings,
 )
 from pocket_dock_mcp.readings import Readings
 
@@ -109,15 +108,15 @@ class AgentTransport:
             "way_out": way_out,
         }
         if begun is None:
-            return cls(link, _facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
+            return cls(link, parse_facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
         await link.tell("init", **fields)
-        return cls(link, _facts(begun))
+        return cls(link, parse_facts(begun))
 
     @classmethod
     async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:
         """Learn from an agent that has outlived its link what holds inside, and which runs it knows of."""
         reply = await link.call("rejoin", deadline=CALL_DEADLINE)
-        return cls(link, _facts(reply)), await _kept_runs(link)
+        return cls(link, parse_facts(reply)), await _kept_runs(link)
 
     async def others_runs(self) -> list[KeptRun]:
         """Return the runs that the agent knows of and other links have begun."""
@@ -352,48 +351,6 @@ def _kept_run(said: object, after: int) -> KeptRun:
             return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost, attended)
     message = "The program in the container sent a run that is none."
     raise AgentProtocolError(message)
-
-
-def _facts(reply: Header) -> Facts:
-    interfaces = reply.get("interfaces")
-    capabilities = reply.get("caps")
-    let_through = reply.get("let_through")
-    return Facts(
-        uid=int_of(reply, "uid"),
-        home=str(reply.get("home")),
-        python=str(reply.get("python")),
-        capabilities={str(k): str(v) for k, v in capabilities.items()}
-        if isinstance(capabilities, dict)
-        else None,
-        no_new_privs=reply.get("no_new_privs") == "1",
-        seccomp=reply.get("seccomp") == "2",
-        surroundings=_surroundings(reply),
-        let_through=tuple(map(str, let_through)) if isinstance(let_through, list) else None,
-        memory_limit=optional_int(reply, "memory_limit"),
-        pids_limit=optional_int(reply, "pids_limit"),
-        cpus=None if reply.get("cpus") is None else number_of(reply, "cpus"),
-        interfaces=tuple(str(name) for name in interfaces) if isinstance(interfaces, list) else None,
-        home_bytes=optional_int(reply, "home_bytes"),
-        disk_free=optional_int(reply, "disk_free"),
-        parked=reply.get("parked") is True,
-    )
-
-
-def _surroundings(reply: Header) -> Surroundings:
-    devices, to_mask = reply.get("devices"), reply.get("to_mask")
-    return Surroundings(
-        pid=optional_int(reply, "pid"),
-        hostname=None if reply.get("hostname") is None else str(reply.get("hostname")),
-        cgroup=surroundings.parse_cgroup(str(reply.get("cgroup"))),
-        bounding=optional_int(reply, "bounding"),
-        swap_bytes=optional_int(reply, "swap"),
-        shm_bytes=optional_int(reply, "shm_bytes"),
-        oom_score=int(text) if (text := str(reply.get("oom_score")).strip()).lstrip("-").isdigit() else None,
-        ulimits=surroundings.parse_ulimits(str(reply.get("ulimits"))),
-        mounts=surroundings.parse_mounts(str(reply.get("mounts"))),
-        devices=tuple(map(str, devices)) if isinstance(devices, list) else (),
-        to_mask=tuple(map(str, to_mask)) if isinstance(to_mask, list) else (),
-    )
 
 
 def _entry(line: Header) -> FileEntry:

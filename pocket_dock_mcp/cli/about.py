@@ -156,7 +156,7 @@ def _text(name: str, value: object) -> str:
         return ", ".join(f"{one['host_port'] or '*'}->{one['port']}" for one in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return plain(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def _moment(seconds: float) -> str:

@@ -161,7 +161,7 @@ def _value(key: str, value: object) -> str:
         return _DEFAULTS.get(name, "-")
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(value)
     if isinstance(value, int) and name in ("mem_limit", "max_log_size"):
         return size_text(value)

@@ -148,7 +148,7 @@ def hint_of_denials(status: RunStatus, denied: Sequence[Denial]) -> str | None:
     entry = first.host if first.port in DEFAULT_PORTS else f"{first.host}:{first.port}"
     return (
         f"The sandbox's network did not let it reach {first.host}. If it is to be reached, create a sandbox "
-        f"with network=[{entry!r}] and whatever else it needs."
+        f"that has {entry!r} in its network, a list of domains."
     )
 
 

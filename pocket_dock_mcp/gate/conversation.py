@@ -171,8 +171,10 @@ class Conversation:
         parser = self._side.parser
         if parser.their_state is not h11.SEND_BODY:
             return False
-        event = parser.next_event()
-        return isinstance(event, h11.EndOfMessage)
+        try:
+            return isinstance(parser.next_event(), h11.EndOfMessage)
+        except h11.RemoteProtocolError:
+            return False
 
     async def _linger(self) -> None:
         """Let what is under way arrive, so that the answer is read and not lost to a reset."""

@@ -1,27 +1,18 @@
-"""From what somebody asks for to the gate that gives it: rules, secrets, and what the machine has."""
+"""From what somebody asks for to the gate that gives it. Light: most sandboxes need none."""
 
 from __future__ import annotations
 
-import functools
 import os
-import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
-from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.denials import Denial
-from pocket_dock_mcp.gate.domains import Domain, parse_domain
-from pocket_dock_mcp.gate.host_proxy import HostProxies
-from pocket_dock_mcp.gate.limits import GateLimits
-from pocket_dock_mcp.gate.registries import Registries, read_registries
-from pocket_dock_mcp.gate.resolving import HostResolver, Resolver
-from pocket_dock_mcp.gate.rules import Rules
-from pocket_dock_mcp.gate.secrets import Secrets, read_secrets
-from pocket_dock_mcp.host.network import read_bundle, system_bundle
-from pocket_dock_mcp.models import MIB, Network
-from pocket_dock_mcp.settings import Settings, variable
+from pocket_dock_mcp.models import Network
+from pocket_dock_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from pocket_dock_mcp.gate.core import Gate, Surroundings
 
 
 class GateMaker(Protocol):
@@ -49,63 +40,14 @@ def gates(
         settings: the limits, further hosts, and where secrets are.
         environ: proxies, certificates, and the settings of pip and npm; None for that of this process.
         root: of this machine's file system, where their files and those of apt are.
-        surroundings: how the machine is reached; None for that of `environ`.
+        surroundings: how the network is reached; None for the way of `environ`.
     """
     environ = os.environ if environ is None else environ
-    # One for all: the threads that it may have are those of the process.
-    resolver = HostResolver()
 
     def make(network: Network, on_denied: Callable[[Denial], None] = lambda _: None) -> Gate:
-        secrets = [] if settings.secrets_file is None else read_secrets(settings.secrets_file)
-        found = _registries(settings, environ, root) if network == "packages" else _listed(network)
-        return Gate(
-            found.rules,
-            limits=GateLimits(
-                connections=settings.network_connections,
-                sent_bytes=settings.network_sent_mb * MIB,
-                received_bytes=settings.network_received_mb * MIB,
-            ),
-            surroundings=surroundings or _surroundings(environ, resolver),
-            # What the operator says of a host goes before what other programs are set to.
-            secrets=Secrets([*secrets, *found.secrets]),
-            environment=found.environment,
-            on_denied=on_denied,
-        )
+        # What it imports takes its time, which a server that is starting does not have.
+        from pocket_dock_mcp.gate.equipping import equipped_gate
+
+        return equipped_gate(settings, environ, network, on_denied, root, surroundings)
 
     return make
-
-
-def _listed(network: Network) -> Registries:
-    if isinstance(network, str):
-        raise InvalidArgumentError(f"network {network!r} has no gate.")
-    return Registries(Rules.of_domains(network), {}, ())
-
-
-def _registries(settings: Settings, environ: Mapping[str, str], root: Path) -> Registries:
-    more: list[Domain] = []
-    for host in settings.package_hosts:
-        try:
-            more.append(parse_domain(host))
-        except InvalidArgumentError as error:
-            message = f"{variable('package_hosts')} has {host[:100]!r}, which is no domain."
-            raise ConfigError(message, hint=error.hint) from None
-    return read_registries(environ, more, root)
-
-
-def _surroundings(environ: Mapping[str, str], resolver: Resolver) -> Surroundings:
-    bundle = read_bundle(environ)
-
-    @functools.cache
-    def trust() -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        if bundle is not None:
-            context.load_verify_locations(cadata=bundle.decode("ascii", "ignore"))
-        return context
-
-    return Surroundings(
-        resolver=resolver,
-        trust=trust,
-        proxies=HostProxies(environ),
-        ca_bundle=system_bundle() if bundle is None else bundle,
-    )

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
 
 MAX_THREADS = 16
-"""Look-ups at once in this process: one that hangs is a thread that does."""
+"""Look-ups at once of all sandboxes together: one that hangs is a thread that does."""
+
+_PLACES = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.Semaphore]()
 
 
 _Settle = Callable[[list[str], "Exception | None"], None]
@@ -28,19 +31,16 @@ class Resolver(Protocol):
 class HostResolver:
     """The way of this host's own programs, its hosts file and its name servers included."""
 
-    def __init__(self) -> None:
-        """Look nothing up."""
-        self._places = anyio.Semaphore(MAX_THREADS)
-
     async def __call__(self, host: str) -> Sequence[str]:
         """Return the addresses of a name."""
-        await self._places.acquire()
         loop = asyncio.get_running_loop()
+        places = _PLACES.setdefault(loop, anyio.Semaphore(MAX_THREADS))
+        await places.acquire()
         answer: asyncio.Future[list[str]] = loop.create_future()
 
         def settle(found: list[str], error: Exception | None) -> None:
             # Whoever has asked may have left meanwhile; the place is taken until the system answers.
-            self._places.release()
+            places.release()
             if answer.done():
                 return
             if error is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pocket_dock_mcp.container.host_paths import HostAccess
 from pocket_dock_mcp.container.launch import Attempt, Launch, launch
+from pocket_dock_mcp.container.outfit import Gates, Opened
 from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.errors import (
     EngineConflictError,
@@ -18,7 +19,6 @@ from pocket_dock_mcp.errors import (
     ProvisionError,
     SandboxLostError,
 )
-from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.manager.access import Access, EngineAccess
 from pocket_dock_mcp.manager.journal import Intent
 from pocket_dock_mcp.manager.mending import Mender
@@ -26,7 +26,7 @@ from pocket_dock_mcp.manager.naming import require_free, require_unused, taken
 from pocket_dock_mcp.manager.places import Turns
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
 from pocket_dock_mcp.manager.sweep import IMAGE_LABEL, INSTANCE_LABEL, NONCE_LABEL, PROJECT_LABEL
-from pocket_dock_mcp.models import MIB
+from pocket_dock_mcp.models import MIB, Network
 from pocket_dock_mcp.settings import Settings
 
 _ANSWERED = (
@@ -129,9 +129,21 @@ def launch_of(request: SandboxRequest, settings: Settings, image: str, uid: int 
         detached_ttl_s=request.idle_ttl_s if request.persist else None,
         volumes=request.volumes,
         devices=request.devices,
-        gates=gates(settings),
+        gates=gates_of(settings),
         host=_access(request, settings),
     )
+
+
+def gates_of(settings: Settings) -> Gates:
+    """Return what makes gates."""
+
+    def make(network: Network) -> Opened:
+        # What it imports takes its time, and few sandboxes have such a network.
+        from pocket_dock_mcp.gate.opening import gates
+
+        return gates(settings)(network)
+
+    return make
 
 
 def _access(request: SandboxRequest, settings: Settings) -> HostAccess:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -15,6 +16,7 @@ import anyio
 
 from tests.abuse import report
 from tests.abuse.case import CASES, CaseError, Written, load_all
+from tests.abuse.catalogue import missing
 from tests.abuse.ground import Ground
 from tests.abuse.mutations import run_mutation
 from tests.abuse.runner import Outcome, run_case, run_control
@@ -35,6 +37,8 @@ def main() -> int:
         lines = exits.enter_context(Path(given.report).open("w", encoding="utf-8")) if given.report else None
         outcomes = anyio.run(_run, targets, cases, given, lines)
     text = report.table(outcomes, {case.id: case.case.title for case in cases})
+    if not given.case and not given.cases and (unwritten := missing([case.id for case in cases])):
+        text += f"\n\nOf the catalogue there is no case for: {', '.join(unwritten)}."
     print(f"\n{text}")
     if given.summary:
         Path(given.summary).write_text(text + "\n", encoding="utf-8")
@@ -48,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--case", action="append", default=[], metavar="ID", help="only these (repeatable)")
     parser.add_argument("--controls", action="store_true", help="also show that each case can be red")
     parser.add_argument("--mutations", action="store_true", help="also weaken each field of the profile")
-    parser.add_argument("--only-controls", action="store_true", help="controls and not the cases themselves")
+    parser.add_argument(
+        "--mutation", action="append", default=[], choices=list(WEAKENINGS), metavar="NAME", help="only these"
+    )
+    parser.add_argument("--only", choices=("cases", "controls", "mutations"), help="nothing else")
     parser.add_argument("--heavy", action="store_true", help="also what takes minutes or much of the machine")
     parser.add_argument("--report", metavar="FILE", help="JSON lines")
     parser.add_argument("--summary", metavar="FILE", help="the table, which is printed anyway")
@@ -84,14 +91,17 @@ def _jobs(
     heavy = [case for case in cases if case not in light]
     jobs: list[Callable[[], Awaitable[Outcome]]] = []
     for case in light:
-        if not given.only_controls:
-            jobs.append(lambda case=case: run_case(ground, case))  # type: ignore[misc]
-        if given.controls or given.only_controls:
-            jobs.append(lambda case=case: run_control(ground, case))  # type: ignore[misc]
-    jobs += [lambda case=case: _put_off(ground, case) for case in heavy]  # type: ignore[misc]
-    if given.mutations:
-        by_id = {case.id: case for case in cases}
-        jobs += [lambda name=name: run_mutation(ground, name, by_id) for name in WEAKENINGS]  # type: ignore[misc]
+        if given.only in (None, "cases"):
+            jobs.append(partial(run_case, ground, case))
+            if case.case.http:
+                jobs.append(partial(run_case, ground, case, "http"))
+        if given.only == "controls" or (given.controls and given.only is None):
+            jobs.append(partial(run_control, ground, case))
+    if given.only in (None, "cases"):
+        jobs += [partial(_put_off, ground, case) for case in heavy]
+    if given.only == "mutations" or (given.mutations and given.only is None):
+        by_id = {case.id: case for case in load_all()}
+        jobs += [partial(run_mutation, ground, name, by_id) for name in given.mutation or WEAKENINGS]
     return jobs
 
 

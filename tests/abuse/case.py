@@ -136,6 +136,8 @@ class Case(_Part):
     spares: dict[str, str] = Field(default_factory=dict)
     """Oracles that are not looked at, and why."""
     control: Control
+    http: bool = False
+    """Whether it is run over HTTP, too, where the neighbour is another principal of the same server."""
     engines: list[str] = Field(default_factory=list)
     """Names of engines that it is for; default: all."""
     heavy: bool = False

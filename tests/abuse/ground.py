@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import secrets
+import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pocket_dock_mcp.images import ImageStore
 from tests.abuse.canaries import Canaries
+from tests.abuse.case import CaseError
+from tests.abuse.http_server import HttpServer
 from tests.abuse.neighbour import Neighbour
 from tests.abuse.over_http import Served, serving
 from tests.abuse.server import Server
@@ -20,23 +25,28 @@ from tests.trials.api import Api
 
 MAX_SANDBOXES = 4
 Settings = Mapping[str, str]
+Transport = Literal["stdio", "http"]
+_KINDS: Mapping[Transport, type[Server]] = {"stdio": Server, "http": HttpServer}
 
 
 class Ground:
     """An engine under test and what is around it."""
 
-    def __init__(self, target: Target, home: Path, image: str, version: str) -> None:
+    def __init__(self, target: Target, home: Path, image: str, kind: str, version: str) -> None:
         self.target = target
+        self.kind = kind
         self.version = version
         """Of the engine."""
         self.api = Api(target.url)
         self.home = home
         self.canaries = Canaries(home)
         self.image = image
+        self.unweakened: str | None = None
+        """What a server says that refuses an unweakened sandbox behind the proxy; empty if it does not."""
         self._servers: dict[str, Server] = {}
         self._states = iter(range(1_000_000))
         self._images: dict[tuple[str, ...], str] = {}
-        self._neighbour: Neighbour | None = None
+        self._neighbours: dict[int, Neighbour] = {}
         self._weakener: Weakener | None = None
         self._served: Served | None = None
         self._exits = AsyncExitStack()
@@ -48,10 +58,10 @@ class Ground:
         engine = await connect(target)
         try:
             image = image_override() or (await ImageStore(engine).ensure("minimal", print)).id
-            version = f"{engine.info.kind} {engine.info.version}"
+            kind, version = engine.info.kind, f"{engine.info.kind} {engine.info.version}"
         finally:
             await engine.aclose()
-        ground = cls(target, home, image, version)
+        ground = cls(target, home, image, kind, version)
         try:
             yield ground
         finally:
@@ -75,13 +85,13 @@ class Ground:
             **{f"POCKET_DOCK_{name.upper()}": str(value) for name, value in (settings or {}).items()},
         }
 
-    async def server(self) -> Server:
+    async def server(self, transport: Transport = "stdio") -> Server:
         """Return the server that cases share."""
-        return await self._shared("plain", None, {})
+        return await self._shared(transport, None, {})
 
-    async def own_server(self, settings: Settings) -> Server:
+    async def own_server(self, settings: Settings, transport: Transport = "stdio") -> Server:
         """Start one for a single case; the case ends it."""
-        return await Server.start(self.environ(settings))
+        return await _KINDS[transport].start(self.environ(settings))
 
     async def over_http(self) -> Served:
         """Return the server over HTTP that cases share."""
@@ -89,11 +99,16 @@ class Ground:
             self._served = await self._exits.enter_async_context(serving(self.target, self.environ()))
         return self._served
 
-    async def weak_server(self, names: Sequence[str], limits: str = "best-effort") -> Server:
-        """Return a server whose containers are weakened from now on, and which takes them as they are."""
+    async def weak_server(
+        self, names: Sequence[str], limits: str = "best-effort", settings: Settings | None = None
+    ) -> Server:
+        """Return a server whose containers are weakened from now on: with settings, one for a single case."""
         weakener = await self.weakener()
         weakener.weaken(names)
-        return await self._shared(limits, weakener.url, {"limits": limits})
+        said = {"limits": limits, **(settings or {})}
+        if settings is not None:
+            return await Server.start(self.environ(said, weakener.url))
+        return await self._shared(limits, weakener.url, said)
 
     async def weakener(self) -> Weakener:
         """Return the proxy that weakens."""
@@ -102,32 +117,34 @@ class Ground:
             self._weakener = await self._exits.enter_async_context(made.listening())
         return self._weakener
 
-    async def neighbour(self) -> Neighbour:
-        """Return the other session."""
-        if self._neighbour is None:
-            self._neighbour = await Neighbour.start(self.environ())
-        return self._neighbour
+    async def neighbour(self, server: Server) -> Neighbour:
+        """Return the other session: with the same server where that can have several."""
+        key = server.pid if isinstance(server, HttpServer) else 0
+        if key not in self._neighbours:
+            if isinstance(server, HttpServer):
+                other: Server = await server.as_principal("neighbour")
+            else:
+                other = await Server.start(self.environ())
+            self._neighbours[key] = await Neighbour.settle(other)
+        return self._neighbours[key]
 
     async def image_with(self, instructions: Sequence[str]) -> str:
         """Return an image that is the minimal one with more instructions of a Containerfile."""
         key = tuple(instructions)
         if key not in self._images:
-            name = f"pocket-dock-test-abuse-{secrets.token_hex(6)}"
-            body = {"Image": self.image, "Cmd": ["true"], "Labels": LABELS}
-            made = await self.api.call("POST", "containers/create", body)
-            try:
-                await self.api.call(
-                    "POST",
-                    "commit",
-                    {},
-                    container=made["Id"],
-                    repo=name,
-                    tag="latest",
-                    changes="\n".join(key),
-                )
-            finally:
-                await self.api.call("DELETE", f"containers/{made['Id']}", force="1", v="1")
-            self._images[key] = f"localhost/{name}:latest" if await self._is_local(name) else f"{name}:latest"
+            name = f"localhost/pocket-dock-test-abuse-{secrets.token_hex(6)}:latest"
+            said = await self.api.call(
+                "POST",
+                "build",
+                _context("\n".join([f"FROM {self.image}", *key, ""])),
+                t=name,
+                labels=json.dumps(LABELS),
+                networkmode="none",
+                pull="0",
+            )
+            if await self.api.inspect("images", name) is None:
+                raise CaseError(f"the engine has not built an image with {key}: {str(said)[-600:]}")
+            self._images[key] = name
         return self._images[key]
 
     def values(self) -> dict[str, Any]:
@@ -139,13 +156,11 @@ class Ground:
             "engine": self.target.name,
         }
 
-    async def _is_local(self, name: str) -> bool:
-        return await self.api.inspect("images", f"localhost/{name}:latest") is not None
-
     async def _shared(self, key: str, url: str | None, settings: Settings) -> Server:
         found = self._servers.get(key)
         if found is None or not found.is_alive:
-            found = self._servers[key] = await Server.start(self.environ(settings, url))
+            kind = HttpServer if key == "http" else Server
+            found = self._servers[key] = await kind.start(self.environ(settings, url))
         return found
 
     def _made(self, name: str) -> Path:
@@ -155,8 +170,8 @@ class Ground:
 
     async def _close(self) -> None:
         try:
-            if self._neighbour is not None:
-                await self._neighbour.aclose()
+            for neighbour in self._neighbours.values():
+                await neighbour.aclose()
             for server in self._servers.values():
                 await server.close()
             for name in self._images.values():
@@ -173,3 +188,14 @@ def _host_facts() -> dict[str, Any]:
         "namespace": {name: str(Path("/proc/self/ns", name).readlink()) for name in names},
         "uname": os.uname().nodename,
     }
+
+
+def _context(containerfile: str) -> bytes:
+    """Return what an engine builds an image from."""
+    data = containerfile.encode()
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return file.getvalue()

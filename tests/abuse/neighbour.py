@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Mapping
 
 import anyio
 
@@ -30,9 +29,9 @@ class Neighbour:
         self._beating: asyncio.Future[None] | None = None
 
     @classmethod
-    async def start(cls, environ: Mapping[str, str]) -> Neighbour:
-        """Start a server, make a sandbox, and see how long a heartbeat takes."""
-        neighbour = cls(await Server.start(environ))
+    async def settle(cls, server: Server) -> Neighbour:
+        """Make a sandbox in a session, and see how long a heartbeat takes."""
+        neighbour = cls(server)
         made = await neighbour._server.call("create_sandbox", name="neighbour")
         assert not made.is_error, made.text
         for _ in range(8):

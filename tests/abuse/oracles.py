@@ -62,11 +62,12 @@ class Watch:
 
     async def begin(self) -> None:
         """Look at what there is before the case."""
+        neighbour = await self._ground.neighbour(self._server)
         self._ground.canaries.violations()
         self._files = self._state()
         self._before = set(await self._ours())
         self._memory = self._server.memory_bytes()
-        (await self._ground.neighbour()).listen()
+        neighbour.listen()
 
     async def see(self) -> None:
         """Look at the containers that there are now, so that later it is known what has to be gone."""
@@ -88,7 +89,7 @@ class Watch:
         verdict.add(
             "O6", [f"the server grew by {grown:.0f} MiB"] if grown > MOST_GROWTH_MB else [], round(grown, 1)
         )
-        reasons, times = await (await self._ground.neighbour()).violations()
+        reasons, times = await (await self._ground.neighbour(self._server)).violations()
         verdict.add("O7", reasons, times)
         await self._ask_engine(verdict)
 
@@ -124,6 +125,9 @@ class Watch:
                 await self._server.call("kill", sandbox_id=found["sandbox_id"])
         left = await _settled(self._left, GONE_S)
         verdict.add("O5", left)
+        for container_id in await self._ours() - self._before:
+            # What was found is not left to whoever comes next.
+            await self._ground.api.call("DELETE", f"containers/{container_id}", force="1", v="1")
 
     async def _left(self) -> list[str]:
         left = [f"container {name[:12]}" for name in await self._ours() - self._before]
@@ -146,12 +150,7 @@ class Watch:
 
     def _state(self) -> set[Path]:
         state = Path(self._server.environ["POCKET_DOCK_STATE_DIR"])
-        # Records of servers, and the filter of system calls: of a server, not of a sandbox.
-        return {
-            path
-            for path in files_under(state)
-            if "instances" not in path.relative_to(state).parts[:1] and not path.name.startswith("seccomp-")
-        }
+        return {path for path in files_under(state) if not _is_kept(path.relative_to(state))}
 
     async def _ours(self) -> set[str]:
         found: set[str] = set()
@@ -167,6 +166,11 @@ class Watch:
         pid = known["State"].get("Pid") or 0
         volumes = [mount["Name"] for mount in known["Mounts"] if mount.get("Type") == "volume"]
         return Container(container_id, known["Name"].lstrip("/"), _first(pid), volumes)
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a file is one of the server's and not of a sandbox: its journal, and the filter for Podman."""
+    return path.parts[0] == "instances" or path.name.startswith("seccomp-")
 
 
 def _state_reasons(reply: Reply, after: str) -> list[str]:

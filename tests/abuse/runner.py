@@ -15,10 +15,10 @@ import anyio
 from tests.abuse import checks
 from tests.abuse.case import CaseError, Faked, Step, Written
 from tests.abuse.covered import run_tests
-from tests.abuse.ground import Ground
+from tests.abuse.ground import Ground, Transport
 from tests.abuse.oracles import Verdict, Watch
 from tests.abuse.rooted import as_root, on_host
-from tests.abuse.server import DiedError, Reply, Server
+from tests.abuse.server import Reply, Server
 from tests.trials.host import slowness
 from tests.trials.server import ABOUT_ONE
 
@@ -90,24 +90,24 @@ class NoSandboxError(Exception):
 Drive = Callable[[Attack], Awaitable[None]]
 
 
-async def run_case(ground: Ground, written: Written) -> Outcome:
+async def run_case(ground: Ground, written: Written, transport: Transport = "stdio") -> Outcome:
     """Run a case. Raises `CaseError` for one that cannot be run as it is written."""
+    name = written.id if transport == "stdio" else f"{written.id} over {transport}"
     if reason := _why_not(ground, written):
-        return Outcome(written.id, "case", ground.target.name, ground.version, "not run", [reason])
+        return Outcome(name, "case", ground.target.name, ground.version, "not run", [reason])
     if written.case.tests:
         return await _run_tests(ground, written)
     settings = written.case.server
-    server = await (ground.server() if settings is None else ground.own_server(settings))
+    server = await (ground.server(transport) if settings is None else ground.own_server(settings, transport))
     try:
         verdict, seconds = await attack(ground, written, server)
     finally:
         if settings is not None:
             await server.close()
-    result: Literal["contained", "escaped"] = "escaped" if verdict.violations else "contained"
-    name = ground.target.name
-    return Outcome(
-        written.id, "case", name, ground.version, result, verdict.violations, verdict.values, seconds
-    )
+    reasons = verdict.violations
+    result: Literal["contained", "escaped"] = "escaped" if reasons else "contained"
+    engine, version = ground.target.name, ground.version
+    return Outcome(name, "case", engine, version, result, reasons, verdict.values, seconds)
 
 
 async def _run_tests(ground: Ground, written: Written) -> Outcome:
@@ -137,8 +137,10 @@ async def attack(ground: Ground, written: Written, server: Server) -> tuple[Verd
         await _prepare(case)
         await watch.see()
         await _act(case)
-    except (AssertionError, TimeoutError, DiedError, OSError) as error:
-        verdict.violations.append(str(error) or repr(error))
+    except CaseError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a driver raises makes its case red, and no other
+        verdict.violations.append(f"{type(error).__name__}: {error}")
     await watch.judge(verdict, after=written.case.after, sandbox=case.sandbox, said="\n".join(case.said))
     spared = tuple(f"{oracle}:" for oracle in written.case.spares)
     verdict.violations = [reason for reason in verdict.violations if not reason.startswith(spared or "\0")]
@@ -276,11 +278,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
 async def _control_server(ground: Ground, written: Written) -> Server:
     control, settings = written.case.control, written.case.server
     if control.weaken:
-        if settings is None:
-            return await ground.weak_server(control.weaken)
-        weakener = await ground.weakener()
-        weakener.weaken(control.weaken)
-        return await Server.start(ground.environ({"limits": "best-effort", **settings}, weakener.url))
+        return await ground.weak_server(control.weaken, settings=settings)
     return await (ground.server() if settings is None else ground.own_server(settings))
 
 
@@ -295,7 +293,7 @@ async def _printed(ground: Ground, written: Written) -> str:
     await watch.begin()
     made = await server.call("create_sandbox", **_sandbox_arguments(written))
     if made.is_error:
-        await (await ground.neighbour()).violations()
+        await (await ground.neighbour(server)).violations()
         raise NoSandboxError(f"there is no sandbox for the control: {made.text}")
     await watch.see()
     try:
@@ -303,7 +301,7 @@ async def _printed(ground: Ground, written: Written) -> str:
         return await as_root(ground.api, container, source, name)
     finally:
         await server.call("kill", sandbox_id=made.structured["sandbox_id"])
-        await (await ground.neighbour()).violations()
+        await (await ground.neighbour(server)).violations()
 
 
 def _sandbox_arguments(written: Written) -> dict[str, Any]:

@@ -92,15 +92,18 @@ class Server:
         )
         server = cls(process, environ)
         server._reader = asyncio.ensure_future(server._read())
+        await server._greet()
+        return server
+
+    async def _greet(self) -> None:
         with anyio.fail_after(START_S * slowness()):
             client = {"name": "abuse", "version": "0"}
             fields = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
-            await server.request("initialize", fields)
-            server.notify("notifications/initialized")
-            listed, _ = await server.request("tools/list", {})
+            await self.request("initialize", fields)
+            self.notify("notifications/initialized")
+            listed, _ = await self.request("tools/list", {})
         for tool in listed["result"]["tools"]:
-            server.schemas[tool["name"]] = tool.get("outputSchema", {})
-        return server
+            self.schemas[tool["name"]] = tool.get("outputSchema", {})
 
     @property
     def pid(self) -> int:
@@ -140,6 +143,8 @@ class Server:
         """Send a request and return its id, and where its answer will be."""
         number = next(self._ids)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        if not self.is_alive:
+            raise DiedError("the server has ended")
         self.write({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         return number, answer
 

@@ -36,6 +36,13 @@ async def test_case_is_contained(ground: Ground, case: Written) -> None:
     assert outcome.result in ("contained", "not run"), outcome.reasons
 
 
+@pytest.mark.parametrize("case", [case for case in RUN if case.case.http], ids=lambda case: case.id)
+async def test_case_is_contained_over_http(ground: Ground, case: Written) -> None:
+    outcome = await run_case(ground, case, "http")
+
+    assert outcome.result == "contained", outcome.reasons
+
+
 @pytest.mark.parametrize(
     "case",
     [case for case in RUN if not (case.case.control.none or case.case.control.tests)],

@@ -38,6 +38,7 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.models import Edit
 from tests.engines import LABELS, Deadline, eventually, is_gone, remove_image, unique
+from tests.gates import Gates
 from tests.kept import keeping
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +71,16 @@ async def test_it_says_which_way_it_is_reached_and_holds_the_same_limits(contain
 
     # Without an agent nobody looks at the disk while programs run.
     assert (info.transport, info.python, info.unenforced) == ("exec", None, ("disk",))
+
+
+async def test_a_network_of_chosen_hosts_is_refused_and_leaves_nothing(
+    engine: Engine, bare_image: str
+) -> None:
+    name = unique("bare")
+    wanted = Launch(name, bare_image, LABELS, network=("example.com",), gates=Gates())
+    with pytest.raises(InvalidArgumentError, match="no python3"):
+        await LiveContainer.create(engine, wanted)
+    assert await is_gone(engine, name)
 
 
 async def test_a_command_has_output_exit_code_directory_environment_and_input(

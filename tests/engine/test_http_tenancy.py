@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.engines import Target
+from tests.foreign_ids import (
+    HANG,
+    NUMBER,
+    SECRET,
+    Ids,
+    about_checkpoints,
+    about_runs,
+    about_sandboxes,
+    about_what_is_kept,
+    ask,
+    result,
+)
 from tests.raw import KINDS, Kind, RawClient, raw_client
 from tests.servers import HttpServer, call, environment, http_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front, pytest.mark.timeout(600)]
 
 PRINCIPALS = ["alice", "bob"]
 STRANGERS: list[tuple[str, Kind]] = [
@@ -24,104 +35,22 @@ STRANGERS: list[tuple[str, Kind]] = [
     ("alice", "sse"),
 ]
 """Who is not the owner: anybody of another principal, and other sessions of the same one."""
-SECRET = "secret-canary"
-HANG = "sleep 600"
-NUMBER = 7
-"""Of every request whose answers are compared."""
 
 
-@dataclass(frozen=True)
-class Ids:
-    """Of one of everything."""
-
-    sandbox: str
-    run: str
-    snapshot: str
-    checkpoint: str
-
-    @classmethod
-    def random(cls) -> Ids:
-        """Return ids of nothing."""
-        some = (prefix + secrets.token_hex(16) for prefix in ("sb-", "run-", "snap-", "cp-"))
-        return cls(*some)
-
-
-def about_sandboxes(ids: Ids) -> list[tuple[str, dict[str, Any]]]:
-    """Return calls of all tools that take a sandbox's id."""
-    calls: list[tuple[str, dict[str, Any]]] = [
-        ("run_code", {"code": SECRET, "language": "shell"}),
-        ("run_code", {"code": SECRET, "language": "shell", "idempotency_key": "hers"}),
-        ("run_code", {"code": SECRET, "session": "s", "checkpoint": ids.checkpoint}),
-        ("run_command", {"command": SECRET}),
-        ("run_command", {"command": SECRET, "background": True}),
-        ("write_file", {"path": "here", "content": SECRET}),
-        ("edit_file", {"path": "here", "edits": [{"old": "a", "new": SECRET}]}),
-        ("read_file", {"path": "here"}),
-        ("find_files", {"path": "."}),
-        ("snapshot", {"name": "mine"}),
-        ("fork_sandbox", {"count": 1}),
-        ("diff", {}),
-        ("diff", {"since": ids.snapshot}),
-        ("kill", {"session": "s"}),
-        ("kill", {}),
-    ]
-    return [(tool, {**arguments, "sandbox_id": ids.sandbox}) for tool, arguments in calls]
-
-
-def about_runs(ids: Ids) -> list[tuple[str, dict[str, Any]]]:
-    """Return calls of all tools that take a run's id."""
-    return [
-        ("wait_run", {"run_id": ids.run, "wait_s": 0}),
-        ("wait_run", {"run_id": ids.run, "wait_s": 0, "until": "port", "port": 8000}),
-        ("wait_run", {"run_id": ids.run, "stdin": SECRET, "signal": 9}),
-        ("read_output", {"run_id": ids.run}),
-        ("read_output", {"run_id": ids.run, "grep": "a"}),
-        ("kill", {"run_id": ids.run}),
-    ]
-
-
-def about_what_is_kept(ids: Ids, own: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return calls of all tools that take the id of a snapshot, by somebody with a sandbox."""
-    return [
-        ("create_sandbox", {"snapshot": ids.snapshot}),
-        ("diff", {"sandbox_id": own, "since": ids.snapshot}),
-        ("kill", {"snapshot_id": ids.snapshot}),
-        ("kill", {"snapshot_id": ids.checkpoint}),
-    ]
-
-
-def about_checkpoints(ids: Ids, own: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the call that goes back to a checkpoint, in a session of one's own."""
-    arguments = {"code": "1", "sandbox_id": own, "session": "mine", "checkpoint": ids.checkpoint}
-    return [("run_code", arguments)]
-
-
-@pytest.fixture
-def environ(target: Target, tmp_path: Path, image: str) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def environ(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
-        **environment(target, tmp_path, image),
+        **environment(target, tmp_path_factory.mktemp("server"), image),
         "POCKET_DOCK_MAX_SANDBOXES": "6",
         "POCKET_DOCK_MEMORY_MB": "64",
         "POCKET_DOCK_POOL_MB": "0",
     }
 
 
-@pytest.fixture
-async def server(target: Target, environ: dict[str, str]) -> AsyncIterator[HttpServer]:
+@pytest.fixture(scope="module")
+async def server(target: Target, environ: dict[str, str], anyio_backend: str) -> AsyncIterator[HttpServer]:
     async with http_server(target, environ, principals=PRINCIPALS) as server:
         yield server
-
-
-async def ask(client: RawClient, tool: str, arguments: dict[str, Any]) -> bytes:
-    """Return the very bytes of an answer."""
-    return await client.request(NUMBER, "tools/call", {"name": tool, "arguments": arguments})
-
-
-async def result(client: RawClient, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Call a tool that is to succeed."""
-    found = json.loads(await client.call(tool, **arguments))["result"]
-    assert not found.get("isError"), found
-    return dict(found["structuredContent"])
 
 
 async def everything(alice: RawClient, target: Target) -> dict[str, Ids]:
@@ -152,7 +81,8 @@ async def test_on_every_tool_anothers_id_gets_byte_for_byte_what_a_random_one_ge
         before = await result(alice, "list_sandboxes")
         for principal, kind in STRANGERS:
             async with raw_client(server, principal, kind) as stranger:
-                await _tries_all(stranger, principal, list(hers.values()), target)
+                states = list(hers) if (principal, kind) == ("bob", "modern") else ["live"]
+                await _tries_all(stranger, principal, [hers[state] for state in states], target)
 
         await _is_as_it_was(alice, before, hers)
         noted = _denials(environ)
@@ -174,10 +104,8 @@ async def _tries_all(stranger: RawClient, principal: str, hers: list[Ids], targe
         random = Ids.random()
         pairs = [*zip(about_sandboxes(ids), about_sandboxes(random), strict=True)]
         pairs += zip(about_runs(ids), about_runs(random), strict=True)
-        if principal == "alice":
+        if principal != "alice":
             # What is kept is the principal's.
-            pairs = [] if ids is hers[1] else pairs
-        else:
             pairs += zip(about_what_is_kept(ids, own), about_what_is_kept(random, own), strict=True)
         if not target.is_fake:
             pairs += zip(about_checkpoints(ids, own), about_checkpoints(random, own), strict=True)
@@ -243,8 +171,11 @@ async def test_a_session_that_a_client_of_the_newest_revision_types_is_nothing(s
         assert len((await result(alice, "list_sandboxes"))["sandboxes"]) == 1
 
 
-async def test_more_sessions_and_ways_are_not_more_sandboxes(target: Target, environ: dict[str, str]) -> None:
-    environ = {**environ, "POCKET_DOCK_QUOTAS": json.dumps({"token:alice": {"sandboxes": 3}})}
+async def test_more_sessions_and_ways_are_not_more_sandboxes(
+    target: Target, environ: dict[str, str], tmp_path: Path
+) -> None:
+    quotas = json.dumps({"token:alice": {"sandboxes": 3}})
+    environ = {**environ, "POCKET_DOCK_QUOTAS": quotas, "POCKET_DOCK_STATE_DIR": str(tmp_path)}
     async with (
         http_server(target, environ, principals=PRINCIPALS) as server,
         server.client("alice") as modern,
@@ -260,39 +191,3 @@ async def test_more_sessions_and_ways_are_not_more_sandboxes(target: Target, env
             assert "You have 3 sandboxes in use and want 1 more; 3 are allowed" in str(refused.content)
         for _ in range(4):
             await call(bob, "create_sandbox")
-
-
-async def test_after_a_restart_what_is_kept_is_its_principals_again_and_nobody_elses(
-    target: Target, environ: dict[str, str]
-) -> None:
-    if target.is_fake:
-        return  # It ends with its process.
-    async with http_server(target, environ, principals=PRINCIPALS) as first, first.client("alice") as alice:
-        box = (await call(alice, "create_sandbox", persist=True))["sandbox_id"]
-        await call(alice, "write_file", sandbox_id=box, path="note", content="hers\n")
-        run = (await call(alice, "run_command", sandbox_id=box, command=HANG, background=True))["run_id"]
-        snapshot = (await call(alice, "snapshot", sandbox_id=box))["snapshot_id"]
-        first.process.kill()
-    hers = Ids(box, run, snapshot, "cp-0")
-    async with http_server(target, environ, principals=PRINCIPALS) as second:
-        for kind in KINDS:
-            async with raw_client(second, "bob", kind) as bob:
-                assert await result(bob, "list_sandboxes") == {"sandboxes": [], "snapshots": []}
-                await _finds_nothing(bob, hers)
-        async with raw_client(second, "alice", "session") as alice_again:
-            assert (await result(alice_again, "read_file", sandbox_id=box, path="note"))[
-                "content"
-            ] == "hers\n"
-            await result(alice_again, "wait_run", run_id=run, wait_s=0)
-            async with raw_client(second, "bob") as bob:
-                await _finds_nothing(bob, hers)
-            await result(alice_again, "kill", sandbox_id=box)
-            await result(alice_again, "kill", snapshot_id=snapshot)
-
-
-async def _finds_nothing(bob: RawClient, hers: Ids) -> None:
-    random = Ids.random()
-    foreign = [*about_sandboxes(hers), *about_runs(hers)]
-    unknown = [*about_sandboxes(random), *about_runs(random)]
-    for (tool, theirs), (_, nobodys) in zip(foreign, unknown, strict=True):
-        assert await ask(bob, tool, theirs) == await ask(bob, tool, nobodys), tool

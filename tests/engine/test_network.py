@@ -17,7 +17,7 @@ from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.images import ImageStore
 from tests.commands import Commands
 from tests.engines import Target
-from tests.hosts import Host, addresses, hosting, repository
+from tests.hosts import ENDLESS, Host, addresses, hosting, repository
 from tests.sdk import prepare
 from tests.servers import call, client, environment, failure
 
@@ -67,7 +67,8 @@ async def packages(server: Client) -> str:
 
 
 async def ran(server: Client, sandbox_id: str, command: str, **more: Any) -> dict[str, Any]:
-    return await call(server, "run_command", sandbox_id=sandbox_id, command=command, **more)
+    within = {"timeout_s": 100, "wait_s": 50, **more}
+    return await call(server, "run_command", sandbox_id=sandbox_id, command=command, **within)
 
 
 def audit(environ: dict[str, str]) -> str:
@@ -85,7 +86,7 @@ async def test_pip_installs_a_package_and_nothing_else_is_reached(
     assert (made["status"], made["stdout"], made["network_denied"]) == ("ok", "six\n", [])
 
     fetch = "import urllib.request as r, sys; r.urlopen(sys.argv[1])"
-    tried = await ran(server, packages, f"python3 -c '{fetch}' https://evil.example/; pip download six==9999")
+    tried = await ran(server, packages, f"python3 -c '{fetch}' https://evil.example/")
     assert tried["status"] == "nonzero"
     assert tried["network_denied"] == [f"evil.example:443 {NOT_ALLOWED}"]
     assert "evil.example" in tried["hint"]
@@ -96,9 +97,7 @@ async def test_pip_installs_a_package_and_nothing_else_is_reached(
 async def test_npm_installs_a_package(server: Client, engine: Engine) -> None:
     await ImageStore(engine).ensure("node", print)
     made = await call(server, "create_sandbox", profile="node", network="packages")
-    done = await ran(
-        server, made["sandbox_id"], "npm install is-number && ls node_modules", timeout_s=60, wait_s=50
-    )
+    done = await ran(server, made["sandbox_id"], "npm install is-number && ls node_modules")
     assert (done["status"], done["network_denied"]) == ("ok", []), done
     assert "is-number" in done["stdout"].split()
     await call(server, "kill", sandbox_id=made["sandbox_id"])
@@ -206,10 +205,7 @@ async def test_one_that_persists_has_its_network_again(environ: dict[str, str], 
 async def test_a_download_ends_with_its_run(server: Client, named: Host) -> None:
     named.broken_off.clear()
     made = await call(server, "create_sandbox", network=[f"localhost:{named.port}"])
-    endless = f"{FETCH} http://localhost:{named.port}/forever >/dev/null"
-    endless = endless.replace(
-        "r.urlopen(sys.argv[1]).read().decode()", "sum(map(len, r.urlopen(sys.argv[1])))"
-    )
+    endless = f"{ENDLESS} http://localhost:{named.port}/forever"
     done = await ran(server, made["sandbox_id"], endless, timeout_s=2)
     assert done["status"] == "timeout"
     assert await anyio.to_thread.run_sync(named.broken_off.wait, 60)
@@ -229,6 +225,7 @@ def test_the_command_line_says_what_was_denied(
     words = ["python3", "-c", code, f"http://{port}/page", "http://evil.example/"]
     try:
         dock.out("create", "--name", name, "--network", f"{port},Example.com", "--network", "*.example.org")
+        assert f"network          *.example.org, example.com, {port}\n" in dock.out("info", name)
         assert dock.document("info", name)["network"] == ["*.example.org", "example.com", port]
         done = dock("run", name, *words)
         assert (done.returncode, done.stdout) == (1, b"200\n")

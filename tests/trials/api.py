@@ -83,6 +83,7 @@ class Api:
         try:
             return dict(await self.call("GET", path))
         except RefusedError as refused:
-            if refused.status == 404:
+            # Podman says 500 of one that goes while it looks.
+            if refused.status == 404 or "no such container" in str(refused):
                 return None
             raise

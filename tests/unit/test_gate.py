@@ -184,6 +184,7 @@ POST = b"POST http://web.example/ HTTP/1.1\r\nHost: x\r\n"
         b"CONNECT http://web.example:443 HTTP/1.1\r\nHost: web.example\r\n\r\n",
         b"CONNECT web.example:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
         b"CONNECT web.example:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"CONNECT web.example:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nHELO x\r\n",
         # Smuggling: a body whose end two servers could see in two places.
         POST
         + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET http://web.example/ HTTP/1.1",

@@ -220,6 +220,7 @@ def test_a_name_is_judged_by_its_addresses() -> None:
 def test_loopback_is_listened_on_without_a_token(host: str) -> None:
     listeners = listen(host, 0, has_tokens=False)
     assert len({listener.getsockname()[1] for listener in listeners}) == 1
+    assert {listener.proto for listener in listeners} == {socket.IPPROTO_TCP}, "answers would wait, for Nagle"
     for listener in listeners:
         listener.close()
 

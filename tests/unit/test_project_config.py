@@ -231,8 +231,17 @@ def test_an_empty_file_and_keys_without_a_value_say_nothing(tmp_path: Path) -> N
         assert load(tmp_path, text).config == ProjectConfig()
 
 
-@pytest.mark.parametrize(("said", "meant"), [(True, "open"), (False, "none"), ("none", "none")])
-def test_a_network_is_a_word_or_a_switch(said: object, meant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (True, "open"),
+        (False, "none"),
+        ("none", "none"),
+        ("packages", "packages"),
+        (["B.example", "*.a.example:8443"], ("*.a.example:8443", "b.example")),
+    ],
+)
+def test_a_network_is_a_word_a_switch_or_domains(said: object, meant: object, tmp_path: Path) -> None:
     assert load(tmp_path, f"containers:\n  network: {str(said).lower()}\n").config.network == meant
 
 

@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_shown_says_why_and_what_to_do() -> None:
     broken = Image(Format("image/png", 30, 20), 5, "it could not be made smaller")
 
     assert text(render_files.read("sb", Asked("f"), large)) == (
-        "f: PNG image, 3000x2000, 5 bytes. It is too large to be shown (over 1568 px or 700 KB), and the "
+        "f: PNG image, 3000x2000, 5 bytes. It is too large to be shown (over 1568 px or 480 KB), and the "
         "sandbox's Python has no Pillow to make it smaller. Convert it in the sandbox, or read its bytes "
         "with encoding='base64'."
     )

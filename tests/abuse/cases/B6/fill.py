@@ -1,10 +1,10 @@
-"""Writes four times as much as the sandbox may have, at a speed that leaves a guard its time."""
+"""Writes twice as much as the sandbox may have, and waits for what a guard does about it."""
 
 import os
 import time
 
 with open("/tmp/filler", "wb", buffering=0) as file:
-    for _ in range(256):
+    for _ in range(128):
         file.write(os.urandom(1 << 20))
-        time.sleep(0.05)
-print("ESCAPED: 256 MiB")
+time.sleep(40)
+print("ESCAPED: 128 MiB")

@@ -4,7 +4,7 @@ import os
 
 from tests.abuse.runner import Attack
 
-TRIES = int(os.environ.get("ABUSE_RACES", "150"))
+TRIES = int(os.environ.get("POCKET_DOCK_TEST_RACES", "60"))
 
 
 async def drive(attack: Attack) -> None:
