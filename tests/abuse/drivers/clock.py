@@ -41,6 +41,7 @@ async def setting(attack: Attack, clocks: list[str]) -> None:
     server = await Server.start({**attack.ground.environ({"idle_ttl_s": "600"}), "PYTHONPATH": str(home)})
     try:
         made = await server.call("create_sandbox")
+        assert not made.is_error, made.text
         for hours in HOURS:
             _set(offset, hours)
             if await _is_gone(server):
