@@ -16,6 +16,7 @@ from pocket_dock_mcp.engine.base import ImageState
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.locking import create_locked
 from pocket_dock_mcp.manager.parsed import ParsedFiles
+from pocket_dock_mcp.manager.sweep import NONCE_LABEL
 from pocket_dock_mcp.models import Workspace
 
 UID_LABEL = "pocket-dock.uid"
@@ -91,8 +92,12 @@ def require_no_snapshot(reference: str) -> None:
 
 
 def is_of_files(image: ImageState) -> bool:
-    """Whether an image on the engine is one of a sandbox's files, by the names that we give these."""
-    return any(tag.startswith((f"{SNAPSHOTS}:", f"{FORKS}:")) for tag in image.tags)
+    """Whether an image on the engine is one of a sandbox's files.
+
+    Anybody can give an image a name like those of ours; so what counts is the label that these have as well.
+    """
+    has_name = any(tag.startswith((f"{SNAPSHOTS}:", f"{FORKS}:")) for tag in image.tags)
+    return has_name and bool(image.labels.get(NONCE_LABEL))
 
 
 class SnapshotStore:
