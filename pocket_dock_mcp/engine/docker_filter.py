@@ -19,7 +19,7 @@ from aiodocker.volumes import DockerVolume
 
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.docker_connection import CALL_DEADLINE, engine_call
-from pocket_dock_mcp.engine.seccomp import FilterUnreadableError, ensure_file, file_name, profile
+from pocket_dock_mcp.engine.seccomp import FilterFile, FilterUnreadableError, file_name, profile
 from pocket_dock_mcp.errors import EngineError, EngineResponseError
 
 VOLUME = f"pocket-dock-{file_name().removesuffix('.json')}"
@@ -39,7 +39,7 @@ class EngineFilter:
     def __init__(self, client: aiodocker.Docker, info: EngineInfo, state_dir: Path) -> None:
         self._client = client
         self._info = info
-        self._state_dir = state_dir
+        self._file = FilterFile(state_dir)
         self._there: str | None = None
         """The path on the engine's machine, where that is not ours."""
         self._bringing = anyio.Lock()
@@ -55,7 +55,7 @@ class EngineFilter:
         if self._there is not None:
             return self._there
         try:
-            return str(ensure_file(self._state_dir))
+            return str(self._file.path())
         except OSError as error:
             raise FilterUnreadableError(f"Podman reads it from a file, and {error}") from error
 
@@ -76,7 +76,8 @@ class EngineFilter:
             return there
 
     async def aclose(self) -> None:
-        """Take it away from where it was brought."""
+        """Take it away from where it is."""
+        self._file.close()
         if self._there is None:
             return
         self._there = None

@@ -8,6 +8,7 @@ both engines read) allows what programs in a sandbox need and refuses the rest.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -78,6 +79,51 @@ def ensure_file(directory: Path) -> Path:
         raise
     _remove_old(directory, path.name)
     return path
+
+
+class FilterFile:
+    """The file for as long as somebody here may need it. Who is the last to let go of it removes it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held: int | None = None
+
+    def path(self) -> Path:
+        """Return the path of the file, which is there until `close`.
+
+        Raises:
+            OSError: it can be neither read nor written.
+        """
+        while True:
+            path = ensure_file(self._directory)
+            try:
+                if self._held is not None and os.path.samestat(path.stat(), os.fstat(self._held)):
+                    return path
+                self._let_go()
+                self._held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Somebody else was the last just now.
+                continue
+            fcntl.flock(self._held, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._held is None:
+            return
+        path = self._directory / file_name()
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(path.stat(), os.fstat(self._held)):
+                path.unlink()
+        except OSError:
+            # Others need it, or it is gone.
+            pass
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 def _remove_old(directory: Path, but: str) -> None:

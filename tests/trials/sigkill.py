@@ -27,6 +27,7 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
+from pocket_dock_mcp.engine.seccomp import file_name
 from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.manager.journal import Record, _parse
 from pocket_dock_mcp.manager.records import KeptStore
@@ -236,6 +237,9 @@ class Chain:
         for path in files_under(self._home):
             if path.parent.name == "instances" and path.suffix == ".jsonl":
                 left += self._unexpected(path)
+            elif path.name == file_name() and foreign:
+                # The successor's, for its engine; at the end there is none.
+                continue
             elif path.parent.name not in ("snapshots", "sandboxes") or path.suffix != ".json":
                 left.append(f"file {path.relative_to(self._home)}")
         left += [f"process {line}" for line in processes_about(self._container_ids)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pocket_dock_mcp.agent.inside import filtered
-from pocket_dock_mcp.engine.seccomp import OLD_S, ensure_file, file_name, profile
+from pocket_dock_mcp.engine.seccomp import OLD_S, FilterFile, ensure_file, file_name, profile
 
 RULES: list[dict[str, Any]] = json.loads(profile())["syscalls"]
 
@@ -82,6 +82,23 @@ def test_files_of_other_releases_go_when_they_are_old(tmp_path: Path) -> None:
     ensure_file(tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == {file_name(), young.name, foreign.name}
+
+
+def test_the_file_goes_with_the_last_who_needs_it(tmp_path: Path) -> None:
+    first, second = FilterFile(tmp_path), FilterFile(tmp_path)
+    path = first.path()
+    assert second.path() == path
+
+    first.close()
+    assert path.read_text() == profile()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+    assert first.path().read_text() == profile()
+
+    path.unlink()
+    assert first.path().read_text() == profile()
+    first.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
