@@ -25,7 +25,7 @@ from pocket_dock_mcp.models import MIB, Limits, RunLimits, RunResult
 from tests.engines import LABELS, Deadline, eventually, unique
 from tests.kept import keeping
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 OF_SESSION = 8
 IN_SANDBOX = 32

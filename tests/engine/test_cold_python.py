@@ -11,7 +11,7 @@ from pocket_dock_mcp.container.launch import Launch
 from pocket_dock_mcp.engine.base import Engine
 from tests.engines import LABELS, unique
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 
 @pytest.fixture(scope="module")

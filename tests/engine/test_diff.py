@@ -26,7 +26,7 @@ from pocket_dock_mcp.settings import Settings
 from tests.engines import Target, connect, eventually
 from tests.servers import call, client, environment, failure, text
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 ALICE = Owner(session="alice's session", principal="alice")
 BOB = Owner(session="bob's session", principal="bob")

@@ -17,7 +17,7 @@ from tests.engines import Target
 from tests.pictures import png
 from tests.servers import call, client, environment, failure, text
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from pocket_dock_mcp.errors import (
 from pocket_dock_mcp.models import MIB, Edit, FileContent, FileLines, Limits
 from tests.engines import LABELS, unique
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 
 @pytest.fixture(scope="module")

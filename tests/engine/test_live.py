@@ -15,7 +15,7 @@ from pocket_dock_mcp.policy import exec_spec, random_uid
 from pocket_dock_mcp.readings import Readings
 from tests.engines import LABELS, eventually, unique
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 LIMITS = Limits(memory_bytes=256 * MIB, cpus=1, pids=64)
 SPIN = "import time\nend = time.monotonic() + 600\nwhile time.monotonic() < end: pass"

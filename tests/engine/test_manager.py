@@ -31,7 +31,7 @@ from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.settings import Settings
 from tests.engines import LABELS, Target, connect, eventually, unique
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fake_too]
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
 
 ALICE = Owner(session="alice's session", principal="alice")
 BOB = Owner(session="bob's session", principal="bob")

@@ -18,7 +18,7 @@ from pocket_dock_mcp.errors import InvalidArgumentError, SandboxFileNotFoundErro
 from pocket_dock_mcp.models import MIB, Limits, RunLimits
 from tests.engines import LABELS, unique
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 HOME = "/home/sandbox"
 

@@ -14,7 +14,7 @@ from mcp.client import Client
 from tests.engines import Target, eventually
 from tests.servers import call, client, environment, failure, text
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 
 @pytest.fixture(scope="module")

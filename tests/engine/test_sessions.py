@@ -15,7 +15,7 @@ from pocket_dock_mcp.errors import SandboxFileNotFoundError, SessionBusyError, S
 from pocket_dock_mcp.models import MIB, Limits, RunLimits, RunResult
 from tests.engines import LABELS, eventually, unique
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
 LANGUAGES = ["python", "shell"]
 SET = {"python": "x = {value!r}", "shell": "x={value}"}
