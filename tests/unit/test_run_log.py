@@ -160,7 +160,7 @@ def test_a_history_is_bounded(directory: Path) -> None:
     assert len(sizes) == 2
     assert max(sizes) < 4096 + 1024
     assert log.entries()[-1]["command"] == "command 199"
-    assert 10 < len(log.entries()) < 40
+    assert 5 < len(log.entries()) < 40
 
 
 def _many(directory: Path, number: int, count: int) -> None:
