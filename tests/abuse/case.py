@@ -95,8 +95,8 @@ class Control(_Part):
     """Node ids of tests that show that the checks see what they look for."""
     none: str | None = None
     """Why there is no control."""
-    detects: str = ""
-    """Regular expression: one of the reasons for which the control is red. Default: any."""
+    detects: str = "ESCAPED"
+    """Regular expression for the reason that has to be among those for which the control is red."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Control:

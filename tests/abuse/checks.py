@@ -11,7 +11,8 @@ import jsonschema  # type: ignore[import-untyped]
 from tests.abuse.case import Expect, Faked
 from tests.abuse.server import Reply
 
-ESCAPE = re.compile(r"^ESCAPED\b.*$", re.MULTILINE)
+ESCAPED_LINE = r"^ESCAPED\b"
+ESCAPE = re.compile(rf"{ESCAPED_LINE}.*$", re.MULTILINE)
 """A line that a payload prints when it has got what it must not have."""
 MOST_WIRE_BYTES = 768 * 1024
 """Of one reply: clients drop a message over 1 MiB."""

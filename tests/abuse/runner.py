@@ -18,9 +18,13 @@ from tests.abuse.covered import run_tests
 from tests.abuse.ground import Ground, Transport
 from tests.abuse.oracles import Verdict, Watch
 from tests.abuse.rooted import as_root, on_host
-from tests.abuse.server import Reply, Server
+from tests.abuse.server import DiedError, Reply, Server
 from tests.trials.host import slowness
 from tests.trials.server import ABOUT_ONE
+
+_MOST_SEARCHES = 8
+"""Calls with which the output of one run is searched."""
+_SEARCHED_S = 30.0
 
 Kind = Literal["case", "control", "mutation"]
 
@@ -56,6 +60,8 @@ class Attack:
     values: dict[str, Any]
     sandbox: str | None = None
     said: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Runs that may yet print something which no reply has told, by id: the tools that begun them."""
 
     async def call(self, tool: str, /, *, within_s: float = 30.0, **arguments: Any) -> Reply:
         """Call a tool of the case's server, about its sandbox if nothing else is said."""
@@ -167,6 +173,8 @@ async def _act(case: Attack) -> None:
         return
     for step in case.written.case.steps:
         await _step(case, step)
+    for run_id, tool in case.unread.items():
+        await look_through(case, tool, run_id)
 
 
 async def _step(case: Attack, step: Step) -> None:
@@ -181,6 +189,8 @@ async def _step(case: Attack, step: Step) -> None:
         expect = step.expect.model_copy(update=case.written.filled(_texts(step), values))
         for reason in checks.wrong(reply, expect, raw=step.raw):
             case.red(f"{step.tool}: {reason}")
+        if not step.raw:
+            await _see_the_rest(case, step.tool, reply)
         if step.save is not None:
             case.values[step.save] = reply.structured
 
@@ -189,6 +199,42 @@ async def _step(case: Attack, step: Step) -> None:
     async with anyio.create_task_group() as group:
         for number in range(step.parallel if step.repeat == 1 else 0):
             group.start_soon(one, number)
+
+
+async def _see_the_rest(case: Attack, tool: str, reply: Reply) -> None:
+    """Look for an escape where the reply does not say everything that the run has printed, or will print."""
+    run_id = reply.structured.get("run_id")
+    if not isinstance(run_id, str) or checks.ESCAPE.search(reply.everything):
+        return
+    if reply.status == "running":
+        case.unread.setdefault(run_id, tool)
+    elif reply.structured.get("truncated") is True:
+        await look_through(case, tool, run_id)
+
+
+async def look_through(case: Attack, tool: str, run_id: str) -> None:
+    """Search all output of a run for lines that say that the attack has worked.
+
+    What cannot be read any more, as the sandbox or the server is gone, is passed over.
+    """
+    for stream in ("stdout", "stderr"):
+        start: int | None = 0
+        for _ in range(_MOST_SEARCHES):
+            search = {"run_id": run_id, "stream": stream, "grep": checks.ESCAPED_LINE, "start_byte": start}
+            try:
+                with anyio.fail_after(_SEARCHED_S * slowness()):
+                    found = await case.server.call("read_output", **search)
+            except (DiedError, TimeoutError, OSError):
+                return
+            if found.is_error:
+                return
+            if found.structured.get("matches"):
+                said = str(found.structured.get("content", ""))[:200]
+                case.red(f"{tool}: the payload says {said!r} in what the reply leaves out ({stream})")
+                return
+            start = found.structured.get("next_byte")
+            if start is None:
+                break
 
 
 def _texts(step: Step) -> dict[str, Any]:
