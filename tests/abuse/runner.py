@@ -97,7 +97,7 @@ Drive = Callable[[Attack], Awaitable[None]]
 
 
 async def run_case(ground: Ground, written: Written, transport: Transport = "stdio") -> Outcome:
-    """Run a case. Raises `CaseError` for one that cannot be run as it is written."""
+    """Run a case. What keeps it from being run at all is raised."""
     name = written.id if transport == "stdio" else f"{written.id} over {transport}"
     if reason := _why_not(ground, written):
         return Outcome(name, "case", ground.target.name, ground.version, "not run", [reason])
@@ -143,15 +143,21 @@ async def attack(ground: Ground, written: Written, server: Server) -> tuple[Verd
         await _prepare(case)
         await watch.see()
         await _act(case)
-    except CaseError:
-        raise
     except Exception as error:  # noqa: BLE001  # whatever a driver raises makes its case red, and no other
-        verdict.violations.append(f"{type(error).__name__}: {error}")
-    await watch.judge(verdict, after=written.case.after, sandbox=case.sandbox, said="\n".join(case.said))
+        verdict.violations += reasons_of(error)
+    verdict.said = "\n".join(case.said)
+    await watch.judge(verdict, after=written.case.after, sandbox=case.sandbox, said=verdict.said)
     spared = tuple(f"{oracle}:" for oracle in written.case.spares)
     verdict.violations = [reason for reason in verdict.violations if not reason.startswith(spared or "\0")]
     verdict.values.update({oracle: f"spared: {why}" for oracle, why in written.case.spares.items()})
     return verdict, round(time.monotonic() - began, 2)
+
+
+def reasons_of(error: BaseException) -> list[str]:
+    """Return an exception in words; of a group, which says nothing itself, those that it consists of."""
+    # Python 3.10 has no name for groups.
+    inner = getattr(error, "exceptions", ())
+    return [reason for one in inner for reason in reasons_of(one)] or [f"{type(error).__name__}: {error}"]
 
 
 async def _prepare(case: Attack) -> None:
@@ -264,7 +270,7 @@ def driver_of(written: Written) -> Drive:
 
 
 async def run_control(ground: Ground, written: Written) -> Outcome:
-    """Run a case where it must be red, and see that it is. Raises `CaseError`."""
+    """Run a case where it must be red, and see that it is."""
     control = written.case.control
     name = ground.target.name
     reason = _why_not(ground, written) or control.none
@@ -278,15 +284,19 @@ async def run_control(ground: Ground, written: Written) -> Outcome:
         covered = {"covered by": control.tests}
         return Outcome(written.id, "control", name, ground.version, seen, reasons, covered, seconds)
     try:
-        reasons, seconds = await _red_reasons(ground, written)
+        reasons, seconds, said = await _red_reasons(ground, written)
     except NoSandboxError as error:
         return Outcome(written.id, "control", name, ground.version, "missed", [str(error)])
     is_seen = any(checks.matches(control.detects, reason) for reason in reasons)
     result: Literal["detected", "missed"] = "detected" if is_seen else "missed"
+    if not is_seen:
+        first = f"nothing that is red matches {control.detects!r}"
+        reasons = [first, *(reasons or [f"nothing is red; the replies were {checks.short(said)}"])]
     return Outcome(written.id, "control", name, ground.version, result, reasons, {}, seconds)
 
 
-async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], float]:
+async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], float, str]:
+    """Return why the control is red, the seconds that it took, and what it was told."""
     control = written.case.control
     if control.fake is not None:
         steps = written.case.steps
@@ -300,7 +310,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
             expect = step.expect.model_copy(update=written.filled(_texts(step), {**values, "number": 0}))
             found += [f"{step.tool}: {reason}" for reason in checks.wrong(reply, expect, raw=step.raw)]
             found += [f"{step.tool}: {reason}" for reason in checks.malformed(reply, {})]
-        return found, 0.0
+        return found, 0.0, "\n".join(reply.everything for reply in replies)
     began = time.monotonic()
     if control.root is not None or control.host is not None:
         printed = await _printed(ground, written)
@@ -310,7 +320,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
         found = list(checks.wrong(reply, expect, raw=step.raw))
         if ground.canaries.secret in printed:
             found.append("O1: a secret of the host is in a reply")
-        return found, round(time.monotonic() - began, 2)
+        return found, round(time.monotonic() - began, 2), printed
     variant = written.variant()
     server = await _control_server(ground, variant)
     try:
@@ -318,7 +328,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
     finally:
         if variant.case.server is not None:
             await server.close()
-    return verdict.violations, seconds
+    return verdict.violations, seconds, verdict.said
 
 
 async def _control_server(ground: Ground, written: Written) -> Server:

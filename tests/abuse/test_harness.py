@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.abuse.__main__ import main
 from tests.abuse.canaries import Canaries
 from tests.abuse.case import CaseError, Control, Expect, Written, load, load_all
 from tests.abuse.checks import faked, malformed, wrong
 from tests.abuse.covered import missing
+from tests.abuse.runner import reasons_of
 from tests.abuse.server import Reply
+from tests.engines import ENGINES_VARIABLE
 
 GOOD = """
 title: t
@@ -82,6 +85,47 @@ def test_a_directory_without_a_case_and_a_file_that_is_missing_are_said(tmp_path
         case.filled(case.case.steps[0].arguments, {})
     with pytest.raises(CaseError, match=r"nothing is known by the name {{prt}}. Known: port"):
         case.filled("{{prt}}", {"port": 1})
+
+
+def test_a_case_that_is_written_wrongly_and_engines_that_nobody_named_end_it_before_anything_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENGINES_VARIABLE, raising=False)
+    (tmp_path / "X1").mkdir()
+    (tmp_path / "X1" / "case.yaml").write_text(GOOD)
+    dead = "dead=unix:///nonexistent.sock"
+
+    folder = ("--cases", str(tmp_path))
+    for said, reason in {
+        (*folder, "--engine", "podman"): "Nobody said where",
+        folder: "need container engines",
+        (*folder, "--engine", "fake"): "need a real engine",
+        (*folder, "--engine", dead): "steps.0.with.code",
+        ("--engine", dead, "--cases", str(tmp_path / "X1" / "X2")): "There is no directory",
+    }.items():
+        assert main(said) == 2
+        told = capsys.readouterr()
+        assert reason in told.err
+        assert told.out == ""
+        assert told.err.count("\n") == 1
+
+
+def test_an_engine_that_is_dead_is_named_with_each_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "X1").mkdir()
+    written(tmp_path / "X1", GOOD)
+
+    assert main(["--cases", str(tmp_path), "--engine", "dead=unix:///nonexistent.sock"]) == 1
+    assert "- X1 case on dead: engine dead does not answer: " in capsys.readouterr().out
+
+
+def test_a_group_of_exceptions_is_told_by_what_it_consists_of() -> None:
+    class SeveralError(Exception):
+        exceptions = (ValueError("a"), KeyError("b"))
+
+    assert reasons_of(SeveralError("several")) == ["ValueError: a", "KeyError: 'b'"]
+    assert reasons_of(OSError("c")) == ["OSError: c"]
 
 
 def reply(**fields: object) -> Reply:
