@@ -60,6 +60,11 @@ def run(arguments: argparse.Namespace, connect: Connect | None) -> None:
         os.environ.pop("POCKET_DOCK_TOKEN", None)
         # Only to see that it can be meant; no engine is touched before it is needed.
         candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
+        if settings.secrets_file is not None:
+            from pocket_dock_mcp.gate.secrets import read_secrets
+
+            # Its mistakes are told to who has made them, and not to whoever first uses it.
+            read_secrets(settings.secrets_file)
         connect = connect or (lambda: engines.connect(os.environ))
         serve = _front(arguments.transport, settings)
     except ConfigError as error:

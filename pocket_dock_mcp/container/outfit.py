@@ -15,8 +15,6 @@ from pocket_dock_mcp.outside import APT_PATH, CA_PATH, PROXY
 
 MAX_CA_BYTES = 768 * 1024
 """Of the certificates that programs inside are given: a system's are 220 KB."""
-MAX_DENIALS = 50
-"""Different ones that a run tells of."""
 _HERE = ("localhost", "127.0.0.1", "::1")
 """What does not go through the proxy, as programs in the container speak with each other directly; unless it
 was named, and so means the host's."""
@@ -102,8 +100,8 @@ def environment_of(gate: Opened) -> dict[str, str]:
 
 
 def denials_from_now(gate: Opened | None) -> Callable[[], tuple[Denial, ...]]:
-    """Return what says which denials there were between now and its call: the last `MAX_DENIALS`."""
+    """Return what says which denials there were between now and its call, as far as they are kept."""
     if gate is None:
         return tuple
     since = gate.denied
-    return lambda: tuple(gate.denials(since)[-MAX_DENIALS:])
+    return lambda: tuple(gate.denials(since))

@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 class Surroundings:
     """What a gate needs of the machine that it is on."""
 
-    resolver: Resolver = field(default_factory=HostResolver)
-    """How names are looked up."""
+    resolver: Resolver | None = None
+    """How names are looked up; None for as this host's own programs do, each gate with a share of its own."""
     dial: Dial = dial_directly
     """How addresses are connected to."""
     trust: Trust = ssl.create_default_context
@@ -92,7 +92,7 @@ class Gate:
         self._denials = Denials(on_denied)
         usable = Secrets(secret for secret in secrets or () if rules.concern(secret.domain))
         self._outbound = Outbound(
-            Reach(rules, self._limits, around.resolver, around.dial),
+            Reach(rules, self._limits, around.resolver or HostResolver(), around.dial),
             self._limits,
             trust=around.trust,
             proxies=around.proxies,

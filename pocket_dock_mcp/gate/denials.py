@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 MAX_KEPT = 256
 """Different ones. A program can make up as many names as it likes."""
@@ -64,7 +65,8 @@ class Denials:
         # At the end: the order is that of the last time.
         self._kept[key] = (self._last, denial)
         if len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+            # Out of the middle: neither what came first nor what came last can be hidden by more of it.
+            del self._kept[next(islice(self._kept, MAX_KEPT // 2, None))]
         if _is_power_of_ten(denial.count) and self._may_tell(now):
             self._tell(denial)
 
@@ -79,6 +81,14 @@ class Denials:
             return False
         self._budget -= 1
         return True
+
+
+def excerpt(names: Sequence[str], most: int) -> list[str]:
+    """Return at most so many of what was denied: the first, the last, and how many there are in between."""
+    if len(names) <= most:
+        return list(names)
+    first, last = most // 2, most - most // 2 - 1
+    return [*names[:first], f"and {len(names) - first - last} more", *names[len(names) - last :]]
 
 
 def _is_power_of_ten(count: int) -> bool:

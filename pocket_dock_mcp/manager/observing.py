@@ -14,6 +14,7 @@ from opentelemetry.trace import Span, StatusCode
 from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.errors import PocketDockError
+from pocket_dock_mcp.gate.denials import excerpt
 from pocket_dock_mcp.manager.audit import AuditLog, code_facts
 from pocket_dock_mcp.manager.denials import Denials
 from pocket_dock_mcp.manager.recording import Recorder, Recording, concluded
@@ -248,7 +249,7 @@ class Observer:
                 cpu_s=round(outcome.usage.cpu_s, 3),
                 peak_memory_bytes=outcome.usage.peak_memory_bytes,
                 output_bytes=output,
-                network_denied=list(outcome.network_denied[:20]),
+                network_denied=excerpt(outcome.network_denied, 20),
                 files_changed=None if outcome.files_changed is None else outcome.files_changed.counts,
             )
         if span.is_recording():

@@ -112,7 +112,7 @@ class Places:
             raise QuotaError(
                 f"You have {use.count} sandbox{'' if use.count == 1 else 'es'} in use and want {count} more; "
                 f"{quota.sandboxes} are allowed.",
-                hint="Use one of them (list_sandboxes), or kill one first.",
+                hint="Use one of them (list_sandboxes) or kill one. Those of other sessions end with these.",
             )
         wanted = use.memory_bytes + count * memory_bytes
         if quota.memory_mb is not None and wanted > quota.memory_mb * MIB:

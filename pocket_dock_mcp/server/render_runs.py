@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from mcp.types import CallToolResult, ImageContent, TextContent
 
+from pocket_dock_mcp.gate.denials import excerpt
 from pocket_dock_mcp.models import MIB, FilesChanged, RunImage, RunResult
 from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.render import block
@@ -107,7 +108,7 @@ def _structured(sandbox_id: str, run_id: str, result: RunResult) -> tuple[RunRep
         artifacts=[],
         files_changed=_changes(result.files_changed),
         session=None if session is None else Session(name=session.name, new=session.new, alive=session.alive),
-        network_denied=[_name(denial) for denial in result.network_denied[:MAX_DENIALS]],
+        network_denied=[_name(denial) for denial in excerpt(result.network_denied, MAX_DENIALS)],
         checkpoint_id=None,
         usage=Usage(
             wall_s=round(result.usage.wall_s, 4),

@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from pocket_dock_mcp.gate.core import Gate, Surroundings
-from pocket_dock_mcp.gate.denials import MAX_KEPT, Denial
+from pocket_dock_mcp.gate.denials import MAX_KEPT, Denial, excerpt
 from pocket_dock_mcp.gate.limits import GateLimits
 from pocket_dock_mcp.gate.rules import Rules
 from tests.nets import LOCAL, PUBLIC, Net, read_all, read_until, said, serving, standing
@@ -487,6 +487,7 @@ async def test_however_many_denials_there_are_they_are_bounded() -> None:
         await said(proxy, *requests)
         assert len(gate.denials()) == MAX_KEPT
         assert gate.denials()[-1].host == f"e{2 * MAX_KEPT - 1}.example"
+        assert gate.denials()[0].host == "e0.example"
         assert len(told) < 2 * MAX_KEPT
 
 
@@ -596,3 +597,11 @@ async def test_a_fault_of_the_gate_itself_lets_nothing_through(caplog: pytest.Lo
         assert await said(proxy, connect("web.example:443")) == b""
         assert (await said(proxy, connect("evil.example:443"))).startswith(b"HTTP/1.1 403 ")
     assert "broke off" in caplog.text
+
+
+def test_neither_the_first_nor_the_last_is_hidden_by_many() -> None:
+    names = [f"{number}.example" for number in range(100)]
+
+    assert excerpt(names, 100) == names
+    assert excerpt(names, 20) == [*names[:10], "and 81 more", *names[-9:]]
+    assert excerpt(names, 1) == ["and 100 more"]

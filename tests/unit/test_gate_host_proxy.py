@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,7 @@ from anyio.abc import ByteStream
 from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.host_proxy import HostProxies
 from pocket_dock_mcp.gate.relay import relay
-from pocket_dock_mcp.gate.resolving import HostResolver
+from pocket_dock_mcp.gate.resolving import MAX_EACH, MAX_THREADS, HostResolver
 from pocket_dock_mcp.gate.rules import Rules
 from pocket_dock_mcp.gate.secrets import basic
 from pocket_dock_mcp.gate.targets import parse_authority
@@ -173,6 +174,27 @@ async def test_a_look_up_that_nobody_waits_for_is_forgotten() -> None:
             group.start_soon(resolve, "localhost")
         group.cancel_scope.cancel()
     assert await resolve("localhost")
+
+
+async def test_look_ups_that_hang_are_nobody_elses() -> None:
+    hang = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def look_up(host: str) -> list[str]:
+        if host == "silent":
+            asked.release()
+            hang.wait(60)
+        return ["192.0.2.1"]
+
+    greedy, other = HostResolver(look_up), HostResolver(look_up)
+    async with anyio.create_task_group() as group:
+        for _ in range(2 * MAX_THREADS):
+            group.start_soon(greedy, "silent")
+        for _ in range(MAX_EACH):
+            assert await anyio.to_thread.run_sync(asked.acquire, True, 30)
+        with anyio.fail_after(30):
+            assert await other("name") == ["192.0.2.1"]
+        hang.set()
 
 
 def test_trust_is_the_systems_own() -> None:

@@ -50,6 +50,7 @@ CALLS = (
     ("io_uring_setup", 425, 425, (0, 0), PERM),
     ("io_uring_enter", 426, 426, (BAD, 0, 0, BAD, 0, 0), PERM),
     ("io_uring_register", 427, 427, (BAD, 0, 0, 0), PERM),
+    ("io_destroy", 207, 1, (0,), errno.ENOSYS),
     ("userfaultfd", 323, 282, (BAD,), PERM),
     ("bpf", 321, 280, (9999, 0, 0), PERM),
     ("perf_event_open", 298, 241, (0, 0, 0, 0, BAD), PERM),

@@ -33,7 +33,7 @@ NUMBERS = {
     "clone3": (435, 435), "delete_module": (176, 106), "fanotify_init": (300, 262), "finit_module": (313, 273),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fsopen": (430, 430), "fspick": (433, 433),
     "getpid": (39, 172), "init_module": (175, 105), "ioperm": (173, -1), "iopl": (172, -1),
-    "ioprio_set": (251, 30), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "ioprio_set": (251, 30), "io_destroy": (207, 1), "io_setup": (206, 0), "io_submit": (209, 2), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425), "kcmp": (312, 272), "kexec_file_load": (320, 294), "kexec_load": (246, 104),
     "keyctl": (250, 219), "kill": (62, 129), "lookup_dcookie": (212, 18), "mbind": (237, 235),
     "memfd_create": (319, 279), "migrate_pages": (256, 238), "mount": (165, 40), "mount_setattr": (442, 442),
