@@ -62,6 +62,9 @@ SECOND_RELEASES = ("podman-next", "docker-next")
 _SLOWNESS = {"podman-rootless": 20.0}
 """It runs in an emulated machine."""
 
+NAMES = (*WITH_PROFILES, *SECOND_RELEASES, *_SLOWNESS)
+"""All that there are, but for the one in memory and those that somebody names by `--engine NAME=URL`."""
+
 
 def chosen(options: Sequence[str], environ: Mapping[str, str]) -> list[Target]:
     """Return the engines named by ``--engine`` (``NAME`` or ``NAME=URL``), or all of the environment."""

@@ -8,41 +8,54 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import anyio
+import pytest
 
+from pocket_dock_mcp.errors import PocketDockError
 from tests.abuse import report
 from tests.abuse.case import CASES, CaseError, Written, load_all
 from tests.abuse.catalogue import missing
 from tests.abuse.ground import Ground
 from tests.abuse.mutations import run_mutation
-from tests.abuse.runner import Outcome, run_case, run_control
+from tests.abuse.runner import Kind, Outcome, reasons_of, run_case, run_control
 from tests.abuse.weakening import WEAKENINGS
-from tests.engines import Target, chosen
+from tests.engines import NAMES, Target, chosen, connect
 
 
-def main() -> int:
-    """Run what the arguments say; 1 if anything was not contained, missed, or cannot be run."""
-    given = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say; 1 if anything was not contained or missed or an engine is not there."""
+    given = _parser().parse_args(arguments)
     try:
-        cases = [case for root in given.cases or [CASES] for case in load_all(Path(root), given.case)]
-    except CaseError as error:
+        targets = _targets(given.engine)
+        engines = {*NAMES, *(target.name for target in targets)}
+        roots = [Path(root) for root in given.cases or [CASES]]
+        cases = [case for root in roots for case in load_all(root, given.case, engines)]
+        jobs = _jobs(cases, given)
+    except (CaseError, pytest.UsageError) as error:
         print(error, file=sys.stderr)
         return 2
-    targets = [target for target in chosen(given.engine, os.environ) if not target.is_fake]
     with ExitStack() as exits:
         lines = exits.enter_context(Path(given.report).open("w", encoding="utf-8")) if given.report else None
-        outcomes = anyio.run(_run, targets, cases, given, lines)
+        outcomes, all_serve = anyio.run(_run, targets, jobs, lines)
     text = report.table(outcomes, {case.id: case.case.title for case in cases})
     if not given.case and not given.cases and (unwritten := missing([case.id for case in cases])):
         text += f"\n\nOf the catalogue there is no case for: {', '.join(unwritten)}."
     print(f"\n{text}")
     if given.summary:
         Path(given.summary).write_text(text + "\n", encoding="utf-8")
-    return 0 if all(outcome.is_good for outcome in outcomes) else 1
+    return 0 if all_serve and all(outcome.is_good for outcome in outcomes) else 1
+
+
+def _targets(said: Sequence[str]) -> list[Target]:
+    targets = [target for target in chosen(said, os.environ) if not target.is_fake]
+    if not targets:
+        raise pytest.UsageError("These cases need a real engine: --engine NAME=URL.")
+    return targets
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,13 +75,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(
-    targets: Sequence[Target], cases: Sequence[Written], given: argparse.Namespace, lines: TextIO | None
-) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+@dataclass(frozen=True)
+class _Job:
+    """Something to run on each engine."""
 
-    async def note(running: Awaitable[Outcome]) -> None:
-        outcome = await running
+    id: str
+    kind: Kind
+    run: Callable[[Ground], Awaitable[Outcome]]
+
+    async def outcome(self, ground: Ground) -> Outcome:
+        """Run it. What goes wrong with it makes it red and nothing else: the others go on."""
+        try:
+            return await self.run(ground)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a reason
+            result: Literal["escaped", "missed"] = "escaped" if self.kind == "case" else "missed"
+            reasons = [f"it could not be run: {reason}" for reason in reasons_of(error)]
+            return Outcome(self.id, self.kind, ground.target.name, ground.version, result, reasons)
+
+    def not_run(self, target: Target, reason: str) -> Outcome:
+        """Return what is said of it where it cannot be run."""
+        return Outcome(self.id, self.kind, target.name, "not reached", "not run", [reason])
+
+
+async def _run(
+    targets: Sequence[Target], jobs: Sequence[_Job], lines: TextIO | None
+) -> tuple[list[Outcome], bool]:
+    """Run all on all engines; return what came of it, and whether each engine could be used."""
+    outcomes: list[Outcome] = []
+    all_serve = True
+
+    def note(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if lines is not None:
             report.write_line(lines, outcome)
@@ -77,31 +113,55 @@ async def _run(
             print(f"    {reason}", flush=True)
 
     for target in targets:
-        with tempfile.TemporaryDirectory(prefix="pocket-dock-abuse-") as home:
-            async with Ground.on(target, Path(home)) as ground:
-                for job in _jobs(ground, cases, given):
-                    await note(job())
-    return outcomes
+        if silence := await _silence(target):
+            all_serve = False
+            reason = f"engine {target.name} does not answer: {silence}"
+            print(f"{target.name}: {reason}", flush=True)
+            for job in jobs:
+                note(job.not_run(target, reason))
+            continue
+        left = list(jobs)
+        try:
+            with tempfile.TemporaryDirectory(prefix="pocket-dock-abuse-") as home:
+                async with Ground.on(target, Path(home)) as ground:
+                    while left:
+                        note(await left.pop(0).outcome(ground))
+        except Exception as error:  # noqa: BLE001  # it is of this engine, and there may be others
+            all_serve = False
+            reason = f"engine {target.name} cannot be used: {'; '.join(reasons_of(error))}"
+            print(f"{target.name}: {reason}", flush=True)
+            for job in left:
+                note(job.not_run(target, reason))
+    return outcomes, all_serve
 
 
-def _jobs(
-    ground: Ground, cases: Sequence[Written], given: argparse.Namespace
-) -> list[Callable[[], Awaitable[Outcome]]]:
+async def _silence(target: Target) -> str:
+    """Return why an engine cannot be reached; nothing if it can."""
+    try:
+        await (await connect(target)).aclose()
+    except (PocketDockError, OSError, ValueError) as error:
+        return "; ".join(reasons_of(error))
+    return ""
+
+
+def _jobs(cases: Sequence[Written], given: argparse.Namespace) -> list[_Job]:
     light = [case for case in cases if given.heavy or not case.case.heavy]
     heavy = [case for case in cases if case not in light]
-    jobs: list[Callable[[], Awaitable[Outcome]]] = []
+    jobs: list[_Job] = []
     for case in light:
         if given.only in (None, "cases"):
-            jobs.append(partial(run_case, ground, case))
+            jobs.append(_Job(case.id, "case", partial(run_case, written=case)))
             if case.case.http:
-                jobs.append(partial(run_case, ground, case, "http"))
+                over_http = partial(run_case, written=case, transport="http")
+                jobs.append(_Job(f"{case.id} over http", "case", over_http))
         if given.only == "controls" or (given.controls and given.only is None):
-            jobs.append(partial(run_control, ground, case))
+            jobs.append(_Job(case.id, "control", partial(run_control, written=case)))
     if given.only in (None, "cases"):
-        jobs += [partial(_put_off, ground, case) for case in heavy]
+        jobs += [_Job(case.id, "case", partial(_put_off, case=case)) for case in heavy]
     if given.only == "mutations" or (given.mutations and given.only is None):
         by_id = {case.id: case for case in load_all()}
-        jobs += [partial(run_mutation, ground, name, by_id) for name in given.mutation or WEAKENINGS]
+        names = given.mutation or WEAKENINGS
+        jobs += [_Job(name, "mutation", partial(run_mutation, name=name, cases=by_id)) for name in names]
     return jobs
 
 

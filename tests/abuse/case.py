@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tests.abuse.weakening import WEAKENINGS
+from tests.engines import NAMES
 
 CASES = Path(__file__).parent / "cases"
 PAYLOADS = Path(__file__).parent / "payloads"
 """Files that several cases use."""
+DRIVERS = Path(__file__).parent / "drivers"
+GROUND = ("flag", "home", "port", "socket", "host", "image", "engine")
+"""Names of the values that each place may have (`Ground.values`)."""
 CASE_FILE = "case.yaml"
+RULES = ("min", "max", "longest", "in", "matches")
+"""Of fields of a reply."""
 ORACLES = ("O1", "O2", "O3", "O4", "O5", "O6", "O7", "O8")
 
 Values = Mapping[str, Any]
@@ -24,6 +33,14 @@ _TIMES = re.compile(r"(.+) \* (\d+)", re.DOTALL)
 
 class CaseError(Exception):
     """A case that cannot be run as it is written; the text says where and how to write it."""
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression. Raises `ValueError` that says what is wrong with it."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
 
 
 class _Part(BaseModel):
@@ -47,6 +64,24 @@ class Expect(_Part):
     `matches`, `in`."""
     may_fail: bool = False
     """Whether an error of the tool (any, or one that matches `error`) and success are both right."""
+
+    @field_validator("error", "matches")
+    @classmethod
+    def _are_patterns(cls, said: Any) -> Any:
+        for pattern in [said] if isinstance(said, str) else said or []:
+            compiled(pattern)
+        return said
+
+    @field_validator("fields")
+    @classmethod
+    def _are_rules(cls, said: dict[str, Any]) -> dict[str, Any]:
+        for path, wanted in said.items():
+            rules = wanted if isinstance(wanted, Mapping) else {}
+            if unknown := sorted(set(rules) - set(RULES)):
+                raise ValueError(f"{path}: there is no rule {unknown[0]}; there are {', '.join(RULES)}")
+            if "matches" in rules and "{{" not in str(rules["matches"]):
+                compiled(str(rules["matches"]))
+        return said
 
 
 class Step(_Part):
@@ -95,8 +130,21 @@ class Control(_Part):
     """Node ids of tests that show that the checks see what they look for."""
     none: str | None = None
     """Why there is no control."""
-    detects: str = ""
-    """Regular expression: one of the reasons for which the control is red. Default: any."""
+    detects: str = "ESCAPED"
+    """Regular expression for the reason that has to be among those for which the control is red."""
+
+    @field_validator("weaken")
+    @classmethod
+    def _are_known(cls, said: list[str]) -> list[str]:
+        if unknown := sorted(set(said) - set(WEAKENINGS)):
+            raise ValueError(f"there is no weakening {unknown[0]}; there are {', '.join(WEAKENINGS)}")
+        return said
+
+    @field_validator("detects")
+    @classmethod
+    def _is_pattern(cls, said: str) -> str:
+        compiled(said)
+        return said
 
     @model_validator(mode="after")
     def _is_one(self) -> Control:
@@ -164,8 +212,10 @@ class Written:
         self.case = case
 
     def variant(self) -> Written:
-        """Return the case as its control has it."""
-        return Written(self.directory, _checked(self.directory, _variant(self.case)))
+        """Return the case as its control has it. Raises `CaseError`."""
+        return Written(
+            self.directory, _checked(self.directory, _variant(self.case), within="control.variant.")
+        )
 
     def file(self, name: str) -> str:
         """Return the text of one of its files, or of those that cases share. Raises `CaseError`."""
@@ -203,8 +253,8 @@ class Written:
         return found
 
 
-def load(directory: Path) -> Written:
-    """Read one case. Raises `CaseError`."""
+def load(directory: Path, engines: Collection[str] = NAMES) -> Written:
+    """Read one case; `engines` are the names that a case may be for. Raises `CaseError`."""
     path = directory / CASE_FILE
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -214,17 +264,103 @@ def load(directory: Path) -> Written:
         raise CaseError(f"{directory.name}: {path} is no YAML: {error}") from error
     if not isinstance(raw, dict):
         raise CaseError(f"{directory.name}: {path} must be a mapping with title, attack, expected, ...")
-    return Written(directory, _checked(directory, raw))
+    written = Written(directory, _checked(directory, raw))
+    for key, problem in problems(written, engines):
+        raise CaseError(f"{directory.name}: {path}: {key}: {problem}. See README.md.")
+    return written
 
 
-def load_all(root: Path = CASES, only: Sequence[str] = ()) -> list[Written]:
+def load_all(root: Path = CASES, only: Sequence[str] = (), engines: Collection[str] = NAMES) -> list[Written]:
     """Read all cases of a directory, or those that are named, in order. Raises `CaseError`."""
+    if not root.is_dir():
+        raise CaseError(f"There is no directory {root}.")
     there = {
         path.name: path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))
     }
     if unknown := sorted(set(only) - set(there)):
         raise CaseError(f"There is no case {unknown[0]!r} in {root}.")
-    return [load(there[name]) for name in sorted(only or there, key=in_order)]
+    return [load(there[name], engines) for name in sorted(only or there, key=in_order)]
+
+
+def problems(written: Written, engines: Collection[str] = NAMES) -> Iterator[tuple[str, str]]:
+    """Yield what would keep a case from being run as it is written: the key, and why.
+
+    Raises:
+        CaseError: its variant is no case.
+    """
+    case, control = written.case, written.case.control
+    if unknown := sorted(set(case.engines) - set(engines)):
+        yield "engines", f"there is no engine {unknown[0]}; there are {', '.join(sorted(engines))}"
+    yield from _steps_problems(written)
+    known: Values = dict.fromkeys(GROUND)
+    if control.variant:
+        variant = written.variant()
+        yield from ((f"control.variant.{key}", problem) for key, problem in _steps_problems(variant))
+    for key, name in {"control.root": control.root, "control.host": control.host}.items():
+        if name is not None:
+            yield from _places(written, key, f"{{{{file:{name}}}}}", known)
+    if control.fake is not None:
+        if len(control.fake) != len(case.steps):
+            yield "control.fake", f"it has {len(control.fake)} replies for {len(case.steps)} steps"
+        for number, fake in enumerate(control.fake):
+            yield from _places(written, f"control.fake.{number}", fake.model_dump(), known)
+
+
+def _steps_problems(written: Written) -> Iterator[tuple[str, str]]:
+    case = written.case
+    known: dict[str, Any] = dict.fromkeys(GROUND)
+    yield from _places(written, "sandbox", case.sandbox, known)
+    if case.sandbox is not False:
+        known["sandbox"] = None
+    for number, step in enumerate(case.steps):
+        values = {**known, "number": None}
+        yield from _places(written, f"steps.{number}.with", step.arguments, values)
+        if step.save is not None:
+            values[step.save] = known[step.save] = None
+        yield from _places(written, f"steps.{number}.expect", step.expect.model_dump(), values)
+    if case.driver is not None and (problem := _driver_problem(written, case.driver)):
+        yield "driver", problem
+
+
+def _places(written: Written, key: str, value: Any, known: Values) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the places of a value and of the files that it names."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _places(written, f"{key}.{name}", item, known)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, item in enumerate(value):
+            yield from _places(written, f"{key}.{number}", item, known)
+    elif isinstance(value, str):
+        for place in _PLACE.finditer(value):
+            yield from _place_problems(written, key, place[1], known)
+
+
+def _place_problems(written: Written, key: str, said: str, known: Values) -> Iterator[tuple[str, str]]:
+    if said.startswith("file:"):
+        name = said.removeprefix("file:").strip()
+        try:
+            text = written.file(name)
+        except (CaseError, UnicodeDecodeError) as error:
+            yield key, str(error).rstrip(".")
+            return
+        yield from _places(written, f"{key} ({name})", text, known)
+    elif not _TIMES.fullmatch(said) and said.split(".")[0] not in known:
+        names = ", ".join(sorted(known))
+        yield key, f"nothing is known there by the name {{{{{said}}}}}. Known: {names}"
+
+
+def _driver_problem(written: Written, said: str) -> str | None:
+    """Return why a module cannot be a driver. It is not imported: its case may not even be run."""
+    path = written.directory / said if said.endswith(".py") else DRIVERS / f"{said}.py"
+    if not path.is_file():
+        return f"there is no driver {said!r}: {path} is no file"
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        return f"{path} is no Python: {error}"
+    if not any(isinstance(node, ast.AsyncFunctionDef) and node.name == "drive" for node in body):
+        return f"there is no function drive in {path}: async def drive(attack: Attack) -> None"
+    return None
 
 
 def in_order(name: str) -> tuple[str, int, str]:
@@ -233,12 +369,12 @@ def in_order(name: str) -> tuple[str, int, str]:
     return (letters, int(name[len(letters) :] or 0), name)
 
 
-def _checked(directory: Path, raw: Mapping[str, Any]) -> Case:
+def _checked(directory: Path, raw: Mapping[str, Any], within: str = "") -> Case:
     try:
         return Case.model_validate(raw)
     except ValidationError as error:
         found = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc']) or 'the case'}: {detail['msg']}"
+            f"{within}{'.'.join(str(part) for part in detail['loc']) or 'the case'}: {detail['msg']}"
             for detail in error.errors()
         )
         raise CaseError(f"{directory.name}: {directory / CASE_FILE}: {found}. See README.md.") from None

@@ -11,7 +11,8 @@ import jsonschema  # type: ignore[import-untyped]
 from tests.abuse.case import Expect, Faked
 from tests.abuse.server import Reply
 
-ESCAPE = re.compile(r"^ESCAPED\b.*$", re.MULTILINE)
+ESCAPED_LINE = r"^ESCAPED\b"
+ESCAPE = re.compile(rf"{ESCAPED_LINE}.*$", re.MULTILINE)
 """A line that a payload prints when it has got what it must not have."""
 MOST_WIRE_BYTES = 768 * 1024
 """Of one reply: clients drop a message over 1 MiB."""
@@ -27,10 +28,10 @@ def wrong(reply: Reply, expect: Expect, *, raw: bool = False) -> Iterator[str]:
         yield from _wrong_error(reply, expect)
         return
     if expect.error is not None and not expect.may_fail:
-        yield f"it was to be refused ({expect.error!r}) and was not: {_short(reply.text)}"
+        yield f"it was to be refused ({expect.error!r}) and was not: {short(reply.text)}"
         return
     if expect.status and reply.status not in expect.status:
-        yield f"status is {reply.status!r} and not {' or '.join(expect.status)}: {_short(reply.text)}"
+        yield f"status is {reply.status!r} and not {' or '.join(expect.status)}: {short(reply.text)}"
     yield from _wrong_text(reply, expect)
     for path, wanted in expect.fields.items():
         yield from _wrong_field(path, _at(reply.structured, path), wanted)
@@ -73,22 +74,22 @@ def _wrong_error(reply: Reply, expect: Expect) -> Iterator[str]:
     if expect.error is None and expect.may_fail:
         return
     if expect.error is None:
-        yield f"an error: {_short(reply.text)}"
+        yield f"an error: {short(reply.text)}"
     elif not re.search(expect.error, reply.text):
-        yield f"the error does not match {expect.error!r}: {_short(reply.text)}"
+        yield f"the error does not match {expect.error!r}: {short(reply.text)}"
 
 
 def _wrong_text(reply: Reply, expect: Expect) -> Iterator[str]:
     text = reply.everything
     for wanted in expect.contains:
         if wanted not in text:
-            yield f"{wanted!r} is not in the reply: {_short(reply.text)}"
+            yield f"{wanted!r} is not in the reply: {short(reply.text)}"
     for unwanted in expect.lacks:
         if unwanted in text:
             yield f"{unwanted!r} is in the reply"
     for pattern in expect.matches:
         if not re.search(pattern, text, re.MULTILINE):
-            yield f"{pattern!r} does not match the reply: {_short(reply.text)}"
+            yield f"{pattern!r} does not match the reply: {short(reply.text)}"
 
 
 def _wrong_field(path: str, value: Any, wanted: Any) -> Iterator[str]:
@@ -124,7 +125,8 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text as a reason may quote it."""
     return repr(text if len(text) <= 600 else f"{text[:300]} ... {text[-300:]}")
 
 

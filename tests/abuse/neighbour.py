@@ -41,6 +41,9 @@ class Neighbour:
 
     def listen(self) -> None:
         """Let its heart beat from now on."""
+        if self._beating is not None:
+            # Nobody has asked for it after a case that ended badly.
+            self._beating.cancel()
         self._seconds, self._failures = [], []
         self._beating = asyncio.ensure_future(self._go_on())
 

@@ -40,6 +40,8 @@ class Verdict:
     violations: list[str] = field(default_factory=list)
     """Each begins with the oracle's name."""
     values: dict[str, Any] = field(default_factory=dict)
+    said: str = ""
+    """All that the case was told."""
 
     def add(self, oracle: str, reasons: Collection[str], value: Any = None) -> None:
         """Note what one oracle says."""

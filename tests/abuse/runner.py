@@ -18,9 +18,13 @@ from tests.abuse.covered import run_tests
 from tests.abuse.ground import Ground, Transport
 from tests.abuse.oracles import Verdict, Watch
 from tests.abuse.rooted import as_root, on_host
-from tests.abuse.server import Reply, Server
+from tests.abuse.server import DiedError, Reply, Server
 from tests.trials.host import slowness
 from tests.trials.server import ABOUT_ONE
+
+_MOST_SEARCHES = 8
+"""Calls with which the output of one run is searched."""
+_SEARCHED_S = 30.0
 
 Kind = Literal["case", "control", "mutation"]
 
@@ -56,6 +60,8 @@ class Attack:
     values: dict[str, Any]
     sandbox: str | None = None
     said: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Runs that may yet print something which no reply has told, by id: the tools that begun them."""
 
     async def call(self, tool: str, /, *, within_s: float = 30.0, **arguments: Any) -> Reply:
         """Call a tool of the case's server, about its sandbox if nothing else is said."""
@@ -91,7 +97,7 @@ Drive = Callable[[Attack], Awaitable[None]]
 
 
 async def run_case(ground: Ground, written: Written, transport: Transport = "stdio") -> Outcome:
-    """Run a case. Raises `CaseError` for one that cannot be run as it is written."""
+    """Run a case. What keeps it from being run at all is raised."""
     name = written.id if transport == "stdio" else f"{written.id} over {transport}"
     if reason := _why_not(ground, written):
         return Outcome(name, "case", ground.target.name, ground.version, "not run", [reason])
@@ -137,15 +143,21 @@ async def attack(ground: Ground, written: Written, server: Server) -> tuple[Verd
         await _prepare(case)
         await watch.see()
         await _act(case)
-    except CaseError:
-        raise
     except Exception as error:  # noqa: BLE001  # whatever a driver raises makes its case red, and no other
-        verdict.violations.append(f"{type(error).__name__}: {error}")
-    await watch.judge(verdict, after=written.case.after, sandbox=case.sandbox, said="\n".join(case.said))
+        verdict.violations += reasons_of(error)
+    verdict.said = "\n".join(case.said)
+    await watch.judge(verdict, after=written.case.after, sandbox=case.sandbox, said=verdict.said)
     spared = tuple(f"{oracle}:" for oracle in written.case.spares)
     verdict.violations = [reason for reason in verdict.violations if not reason.startswith(spared or "\0")]
     verdict.values.update({oracle: f"spared: {why}" for oracle, why in written.case.spares.items()})
     return verdict, round(time.monotonic() - began, 2)
+
+
+def reasons_of(error: BaseException) -> list[str]:
+    """Return an exception in words; of a group, which says nothing itself, those that it consists of."""
+    # Python 3.10 has no name for groups.
+    inner = getattr(error, "exceptions", ())
+    return [reason for one in inner for reason in reasons_of(one)] or [f"{type(error).__name__}: {error}"]
 
 
 async def _prepare(case: Attack) -> None:
@@ -167,6 +179,8 @@ async def _act(case: Attack) -> None:
         return
     for step in case.written.case.steps:
         await _step(case, step)
+    for run_id, tool in case.unread.items():
+        await look_through(case, tool, run_id)
 
 
 async def _step(case: Attack, step: Step) -> None:
@@ -181,6 +195,8 @@ async def _step(case: Attack, step: Step) -> None:
         expect = step.expect.model_copy(update=case.written.filled(_texts(step), values))
         for reason in checks.wrong(reply, expect, raw=step.raw):
             case.red(f"{step.tool}: {reason}")
+        if not step.raw:
+            await _see_the_rest(case, step.tool, reply)
         if step.save is not None:
             case.values[step.save] = reply.structured
 
@@ -189,6 +205,42 @@ async def _step(case: Attack, step: Step) -> None:
     async with anyio.create_task_group() as group:
         for number in range(step.parallel if step.repeat == 1 else 0):
             group.start_soon(one, number)
+
+
+async def _see_the_rest(case: Attack, tool: str, reply: Reply) -> None:
+    """Look for an escape where the reply does not say everything that the run has printed, or will print."""
+    run_id = reply.structured.get("run_id")
+    if not isinstance(run_id, str) or checks.ESCAPE.search(reply.everything):
+        return
+    if reply.status == "running":
+        case.unread.setdefault(run_id, tool)
+    elif reply.structured.get("truncated") is True:
+        await look_through(case, tool, run_id)
+
+
+async def look_through(case: Attack, tool: str, run_id: str) -> None:
+    """Search all output of a run for lines that say that the attack has worked.
+
+    What cannot be read any more, as the sandbox or the server is gone, is passed over.
+    """
+    for stream in ("stdout", "stderr"):
+        start: int | None = 0
+        for _ in range(_MOST_SEARCHES):
+            search = {"run_id": run_id, "stream": stream, "grep": checks.ESCAPED_LINE, "start_byte": start}
+            try:
+                with anyio.fail_after(_SEARCHED_S * slowness()):
+                    found = await case.server.call("read_output", **search)
+            except (DiedError, TimeoutError, OSError):
+                return
+            if found.is_error:
+                return
+            if found.structured.get("matches"):
+                said = str(found.structured.get("content", ""))[:200]
+                case.red(f"{tool}: the payload says {said!r} in what the reply leaves out ({stream})")
+                return
+            start = found.structured.get("next_byte")
+            if start is None:
+                break
 
 
 def _texts(step: Step) -> dict[str, Any]:
@@ -218,7 +270,7 @@ def driver_of(written: Written) -> Drive:
 
 
 async def run_control(ground: Ground, written: Written) -> Outcome:
-    """Run a case where it must be red, and see that it is. Raises `CaseError`."""
+    """Run a case where it must be red, and see that it is."""
     control = written.case.control
     name = ground.target.name
     reason = _why_not(ground, written) or control.none
@@ -232,15 +284,19 @@ async def run_control(ground: Ground, written: Written) -> Outcome:
         covered = {"covered by": control.tests}
         return Outcome(written.id, "control", name, ground.version, seen, reasons, covered, seconds)
     try:
-        reasons, seconds = await _red_reasons(ground, written)
+        reasons, seconds, said = await _red_reasons(ground, written)
     except NoSandboxError as error:
         return Outcome(written.id, "control", name, ground.version, "missed", [str(error)])
     is_seen = any(checks.matches(control.detects, reason) for reason in reasons)
     result: Literal["detected", "missed"] = "detected" if is_seen else "missed"
+    if not is_seen:
+        first = f"nothing that is red matches {control.detects!r}"
+        reasons = [first, *(reasons or [f"nothing is red; the replies were {checks.short(said)}"])]
     return Outcome(written.id, "control", name, ground.version, result, reasons, {}, seconds)
 
 
-async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], float]:
+async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], float, str]:
+    """Return why the control is red, the seconds that it took, and what it was told."""
     control = written.case.control
     if control.fake is not None:
         steps = written.case.steps
@@ -254,7 +310,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
             expect = step.expect.model_copy(update=written.filled(_texts(step), {**values, "number": 0}))
             found += [f"{step.tool}: {reason}" for reason in checks.wrong(reply, expect, raw=step.raw)]
             found += [f"{step.tool}: {reason}" for reason in checks.malformed(reply, {})]
-        return found, 0.0
+        return found, 0.0, "\n".join(reply.everything for reply in replies)
     began = time.monotonic()
     if control.root is not None or control.host is not None:
         printed = await _printed(ground, written)
@@ -264,7 +320,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
         found = list(checks.wrong(reply, expect, raw=step.raw))
         if ground.canaries.secret in printed:
             found.append("O1: a secret of the host is in a reply")
-        return found, round(time.monotonic() - began, 2)
+        return found, round(time.monotonic() - began, 2), printed
     variant = written.variant()
     server = await _control_server(ground, variant)
     try:
@@ -272,7 +328,7 @@ async def _red_reasons(ground: Ground, written: Written) -> tuple[list[str], flo
     finally:
         if variant.case.server is not None:
             await server.close()
-    return verdict.violations, seconds
+    return verdict.violations, seconds, verdict.said
 
 
 async def _control_server(ground: Ground, written: Written) -> Server:

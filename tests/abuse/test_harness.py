@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.abuse.__main__ import main
 from tests.abuse.canaries import Canaries
 from tests.abuse.case import CaseError, Control, Expect, Written, load, load_all
 from tests.abuse.checks import faked, malformed, wrong
 from tests.abuse.covered import missing
+from tests.abuse.runner import reasons_of
 from tests.abuse.server import Reply
+from tests.engines import ENGINES_VARIABLE
 
 GOOD = """
 title: t
@@ -22,13 +25,14 @@ control: {none: there is none}
 
 
 def written(folder: Path, text: str) -> Written:
+    (folder / "attack.py").touch()
     (folder / "case.yaml").write_text(text)
     return load(folder)
 
 
 def test_places_are_filled_with_files_repetitions_and_values(tmp_path: Path) -> None:
-    (tmp_path / "attack.py").write_text("port is {{port}}")
     case = written(tmp_path, GOOD)
+    (tmp_path / "attack.py").write_text("port is {{port}}")
 
     assert case.filled(case.case.steps[0].arguments, {"port": 7}) == {"code": "port is 7 xxx 7"}
     assert case.filled("{{port}}", {"port": 7}) == 7
@@ -45,6 +49,25 @@ def test_places_are_filled_with_files_repetitions_and_values(tmp_path: Path) -> 
         (("{none: there is none}", "{fake: [{stdou: x}]}"), "stdou"),
         (("attack: a", "attack: a\nspares: {O9: x}"), "no oracle O9"),
         (("title: t", "title: ["), "is no YAML"),
+        (("{none: there is none}", "{weaken: [nosuch]}"), r"control\.weaken: .*no weakening nosuch"),
+        (("{none: there is none}", "{variant: {stepz: []}}"), r"control\.variant\.stepz: Extra inputs"),
+        (
+            ("{none: there is none}", "{variant: {steps: [{tool: x, with: {a: '{{b}}'}}]}}"),
+            r"control\.variant\.steps\.0\.with\.a: nothing is known .* {{b}}",
+        ),
+        (("{none: there is none}", "{root: nope.py}"), r"control\.root: .*no file 'nope\.py'"),
+        (("{none: there is none}", "{fake: [{}, {}]}"), r"control\.fake: it has 2 replies for 1 steps"),
+        (("{none: there is none}", "{none: x, detects: (}"), r"control\.detects: .*no regular expression"),
+        (("{{file:attack.py}}", "{{file:nope.py}}"), r"steps\.0\.with\.code: .*no file 'nope\.py'"),
+        (("{{port}}", "{{prt}}"), r"steps\.0\.with\.code: nothing is known .* {{prt}}"),
+        (("run_code,", "run_code, expect: {matches: ['(']},"), r"steps\.0\.expect\.matches: .*no regular"),
+        (("run_code,", "run_code, expect: {fields: {a: {mim: 1}}},"), r"expect\.fields: .*no rule mim"),
+        (("attack: a", "attack: a\nengines: [dokcer]"), "engines: there is no engine dokcer"),
+        ((GOOD[GOOD.index("steps") : GOOD.index("control")], "driver: nope\n"), "driver: .*no driver 'nope'"),
+        (
+            (GOOD[GOOD.index("steps") : GOOD.index("control")], "driver: attack.py\n"),
+            "driver: there is no function drive in",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_case_is_said(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
@@ -57,10 +80,52 @@ def test_a_directory_without_a_case_and_a_file_that_is_missing_are_said(tmp_path
     with pytest.raises(CaseError, match=r"X1: there is no case\.yaml"):
         load_all(tmp_path)
     case = written(tmp_path / "X1", GOOD)
+    (tmp_path / "X1" / "attack.py").unlink()
     with pytest.raises(CaseError, match=r"X1: there is no file 'attack\.py'"):
         case.filled(case.case.steps[0].arguments, {})
     with pytest.raises(CaseError, match=r"nothing is known by the name {{prt}}. Known: port"):
         case.filled("{{prt}}", {"port": 1})
+
+
+def test_a_case_that_is_written_wrongly_and_engines_that_nobody_named_end_it_before_anything_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENGINES_VARIABLE, raising=False)
+    (tmp_path / "X1").mkdir()
+    (tmp_path / "X1" / "case.yaml").write_text(GOOD)
+    dead = "dead=unix:///nonexistent.sock"
+
+    folder = ("--cases", str(tmp_path))
+    for said, reason in {
+        (*folder, "--engine", "podman"): "Nobody said where",
+        folder: "need container engines",
+        (*folder, "--engine", "fake"): "need a real engine",
+        (*folder, "--engine", dead): "steps.0.with.code",
+        ("--engine", dead, "--cases", str(tmp_path / "X1" / "X2")): "There is no directory",
+    }.items():
+        assert main(said) == 2
+        told = capsys.readouterr()
+        assert reason in told.err
+        assert told.out == ""
+        assert told.err.count("\n") == 1
+
+
+def test_an_engine_that_is_dead_is_named_with_each_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "X1").mkdir()
+    written(tmp_path / "X1", GOOD)
+
+    assert main(["--cases", str(tmp_path), "--engine", "dead=unix:///nonexistent.sock"]) == 1
+    assert "- X1 case on dead: engine dead does not answer: " in capsys.readouterr().out
+
+
+def test_a_group_of_exceptions_is_told_by_what_it_consists_of() -> None:
+    class SeveralError(Exception):
+        exceptions = (ValueError("a"), KeyError("b"))
+
+    assert reasons_of(SeveralError("several")) == ["ValueError: a", "KeyError: 'b'"]
+    assert reasons_of(OSError("c")) == ["OSError: c"]
 
 
 def reply(**fields: object) -> Reply:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 
-from tests.fuzz.harness import Report, Surface, corpus, run, show_what_is_stuck, shrink
+from tests.fuzz.harness import SHRINK_S, Report, Surface, corpus, run, show_what_is_stuck, shrink
 from tests.fuzz.surfaces import SURFACES
 
 
@@ -47,14 +47,25 @@ async def _fuzz(surface: Surface, arguments: argparse.Namespace) -> Report:
 
 
 async def _save(surface: Surface, name: str, data: bytes, arguments: argparse.Namespace) -> None:
-    """Keep an input that failed, as small as it still fails, and say how to try it again."""
+    """Keep an input that failed and say how to try it again; then the same of a smaller one."""
     folder: Path = arguments.save
     folder.mkdir(parents=True, exist_ok=True)
-    small = data if arguments.whole else await shrink(surface, data)
+    again = f"  again: python -m tests.fuzz --surface {surface.name} --input"
     path = folder / name
+    path.write_bytes(data)
+    print(f"  {len(data)} bytes: {data[:300]!r}")
+    print(f"{again} {path}", flush=True)
+    if arguments.whole:
+        return
+    print(f"  It is being made smaller, for {SHRINK_S:g} s at most.", flush=True)
+    small = await shrink(surface, data)
+    if len(small) == len(data):
+        print("  None that is smaller was found to fail.", flush=True)
+        return
+    path = folder / f"{name}-small"
     path.write_bytes(small)
-    print(f"  {len(data)} bytes, {len(small)} when made smaller: {small[:300]!r}")
-    print(f"  again: python -m tests.fuzz --surface {surface.name} --input {path}")
+    print(f"  {len(small)} bytes: {small[:300]!r}")
+    print(f"{again} {path}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,6 +29,8 @@ MOST_GROWTH = 64 * 1024 * 1024
 """Bytes of memory that may be held after all cases and not after the first quarter: allocators keep some."""
 _SHRINKS = 200
 """Attempts at making a failing input smaller."""
+SHRINK_S = 30.0
+"""Seconds for all of them."""
 
 
 class FoundError(Exception):
@@ -257,20 +259,27 @@ def errors_logged() -> Iterator[list[str]]:
         root.removeHandler(handler)
 
 
-async def shrink(surface: Surface, data: bytes) -> bytes:
-    """Return a smaller input that fails as well: halves, quarters and so on are left out while that does."""
+async def shrink(surface: Surface, data: bytes, seconds: float = SHRINK_S) -> bytes:
+    """Return a smaller input that fails as well: halves, quarters and so on are left out while that does.
+
+    It ends after some attempts or after `seconds`, whatever comes first, with the smallest so far.
+    """
     left = _SHRINKS
     size = max(len(data) // 2, 1)
-    while size and left > 0:
-        at = 0
-        while at < len(data) and left > 0:
-            smaller = data[:at] + data[at + size :]
-            left -= 1
-            if await _fails(surface, smaller):
-                data = smaller
-            else:
-                at += size
-        size //= 2
+    with anyio.move_on_after(seconds) as scope:
+        while size:
+            at = 0
+            while at < len(data):
+                # Attempts that never wait are not cancelled.
+                if left == 0 or anyio.current_time() > scope.deadline:
+                    return data
+                smaller = data[:at] + data[at + size :]
+                left -= 1
+                if await _fails(surface, smaller) and not scope.cancel_called:
+                    data = smaller
+                else:
+                    at += size
+            size //= 2
     return data
 
 
