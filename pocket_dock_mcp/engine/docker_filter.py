@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import secrets
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ from aiodocker.volumes import DockerVolume
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.docker_connection import CALL_DEADLINE, engine_call
 from pocket_dock_mcp.engine.seccomp import FilterFile, FilterUnreadableError, file_name, profile
-from pocket_dock_mcp.errors import EngineError, EngineResponseError
+from pocket_dock_mcp.errors import EngineError
 
 VOLUME = f"pocket-dock-{file_name().removesuffix('.json')}"
 WRITER = f"{VOLUME}-writer"
 """The container by which the file gets into the volume. It is never started."""
 LABELS = {"pocket-dock.seccomp": file_name()}
 MOUNTED_AT = "/pocket-dock-seccomp"
-ATTEMPTS = 3
-"""Another process may bring it there, too, or take it away, at the same time."""
+PATIENCE = 20.0
+"""Seconds for others who bring it there, too, or take it away, at the same time."""
+STALE = 4.0
+"""Seconds after which nobody writes any more."""
+PAUSE = 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ class EngineFilter:
                 return self._there
             try:
                 self._there = there = await self._bring(image)
-            except EngineResponseError as failed:
+            except EngineError as failed:
                 message = f"{error.message} Nor could it be brought there: {failed.message}"
                 raise FilterUnreadableError(message) from failed
             return there
@@ -89,13 +93,33 @@ class EngineFilter:
             _logger.debug("the volume %s stays: %s", VOLUME, error)
 
     async def _bring(self, image: str) -> str:
-        for _ in range(ATTEMPTS - 1):
+        """Bring it there, though others may do that, or take it away, at the same time."""
+        deadline = anyio.current_time() + PATIENCE
+        in_the_way: tuple[str, float] | None = None
+        while True:
             try:
                 return await self._bring_once(image)
             except EngineError as error:
+                if anyio.current_time() > deadline:
+                    raise
                 _logger.debug("once more: %s", error)
-                await self._remove_writer()
-        return await self._bring_once(image)
+            in_the_way = await self._clear(in_the_way)
+            await anyio.sleep(PAUSE * (1 + secrets.randbelow(100) / 100))
+
+    async def _clear(self, before: tuple[str, float] | None) -> tuple[str, float] | None:
+        """Remove the writer of a process that was killed: one that is there for longer than it takes."""
+        now = anyio.current_time()
+        try:
+            async with engine_call("container", WRITER, CALL_DEADLINE):
+                writer = self._client.containers.container(WRITER)
+                found = str((await writer.show())["Id"])
+                if before is None or before[0] != found:
+                    return found, now
+                if now - before[1] > STALE:
+                    await self._client.containers.container(found).delete(force=True)
+        except EngineError:
+            return None
+        return before
 
     async def _bring_once(self, image: str) -> str:
         async with engine_call("list", VOLUME, CALL_DEADLINE):
@@ -123,14 +147,6 @@ class EngineFilter:
             "The filter of system calls was brought to the engine's machine, in the volume %s", VOLUME
         )
         return f"{where}/{file_name()}"
-
-    async def _remove_writer(self) -> None:
-        """Remove what a process that was killed has left: the name is always the same."""
-        try:
-            async with engine_call("container", WRITER, CALL_DEADLINE):
-                await self._client.containers.container(WRITER).delete(force=True)
-        except EngineError:
-            pass
 
 
 def _archive() -> bytes:
