@@ -37,6 +37,9 @@ CAPABILITIES = (
 )
 """By their numbers."""
 
+_UNSAID = {"user": "the engine's mapping", "cgroup": "not said"}
+"""What is said of a namespace of which the engine says nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -95,7 +98,9 @@ def profile(evidence: Evidence) -> dict[str, Any]:
         "selinux": setup.selinux or None,
         "network": inside.network,
         "interfaces": None if facts is None or facts.interfaces is None else list(facts.interfaces),
-        "namespaces": {name: whose or "its own" for name, whose in setup.namespaces.items()},
+        "namespaces": {
+            name: whose or _UNSAID.get(name, "its own") for name, whose in setup.namespaces.items()
+        },
         "limits": asdict(inside.limits),
         "ulimits": {} if around is None else dict(around.ulimits),
         "swap_bytes": None if around is None else around.swap_bytes,
