@@ -27,9 +27,10 @@ _FILES_OF = {
     "pypi.org": ("files.pythonhosted.org",),
     "test.pypi.org": ("test-files.pythonhosted.org",),
 }
-_ARCHIVES = ("deb.debian.org", "security.debian.org", "archive.ubuntu.com", "security.ubuntu.com")
+_DEBIAN, _UBUNTU = "debian.org", "ubuntu.com"
+ARCHIVES = (f"deb.{_DEBIAN}", f"security.{_DEBIAN}", f"archive.{_UBUNTU}", f"security.{_UBUNTU}")
 """Of the images that people use, where this machine has no archives of its own."""
-_PUBLIC = frozenset({"pypi.org", "test.pypi.org", "registry.npmjs.org", *_ARCHIVES})
+_PUBLIC = frozenset({*_FILES_OF, str(urllib.parse.urlsplit(DEFAULT_REGISTRY).hostname), *ARCHIVES})
 _SCHEMES = {"http": 80, "https": 443}
 
 
@@ -111,7 +112,7 @@ def _of_apt(etc_apt: Path) -> dict[str, tuple[str, str]]:
 def _archive_urls(root: Path) -> list[str]:
     uris = [source.uri.removeprefix("mirror+") for source in read_sources(root / "etc/apt")]
     found = list(dict.fromkeys(uri for uri in uris if uri.startswith(("http:", "https:"))))
-    return found or [f"http://{host}/" for host in _ARCHIVES]
+    return found or [f"http://{host}/" for host in ARCHIVES]
 
 
 def _places(urls: Iterable[str]) -> list[_Place]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pocket_dock_mcp.host.texts import home_of, read_text
 
-DEFAULT_REGISTRY = "https://registry.npmjs.org/"
+_NPM = "npmjs.org"
+DEFAULT_REGISTRY = f"https://registry.{_NPM}/"
 
 _VARIABLE = re.compile(r"(?<!\\)\$\{([^${}]+)\}")
 _SCOPE = re.compile(r"@[^:/\s]+:registry")

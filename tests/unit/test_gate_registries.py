@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
 from pocket_dock_mcp.gate.domains import parse_domain
 from pocket_dock_mcp.gate.opening import gates
-from pocket_dock_mcp.gate.registries import Registries, read_registries
+from pocket_dock_mcp.gate.registries import ARCHIVES, Registries, read_registries
 from pocket_dock_mcp.gate.secrets import basic
 from pocket_dock_mcp.gate.targets import parse_authority
+from pocket_dock_mcp.host.npm import DEFAULT_REGISTRY
+from pocket_dock_mcp.host.pip import DEFAULT_INDEX
 from pocket_dock_mcp.settings import Settings
 
-DEFAULTS = {"pypi.org", "files.pythonhosted.org", "registry.npmjs.org"}
-DEBIAN = {"deb.debian.org", "security.debian.org", "archive.ubuntu.com", "security.ubuntu.com"}
+PYPI, NPM = (str(urlsplit(url).hostname) for url in (DEFAULT_INDEX, DEFAULT_REGISTRY))
+DEFAULTS = {PYPI, "files.pythonhosted.org", NPM}
+DEBIAN = set(ARCHIVES)
 
 
 class Machine:
@@ -54,7 +58,7 @@ def test_where_nothing_is_set_they_are_the_public_ones(machine: Machine) -> None
 def test_an_index_of_ones_own_takes_the_place_of_the_public_one(machine: Machine) -> None:
     machine.write("etc/pip.conf", "[global]\nindex-url = https://pip.corp.example:8443/simple\n")
     found = machine.read()
-    assert machine.hosts() == {"pip.corp.example:8443", "registry.npmjs.org"} | DEBIAN
+    assert machine.hosts() == {"pip.corp.example:8443", NPM} | DEBIAN
     assert found.environment == {
         "PIP_INDEX_URL": "https://pip.corp.example:8443/simple",
         "UV_DEFAULT_INDEX": "https://pip.corp.example:8443/simple",
@@ -79,7 +83,7 @@ def test_of_several_files_and_the_environment_the_nearest_holds(machine: Machine
     }.items():
         hosts = machine.hosts(**environ)
         assert (f"{number}.example" in hosts) == (number != "pypi")
-        assert ("pypi.org" in hosts) == (number == "pypi")
+        assert (PYPI in hosts) == (number == "pypi")
         assert not hosts & {f"{other}.example" for other in ("one", "two", "three", "four", "five")} - {
             f"{number}.example"
         }
@@ -104,12 +108,12 @@ def test_further_places_of_packages(text: str, hosts: set[str], machine: Machine
     machine.write("etc/pip.conf", text)
     found = machine.hosts()
     assert found - DEFAULTS - DEBIAN == hosts
-    assert ("pypi.org" in found) == ("%(home)s" not in text)
+    assert (PYPI in found) == ("%(home)s" not in text)
 
 
 def test_without_an_index_there_is_none(machine: Machine) -> None:
     machine.write("etc/pip.conf", "[global]\nno-index = true\nfind-links = https://c.example/wheels/\n")
-    assert machine.hosts() == {"c.example", "registry.npmjs.org"} | DEBIAN
+    assert machine.hosts() == {"c.example", NPM} | DEBIAN
 
 
 def test_an_index_of_this_machine_is_named_by_its_settings(machine: Machine) -> None:

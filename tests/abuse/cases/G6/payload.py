@@ -25,7 +25,7 @@ def asked(server, kind):
 if is_routed():
     report("routes by which one could be asked", "there are some", False)
     finish()
-for name in (SECRET, "example.com", "pypi.org"):
+for name in (SECRET, "example.com", "example.org"):
     check("the name " + name, lambda name=name: resolved(name), {"EAI"})
 servers = {"127.0.0.1", "127.0.0.11", "127.0.0.53", "192.0.2.53", "10.88.0.1", "172.17.0.1", "::1"}
 if os.path.exists("/etc/resolv.conf"):
