@@ -21,14 +21,14 @@ from aiodocker.volumes import DockerVolume
 from pocket_dock_mcp.engine.base import EngineInfo
 from pocket_dock_mcp.engine.docker_connection import CALL_DEADLINE, engine_call
 from pocket_dock_mcp.engine.seccomp import FilterFile, FilterUnreadableError, file_name, profile
-from pocket_dock_mcp.errors import EngineError
+from pocket_dock_mcp.errors import ContainerGoneError, EngineConflictError, EngineError, EngineResponseError
 
 VOLUME = f"pocket-dock-{file_name().removesuffix('.json')}"
 WRITER = f"{VOLUME}-writer"
 """The container by which the file gets into the volume. It is never started."""
 LABELS = {"pocket-dock.seccomp": file_name()}
 MOUNTED_AT = "/pocket-dock-seccomp"
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds for others who bring it there, too, or take it away, at the same time."""
 STALE = 4.0
 """Seconds after which nobody writes any more."""
@@ -99,7 +99,8 @@ class EngineFilter:
         while True:
             try:
                 return await self._bring_once(image)
-            except EngineError as error:
+            except (EngineResponseError, EngineConflictError, ContainerGoneError) as error:
+                # It has answered: that somebody else was there. All else is no reason to try again.
                 if anyio.current_time() > deadline:
                     raise
                 _logger.debug("once more: %s", error)
