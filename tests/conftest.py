@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -251,3 +253,23 @@ async def lab(engine: Engine, image: str, deadline: Deadline) -> AsyncIterator[L
     lab = Lab(engine, image, deadline)
     yield lab
     await lab.aclose()
+
+
+_changers = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(autouse=True)
+def temporary_directory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep the mode of the directory for temporary files, which others need, and note who has changed it."""
+    place = Path(tempfile.gettempdir())
+    before = place.stat().st_mode
+    yield
+    if place.stat().st_mode != before:
+        place.chmod(stat.S_IMODE(before))
+        request.config.stash.setdefault(_changers, []).append(request.node.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name who has changed the mode of the directory for temporary files."""
+    for name in terminalreporter.config.stash.get(_changers, []):
+        terminalreporter.write_line(f"changed the mode of {tempfile.gettempdir()}: {name}")
