@@ -258,18 +258,23 @@ async def lab(engine: Engine, image: str, deadline: Deadline) -> AsyncIterator[L
 _changers = pytest.StashKey[list[str]]()
 
 
+@pytest.fixture(scope="session")
+def temporary_mode() -> int:
+    """Return the mode that the directory for temporary files has when the tests begin."""
+    return stat.S_IMODE(Path(tempfile.gettempdir()).stat().st_mode)
+
+
 @pytest.fixture(autouse=True)
-def temporary_directory(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Keep the mode of the directory for temporary files, which others need, and note who has changed it."""
-    place = Path(tempfile.gettempdir())
-    before = place.stat().st_mode
+def temporary_directory(request: pytest.FixtureRequest, temporary_mode: int) -> Iterator[None]:
+    """Keep the mode of the directory for temporary files, which others need, and note when it has changed."""
     yield
-    if place.stat().st_mode != before:
-        place.chmod(stat.S_IMODE(before))
+    place = Path(tempfile.gettempdir())
+    if stat.S_IMODE(place.stat().st_mode) != temporary_mode:
+        place.chmod(temporary_mode)
         request.config.stash.setdefault(_changers, []).append(request.node.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name who has changed the mode of the directory for temporary files."""
     for name in terminalreporter.config.stash.get(_changers, []):
-        terminalreporter.write_line(f"changed the mode of {tempfile.gettempdir()}: {name}")
+        terminalreporter.write_line(f"the mode of {tempfile.gettempdir()} was changed in {name}")
