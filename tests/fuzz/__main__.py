@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 
 import anyio
 
+from tests.engines import Target
 from tests.fuzz.harness import SHRINK_S, Report, Surface, corpus, run, show_what_is_stuck, shrink
+from tests.fuzz.inside import Inside
 from tests.fuzz.surfaces import SURFACES
 
 
 def main() -> None:
     """Run what the command line says; exits with 1 if anything was found."""
     arguments = _parser().parse_args()
+    surfaces = dict(SURFACES)
+    if arguments.engine is not None:
+        surfaces[Inside.name] = partial(Inside, Target("real", arguments.engine))
     if not arguments.surface:
-        print("surfaces:", ", ".join(SURFACES))
+        print("surfaces:", ", ".join((*SURFACES, f"{Inside.name} (with --engine)")))
         return
     # With a handler there is none that the SDK would add, to show what cases do to the log.
     logging.getLogger().addHandler(logging.NullHandler())
-    names = list(SURFACES) if "all" in arguments.surface else arguments.surface
-    reports = [anyio.run(_fuzz, SURFACES[name](), arguments) for name in names]
+    names = list(surfaces) if "all" in arguments.surface else arguments.surface
+    if Inside.name in names and Inside.name not in surfaces:
+        raise SystemExit(f"{Inside.name} is an agent in a container: say where with --engine URL")
+    reports = [anyio.run(_fuzz, surfaces[name](), arguments) for name in names]
     raise SystemExit(any(report.findings for report in reports))
 
 
@@ -70,7 +78,8 @@ async def _save(surface: Surface, name: str, data: bytes, arguments: argparse.Na
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--surface", action="append", choices=[*SURFACES, "all"], help="repeatable")
+    parser.add_argument("--surface", action="append", choices=[*SURFACES, Inside.name, "all"], help="repeatable")
+    parser.add_argument("--engine", metavar="URL", help=f"for {Inside.name}, which needs a real one")
     parser.add_argument("--count", type=int, default=1000, help="cases of each surface (1000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help="stop then, however many cases there were")

@@ -7,10 +7,12 @@ the same, and ends only with bytes that are no frames, or when it is told to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
 import anyio
@@ -18,12 +20,13 @@ import anyio
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.engine.base import STDOUT, Engine, Stream
+from pocket_dock_mcp.errors import StreamLostError
+from pocket_dock_mcp.images import ImageStore
 from tests.agents import LIMITS, open_container
-from tests.engines import Deadline, eventually, is_gone
+from tests.engines import Target, connect, eventually, image_override, is_gone
 from tests.fuzz.harness import FoundError, Surface
 from tests.fuzz.values import INTEGERS, TEXTS, mutated, mutated_bytes, value
 
-Frame = tuple[wire.Header, bytes]
 _INIT = {
     "op": "init", "home": policy.HOME, "env": {}, "processes": policy.user_processes(LIMITS), "open_files": LIMITS.open_files,
     "file_bytes": LIMITS.file_bytes,
@@ -46,12 +49,12 @@ class Inside(Surface):
     """What a hostile client says to an agent. Needs a real engine."""
 
     name = "inside"
+    _engine: Engine
+    _image: str
     _stream: Stream
 
-    def __init__(self, engine: Engine, image: str, deadline: Deadline) -> None:
-        self._engine = engine
-        self._image = image
-        self._deadline = deadline
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._probes = 0
 
     def make(self, rng: random.Random) -> bytes:
@@ -61,26 +64,42 @@ class Inside(Surface):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold a container."""
-        await self._begin()
+        self._engine = await connect(self._target)
         try:
-            yield
+            self._image = image_override() or (await ImageStore(self._engine).ensure("minimal", print)).id
+            await self._begin()
+            try:
+                yield
+            finally:
+                await self._end()
         finally:
-            await self._end()
+            await self._engine.aclose()
 
     async def attempt(self, data: bytes) -> str:
         """Say it, and then ask something."""
-        frames = _frames(data)
-        await self._stream.send(data)
-        if frames is None:
+        fate = _fate(data)
+        if fate is Fate.ENDS:
+            # It may end before it has read all.
+            with contextlib.suppress(StreamLostError):
+                await self._stream.send(data)
             await self._see_end()
             return "ends"
+        await self._stream.send(data)
+        if fate is Fate.INCOMPLETE:
+            # What follows would be taken for the rest of a frame, so nothing does.
+            await self._end()
+            await self._begin()
+            return "incomplete"
         self._probes += 1
         number = 2**31 + self._probes
         await self._stream.send(wire.encode({"op": "ping", "id": number}))
         kinds = await self._until_answered(number)
         if kinds is None:
-            raise FoundError(f"The agent has ended: {frames}")
+            raise FoundError("The agent has ended.")
         return "internal" if "internal" in kinds else "error" if "error" in kinds else "served"
+
+    def _deadline(self, seconds: float) -> float:
+        return seconds * self._target.slowness
 
     async def _begin(self) -> None:
         self._id, self._stream = await open_container(self._engine, self._image)
@@ -95,9 +114,8 @@ class Inside(Surface):
             await eventually(lambda: is_gone(self._engine, self._id), self._deadline(30))
 
     async def _see_end(self) -> None:
-        with anyio.fail_after(self._deadline(_ANSWER_S)):
-            while await self._stream.receive() is not None:
-                pass
+        # Docker 20.10 leaves a connection open on which there is what no container will read any more.
+        await eventually(lambda: is_gone(self._engine, self._id), self._deadline(_ANSWER_S))
         await self._end()
         await self._begin()
 
@@ -118,20 +136,27 @@ class Inside(Surface):
         return None
 
 
-def _frames(data: bytes) -> list[Frame] | None:
-    """Return the frames of an input; None where an agent lets go of who has sent them."""
+class Fate(Enum):
+    """What becomes of an agent that reads an input."""
+
+    ANSWERS = "it answers what follows"
+    INCOMPLETE = "it waits for the rest of a frame"
+    ENDS = "it lets go of who has sent that"
+
+
+def _fate(data: bytes) -> Fate:
     decoder = wire.Decoder()
     try:
-        found = decoder.feed(data)
-        # What follows would be taken for the rest of a frame.
+        frames = decoder.feed(data)
         is_whole = decoder.feed(wire.encode({"op": "ping", "id": 1})) == [({"op": "ping", "id": 1}, b"")]
     except wire.FrameError:
-        return None
-    is_lost = any(type(number) is not int or not 0 <= number < wire.IDS for number in map(_number, found))
-    return None if is_lost or not is_whole else found
+        return Fate.ENDS
+    if any(type(number) is not int or not 0 <= number < wire.IDS for number in map(_number, frames)):
+        return Fate.ENDS
+    return Fate.ANSWERS if is_whole else Fate.INCOMPLETE
 
 
-def _number(frame: Frame) -> object:
+def _number(frame: tuple[wire.Header, bytes]) -> object:
     return frame[0].get("id")
 
 
@@ -144,7 +169,7 @@ def _made(rng: random.Random) -> bytes:
         header["id"] = rng.choice((*INTEGERS, *TEXTS, None, [], {}))
     elif act < 30:
         header[rng.choice(TEXTS)] = value(rng)
-    if isinstance(header, dict) and header.get("op") in _ENDING:
+    if isinstance(header, dict) and any(header.get("op") == op for op in _ENDING):
         header["op"] = "ping"
     payload = rng.choice((b"", b"", b"print", rng.randbytes(100), bytes(wire.MAX_PAYLOAD)))
     whole = _encoded(header, payload)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pocket_dock_mcp.engine.base import Engine
-from tests.engines import Deadline
+from tests.engines import Target
 from tests.fuzz.harness import run
 from tests.fuzz.inside import Inside
 
@@ -16,9 +15,9 @@ COUNT = 150
 SEED = 20261129
 
 
-async def test_no_frame_ends_an_agent(engine: Engine, image: str, deadline: Deadline) -> None:
+async def test_no_frame_ends_an_agent(target: Target) -> None:
     """It answers after each, unless it was none."""
-    report = await run(Inside(engine, image, deadline), COUNT, SEED, seconds=SECONDS)
+    report = await run(Inside(target), COUNT, SEED, seconds=SECONDS)
 
     assert report.findings == [], str(report)
     assert report.attempts
