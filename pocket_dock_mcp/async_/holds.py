@@ -122,7 +122,9 @@ class Managed:
     async def end(self) -> None:
         """End it, or stop one that persists."""
         if not self._host.is_open:
-            # It has ended with its event loop or runs on without, or it is another process's to end.
+            # It has ended with its event loop or runs on without, or it is another process's to end; or it
+            # was the last and has died, and what is left of it is just being ended.
+            await self._host.wait_ended()
             return
         await self._host.do(self._end)
 

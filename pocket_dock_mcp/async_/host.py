@@ -111,7 +111,7 @@ class Host:
             SandboxClosedError: the loop is ending.
         """
         self.require_here()
-        if self._manager is None:
+        if self._manager is None or self._enough.is_set():
             message = "The event loop of this container has ended, and the container with it."
             raise SandboxClosedError(message, hint="Create a new one.")
         return self._manager
@@ -119,7 +119,13 @@ class Host:
     @property
     def is_open(self) -> bool:
         """Whether it is at work, and in this process."""
-        return self._manager is not None and os.getpid() == self._pid
+        return self._manager is not None and not self._enough.is_set() and os.getpid() == self._pid
+
+    async def wait_ended(self) -> None:
+        """Wait until one that is just ending has ended everything. Returns at once for any other."""
+        if self._enough.is_set() and self._task is not None and running_loop() is self._loop:
+            # Not the task itself: who waits may be cancelled, and it ends all the same.
+            await asyncio.wait([self._task])
 
     def reaches(self, settings: Settings) -> bool:
         """Whether it has containers on the engine that these settings name, which say the same otherwise."""
@@ -156,16 +162,13 @@ class Host:
         finally:
             self._working -= 1
             self._end_if_unused()
-            if self._enough.is_set() and self._task is not None:
-                # Not the task itself: who waits may be cancelled, and it ends all the same.
-                await asyncio.wait([self._task])
+            await self.wait_ended()
 
     async def aclose(self) -> None:
         """End it now: what persists is left running, all else is removed."""
         self._leave()
         self._enough.set()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        await self.wait_ended()
 
     async def do(
         self,

@@ -174,7 +174,11 @@ class DockerApiEngine(DockerImages):
         async with engine_call("attach", container_id, CALL_DEADLINE):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
             await opened(stream)
-        return AttachedStream(stream)
+
+        async def is_running() -> bool:
+            return (await self.inspect(container_id)).status not in ("stopping", "exited", "removing")
+
+        return AttachedStream(stream, is_running)
 
     async def start(self, container_id: str) -> None:
         """Start a created container; see the port."""

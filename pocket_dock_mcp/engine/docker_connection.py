@@ -40,6 +40,8 @@ LISTINGS = 3
 """How often a list is asked for."""
 MOST_IMAGES = 1000
 """Whose volumes are remembered."""
+SILENCE = 1.0
+"""Seconds after which somebody who has sent something and heard nothing asks whether anybody is there."""
 CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 
@@ -183,21 +185,35 @@ class DeclaredVolumes:
 
 
 class AttachedStream:
-    """An attach or exec connection as a `Stream`."""
+    """An attach or exec connection as a `Stream`.
 
-    def __init__(self, stream: DockerStream) -> None:
+    Docker (20.10 at least) leaves it open, and silent, when a container ends that has not read all that was
+    sent to it. So somebody who hears nothing after having sent something has the engine asked.
+    """
+
+    def __init__(self, stream: DockerStream, is_running: Callable[[], Awaitable[bool]]) -> None:
+        """Take an open connection; `is_running` asks the engine for the program at its other end."""
         self._stream = stream
+        self._is_running = is_running
         self._draining: asyncio.Future[bool] | None = None
+        self._received = 0
+        self._is_receiving = False
+        self._has_sent = False
+        self._looking: asyncio.Task[None] | None = None
         protocol = stream._resp.connection.protocol  # type: ignore[union-attr]  # noqa: SLF001  # it is open
         # There is no await since aiodocker has set its own, so nothing has gone past.
         protocol.set_parser(_Checked(protocol._payload_parser), stream._queue)  # type: ignore[union-attr]  # noqa: SLF001
 
     async def receive(self) -> tuple[int, bytes] | None:
         """Return the next piece; see the port."""
+        self._is_receiving = True
         try:
             message = await self._stream.read_out()
         except (aiohttp.ClientError, OSError) as error:
             raise StreamLostError(f"The connection to the container broke: {error!r}.") from error
+        finally:
+            self._is_receiving = False
+        self._received += 1
         if message is None:
             return None
         if message.stream not in _STREAMS:
@@ -210,6 +226,7 @@ class AttachedStream:
         if transport is None or transport.is_closing():
             raise StreamLostError("The connection to the container is closed.")
         transport.write(data)
+        self._look_later()
         if transport.get_write_buffer_size() > HIGH_WATER:
             await self._wait_for_room()
 
@@ -218,6 +235,42 @@ class AttachedStream:
         transport = self._transport()
         if transport is not None and not transport.is_closing():
             transport.write(data)
+
+    def _look_later(self) -> None:
+        self._has_sent = True
+        if self._looking is None or self._looking.done():
+            # No caller's task: whoever has sent something may wait for its answer, or not at all.
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="engine-stream-look")
+
+    async def _look(self) -> None:
+        """Ask whether anybody is there when nothing has come for a while after something was sent."""
+        while self._has_sent or self._is_full():
+            self._has_sent = False
+            # Twice: the last that a program says may come after the word that it has ended.
+            if await self._is_silent() and not await self._lives() and await self._is_silent():
+                if (transport := self._transport()) is not None:
+                    transport.abort()
+                return
+
+    async def _lives(self) -> bool:
+        try:
+            return await self._is_running()
+        except ContainerGoneError:
+            return False
+        except PocketDockError:
+            # The engine does not say. Whoever waits has a deadline.
+            return True
+
+    def _is_full(self) -> bool:
+        transport = self._transport()
+        return transport is not None and transport.get_write_buffer_size() > 0
+
+    async def _is_silent(self) -> bool:
+        """Whether nothing comes for a while from now on, though somebody waits for it."""
+        before = self._received
+        is_missed = self._is_receiving
+        await asyncio.sleep(SILENCE)
+        return self._received == before and is_missed and self._is_receiving
 
     async def _wait_for_room(self) -> None:
         """Wait until the transport has room again, together with all others who wait for it.
@@ -254,6 +307,8 @@ class AttachedStream:
 
     async def aclose(self) -> None:
         """Close both directions; see the port."""
+        if self._looking is not None:
+            self._looking.cancel()
         transport = self._transport()
         try:
             await self._stream.close()
@@ -269,8 +324,11 @@ class ExecutedStream(AttachedStream):
     """An exec's streams and the engine's word on its fate."""
 
     def __init__(self, stream: DockerStream, handle: Exec) -> None:
-        super().__init__(stream)
+        super().__init__(stream, self._runs)
         self._handle = handle
+
+    async def _runs(self) -> bool:
+        return (await self.state()).running
 
     async def state(self) -> ExecState:
         """Ask how the program fares; see the port."""

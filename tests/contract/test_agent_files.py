@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import RemoteError
+from pocket_dock_mcp.errors import StreamLostError
 from tests import behaviours
 from tests.agents import Agent
 
@@ -387,3 +389,26 @@ async def _inode(agent: Agent, path: str) -> str:
     """Return what is another one once another file has taken its place."""
     version: str = (await agent.read(path))[1]["version"]
     return version.split("-")[0]
+
+
+@pytest.mark.parametrize("before", [1, 5, 20])
+async def test_the_end_of_a_container_in_the_middle_of_an_upload_is_noticed_soon(
+    own_agent: Agent, before: int
+) -> None:
+    """Docker leaves a connection open on which there is what no container will read any more."""
+    link, piece = own_agent.link, bytes(wire.MAX_PAYLOAD)
+    request_id, request = link.open(None)
+    await link.send(request_id, {"op": "write", "path": f"{own_agent.home}/f", "mode": None})
+    for _ in range(before):
+        await link.upload(request_id, request, piece, end=False)
+
+    async def upload() -> None:
+        with contextlib.suppress(StreamLostError):
+            while link.broken is None:
+                await link.upload(request_id, request, piece, end=False)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(upload)
+        await own_agent.engine.remove(own_agent.container_id)
+        with anyio.fail_after(own_agent.deadline(10)):
+            assert isinstance(await link.wait_broken(), StreamLostError)

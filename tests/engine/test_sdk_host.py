@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from pocket_dock_mcp.async_ import (
@@ -31,7 +32,7 @@ from pocket_dock_mcp.async_.host import host_of, settings_for
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineUnavailableError, InvalidArgumentError, SandboxClosedError
 from pocket_dock_mcp.testing import FakeEngine
-from tests.engines import Deadline, Target, connect, eventually, is_gone
+from tests.engines import FAKE, Deadline, Target, connect, eventually, is_gone
 from tests.sdk import prepare
 
 pytestmark = [pytest.mark.anyio, pytest.mark.front]
@@ -294,3 +295,39 @@ async def test_a_manager_that_cannot_reach_its_engine_is_tried_anew(target: Targ
         except FileNotFoundError:
             assert attempts == [1, 1]
         assert not hosts._hosts
+
+
+class SlowToClose(FakeEngine):
+    """An engine whose connection is closed when somebody says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closing, self.may_close = asyncio.Event(), asyncio.Event()
+
+    async def aclose(self) -> None:
+        self.is_closing.set()
+        await self.may_close.wait()
+        await super().aclose()
+
+
+async def test_the_last_container_can_be_shut_down_while_what_it_leaves_is_being_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has died, and its host is on its way out."""
+    prepare(monkeypatch, FAKE, FakeEngine.IMAGE, tmp_path)
+    engine = SlowToClose()
+
+    async def connected() -> Engine:
+        return engine
+
+    async with host_of(settings_for(), connected).working():
+        c = await create_new_container()
+    await engine.remove(c.container_id)
+    with anyio.fail_after(20):
+        await engine.is_closing.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(c.shutdown)
+            await anyio.lowlevel.checkpoint()
+            engine.may_close.set()
+
+    assert await no_host()

@@ -78,7 +78,9 @@ async def _save(surface: Surface, name: str, data: bytes, arguments: argparse.Na
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--surface", action="append", choices=[*SURFACES, Inside.name, "all"], help="repeatable")
+    parser.add_argument(
+        "--surface", action="append", choices=[*SURFACES, Inside.name, "all"], help="repeatable"
+    )
     parser.add_argument("--engine", metavar="URL", help=f"for {Inside.name}, which needs a real one")
     parser.add_argument("--count", type=int, default=1000, help="cases of each surface (1000)")
     parser.add_argument("--seed", type=int, default=1)
