@@ -161,7 +161,7 @@ class Facts:
     home_bytes: int | None = None
     """Size of the home directory's file system, where it is another than the root's."""
     disk_free: int | None = None
-    """Bytes that the engine's disk has free."""
+    """Bytes that the engine's disk has free, or has files left for, at 16 KiB each."""
     parked: bool = False
     """Whether the files of a home directory lie beside it, to be put back."""
 

@@ -296,7 +296,7 @@ class AgentTransport:
         return (optional_int(found, "clients") or 1) > 1 or bool(optional_int(found, "runs"))
 
     async def disk_free(self) -> int | None:
-        """Return how many bytes the engine's disk has free."""
+        """Return how many bytes the engine's disk has free, or has files left for, at 16 KiB each."""
         return optional_int(await self._link.call("stats", deadline=CALL_DEADLINE), "root_free")
 
     async def watch_disk(self, room: int, *, floor: int, grace: int) -> int:

@@ -38,6 +38,8 @@ from pocket_dock_mcp.settings import Settings
 HEALTH_PATH = "/health"
 FLUSH_S = 0.2
 """Seconds for the last answers to get out, once all sandboxes have ended."""
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Which address of this machine's own stands for all of them: they themselves are no name to call one by."""
 
 
 class HttpFront:
@@ -71,9 +73,9 @@ class HttpFront:
 
     @property
     def url(self) -> str:
-        """Where streamable HTTP is."""
+        """Where streamable HTTP is; from here, where it is on all addresses."""
         address, port = self._sockets[0].getsockname()[:2]
-        return f"http://{shown(address)}:{port}{self._settings.http_path}"
+        return f"http://{shown(_HERE.get(address, address))}:{port}{self._settings.http_path}"
 
     async def serve(self, connect: Connect) -> None:
         """Serve until a signal comes; then end all sandboxes and the process."""
@@ -89,8 +91,10 @@ class HttpFront:
 
     def _announce(self) -> None:
         # For people and for programs that have started us with port 0.
+        address = self._sockets[0].getsockname()[0]
+        others = " and on all other addresses, for the names of --allowed-host" if address in _HERE else ""
         print(  # noqa: T201
-            f"pocket-dock-mcp: listening on {self.url} (SSE: {SSE_PATH})", file=sys.stderr, flush=True
+            f"pocket-dock-mcp: listening on {self.url} (SSE: {SSE_PATH}){others}", file=sys.stderr, flush=True
         )
 
     def _app(self, manager: Manager, sessions: _Sessions) -> ASGIApp:

@@ -102,6 +102,12 @@ def token(server: HttpServer) -> str:
     )
 
 
+async def test_the_address_that_is_announced_is_one_to_call(server: HttpServer) -> None:
+    """Also where it listens on all addresses, which as such are the name of none."""
+    status, answer = said(server, f"GET /health HTTP/1.1\nHost: {server.address}\n{token(server)}\n")
+    assert status == 200, answer
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_request_for_another_name_is_refused_whatever_its_path_is(
     server: HttpServer, path: str

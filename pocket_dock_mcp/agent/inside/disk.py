@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, List, Optional
 
 from . import wire
-from .facts import disk_free
+from .facts import room
 from .loop import Timer
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Watch:
         self._room: int = header["room"]
         self._floor: int = header["floor"]
         self._least = self._room - min(self._room, header["grace"])
-        self._free = disk_free("/")
+        self._free = room("/")
         self._timer: Optional[Timer] = None
         self.wake()
 
@@ -40,7 +40,7 @@ class Watch:
     def _look(self) -> None:
         self._timer = None
         self._agent.names.look()
-        now = disk_free("/")
+        now = room("/")
         if now is None or self._free is None:
             return
         self._room -= max(0, self._free - now)

@@ -67,7 +67,7 @@ def collect(agent: Union[Agent, Early]) -> Dict[str, Any]:
         "cpus": agent.cgroup.cpus(),
         "interfaces": _interfaces_up(),
         "home_bytes": _own_size(agent.user.home),
-        "disk_free": disk_free("/"),
+        "disk_free": room("/"),
         "parked": any(os.path.lexists(path) for path in PARKED),
     }
 
@@ -95,6 +95,21 @@ def disk_free(path: str) -> Optional[int]:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
+
+
+FILE_BYTES = 16 * 1024
+"""That a file system has for each file that it can hold: ext4's usual `inode_ratio` (mke2fs.conf(5))."""
+
+
+def room(path: str) -> Optional[int]:
+    """Return how many bytes, in files of usual size, a disk still holds: it may run out of files first."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    free = found.f_bavail * found.f_frsize
+    # Some count no files.
+    return min(free, found.f_favail * FILE_BYTES) if found.f_files else free
 
 
 def _own_size(home: str) -> Optional[int]:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from . import cells, killing, runs, wire
-from .facts import disk_free
+from .facts import disk_free, room
 
 if TYPE_CHECKING:
     from .main import Agent
@@ -33,7 +33,7 @@ def collect(agent: Agent) -> wire.Header:
         "processes": sum(1 for _ in killing.owned(agent.user.uid)),
         "network": interfaces(),
         "disk_free": disk_free(agent.user.home),
-        "root_free": disk_free("/"),
+        "root_free": room("/"),
         "runs": sum(isinstance(work, (runs.Run, cells.Cell)) for work in agent.work.values()),
         "sessions": len(agent.sessions.describe()),
         "clients": 1 if agent.keep is None else len(agent.keep.clients),
