@@ -141,6 +141,6 @@ def require_free(free: int | None, least: int) -> None:
     if free is not None and free < least:
         raise EngineDiskError(
             f"The engine's disk has room for {free // MIB} MiB, and {least // MIB} MiB are to stay free.",
-            hint="Delete snapshots, make room on the machine (df -h, and df -i for the number of files), or lower "
-            "POCKET_DOCK_MIN_FREE_MB.",
+            hint="Delete snapshots, make room on the machine (see df -h, and df -i for the number of files), "
+            "or lower POCKET_DOCK_MIN_FREE_MB.",
         )
