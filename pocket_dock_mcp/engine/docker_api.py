@@ -31,6 +31,7 @@ from pocket_dock_mcp.engine.base import (
     Stream,
 )
 from pocket_dock_mcp.engine.docker_connection import (
+    Client,
     CALL_DEADLINE,
     AttachedStream,
     DeclaredVolumes,
@@ -99,9 +100,7 @@ class DockerApiEngine(DockerImages):
         """
         dialler = connector(url)
         # With a connector of our own aiodocker takes the URL as it is: only its host part matters.
-        client = aiodocker.Docker(
-            url="unix://localhost" if url.startswith("unix:") else url, connector=dialler
-        )
+        client = Client(url="unix://localhost" if url.startswith("unix:") else url, connector=dialler)
         try:
             async with engine_call("ping", url, PING_DEADLINE):
                 answer = await _ping(client)

@@ -60,6 +60,18 @@ def connector(url: str) -> aiohttp.BaseConnector:
     )
 
 
+class Client(aiodocker.Docker):
+    """aiodocker's client, which closes each answer: it would leave those that it cannot read to the collector."""
+
+    @asynccontextmanager
+    async def _query(self, *args: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with super()._query(*args, **options) as response:
+            try:
+                yield response
+            finally:
+                response.close()
+
+
 @asynccontextmanager
 async def engine_call(verb: Verb, subject: str, deadline: float) -> AsyncIterator[None]:
     """Give one request its deadline, turn its failures into our errors, and make a span of it.
@@ -89,7 +101,7 @@ async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterat
     except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
         message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
         raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         message = f"What the container engine answered makes no sense ({verb} {subject!r}): {error!r}."
         raise EngineResponseError(
             message, hint="Check that nothing but the engine answers, and try again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from pocket_dock_mcp.gate.streams import Prefixed
 from pocket_dock_mcp.gate.targets import Target, Url, parse_authority, parse_url
 
 _WHOLE = (h11.IDLE, h11.DONE, h11.MUST_CLOSE, h11.SWITCHED_PROTOCOL)
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
 
@@ -195,6 +197,9 @@ def _require_usable(request: h11.Request) -> None:
         has_header(request, b"content-length") or request.http_version == b"1.0"
     ):
         raise RefusedError(400, "a request's body has one length")
+    if any(_CONTROL.search(value) for _, value in request.headers):
+        # RFC 9110, 5.5. What a server makes of them, nobody knows.
+        raise RefusedError(400, "a header has a control character")
     if request.method == b"TRACE":
         # The answer would show what the gate has added.
         raise RefusedError(405, "TRACE is not for sandboxes")

@@ -155,20 +155,20 @@ def _checked(head: bytes, rest: bytes, host: bytes) -> bytes:
     first, *lines = head.split(b"\r\n")
     found = [_HEADER.fullmatch(line) for line in lines]
     if not _FIRST.fullmatch(first) or None in found:
-        raise FoundError(f"A server was told what is no request: {head[:500]!r}")
+        raise FoundError(f"A server was told what is no request: {head[:300]!r} ... {head[-300:]!r}")
     headers = [(one[1].lower(), one[2]) for one in found if one is not None]
     if [value.lower() for name, value in headers if name == b"host"] != [host]:
-        raise FoundError(f"{host!r} was asked for another host: {head[:500]!r}")
+        raise FoundError(f"{host!r} was asked for another host: {head[:300]!r} ... {head[-300:]!r}")
     names = [name for name, _ in headers]
     if _NOT_FOR_SERVERS.intersection(names):
-        raise FoundError(f"A server was told what is not for it: {head[:500]!r}")
+        raise FoundError(f"A server was told what is not for it: {head[:300]!r} ... {head[-300:]!r}")
     lengths = [value for name, value in headers if name in (b"content-length", b"transfer-encoding")]
     if len(lengths) > 1:
-        raise FoundError(f"A server was told several lengths: {head[:500]!r}")
+        raise FoundError(f"A server was told several lengths: {head[:300]!r} ... {head[-300:]!r}")
     if b"transfer-encoding" not in names:
         return rest[int(lengths[0]) if lengths else 0 :]
     if lengths != [b"chunked"]:
-        raise FoundError(f"A server was told an odd encoding: {head[:500]!r}")
+        raise FoundError(f"A server was told an odd encoding: {head[:300]!r} ... {head[-300:]!r}")
     return _behind_chunks(rest)
 
 

@@ -147,7 +147,9 @@ def _compare(report: Report, before: Holdings, after: Holdings) -> None:
     if report.grown_bytes > MOST_GROWTH:
         report.findings.append(f"It has grown by {report.grown_bytes >> 20} MiB.")
     if after.descriptors > before.descriptors:
-        report.findings.append(f"It holds {after.descriptors} descriptors, and held {before.descriptors}.")
+        report.findings.append(
+            f"It holds {after.descriptors} descriptors, and held {before.descriptors}: {sorted(after.open - before.open)}."
+        )
 
 
 MEASURED_FROM = 40
@@ -205,7 +207,13 @@ class Holdings:
     """What a process holds."""
 
     memory: int
-    descriptors: int
+    open: frozenset[str]
+    """What its descriptors are, each with its number."""
+
+    @property
+    def descriptors(self) -> int:
+        """How many there are."""
+        return len(self.open)
 
 
 async def _measure(surface: Surface) -> Holdings:
@@ -213,7 +221,13 @@ async def _measure(surface: Surface) -> Holdings:
     gc.collect()
     pid = surface.pid
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return Holdings(resident, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return Holdings(resident, frozenset(_open(Path(f"/proc/{pid}/fd"))))
+
+
+def _open(folder: Path) -> Iterator[str]:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield f"{path.name} {path.readlink()}"
 
 
 async def _measure_again(surface: Surface, before: Holdings) -> Holdings:

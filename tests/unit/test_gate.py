@@ -198,6 +198,8 @@ POST = b"POST http://web.example/ HTTP/1.1\r\nHost: x\r\n"
         b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
         b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nX: a\rY: b\r\n\r\n",
+        b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nX: a\x7fb\r\n\r\n",
+        b"GET http://web.example/ HTTP/1.1\r\nHost: x\r\nX: \x1b[2J\r\n\r\n",
         b"GET  http://web.example/ HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET http://web.example/ HTTP/2.0\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
