@@ -31,9 +31,9 @@ from pocket_dock_mcp.engine.base import (
     Stream,
 )
 from pocket_dock_mcp.engine.docker_connection import (
-    Client,
     CALL_DEADLINE,
     AttachedStream,
+    Client,
     DeclaredVolumes,
     ExecutedStream,
     connector,

@@ -61,7 +61,7 @@ def connector(url: str) -> aiohttp.BaseConnector:
 
 
 class Client(aiodocker.Docker):
-    """aiodocker's client, which closes each answer: it would leave those that it cannot read to the collector."""
+    """aiodocker's client. It closes each answer; those that cannot be read would be the collector's."""
 
     @asynccontextmanager
     async def _query(self, *args: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
