@@ -31,7 +31,7 @@ import anyio
 
 from pocket_dock_mcp.agent import agent_process, agent_transport, exec_transport, link
 from pocket_dock_mcp.container import launch, life
-from pocket_dock_mcp.engine import docker_api, docker_connection
+from pocket_dock_mcp.engine import docker_api, docker_connection, docker_filter, docker_images
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 from pocket_dock_mcp.errors import EngineError, PocketDockError
 from pocket_dock_mcp.manager.core import Manager
@@ -56,6 +56,8 @@ ATTEMPTS = 4
 _SHORTENED = {
     (docker_api, "CALL_DEADLINE"): 4.0,
     (docker_connection, "CALL_DEADLINE"): 4.0,
+    (docker_filter, "CALL_DEADLINE"): 4.0,
+    (docker_images, "CALL_DEADLINE"): 4.0,
     (docker_api, "IMAGE_DEADLINE"): 3.0,
     (docker_api, "PING_DEADLINE"): 1.0,
     (agent_transport, "CALL_DEADLINE"): 1.5,
