@@ -49,7 +49,8 @@ class HttpServer(Server):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pocket_dock_mcp", "--transport", "http", "--port", "0"),
             *("--token-file", str(file)),
-            env=dict(environ),
+            # One for all cases: between two that use it there may be many that do not.
+            env={"POCKET_DOCK_HTTP_SESSION_IDLE_S": "86400", **environ},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
