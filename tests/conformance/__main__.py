@@ -43,7 +43,7 @@ async def main(target: Target, profile: str) -> int:
                 bad += [] if outcome.failed else [f"{name}: it passes although {fault.what}"]
     print("\nnot run, since they do not apply")
     for name, why in DO_NOT_APPLY.items():
-        print(f"{name:45}{why}")
+        print(f"{name:48}{why}")
     for name, applies in APPLY.items():
         for check, why in applies.left_out.items():
             print(f"{name}: {check}: {why}")
@@ -52,7 +52,7 @@ async def main(target: Target, profile: str) -> int:
 
 
 def _show(name: str, what: str, outcome: Outcome) -> None:
-    print(f"{name:45}{what:14}{outcome.passed:7}{len(outcome.failed):7}", flush=True)
+    print(f"{name:48}{what:14}{outcome.passed:7}{len(outcome.failed):7}", flush=True)
     for warning in outcome.warnings:
         print(f"    warning: {warning}")
 

@@ -79,10 +79,7 @@ class Inside(Surface):
         """Say it, and then ask something."""
         fate = _fate(data)
         if fate is Fate.ENDS:
-            # It may end before it has read all.
-            with contextlib.suppress(StreamLostError):
-                await self._stream.send(data)
-            await self._see_end()
+            await self._see_end(data)
             return "ends"
         await self._stream.send(data)
         if fate is Fate.INCOMPLETE:
@@ -113,11 +110,22 @@ class Inside(Surface):
             await self._stream.aclose()
             await eventually(lambda: is_gone(self._engine, self._id), self._deadline(30))
 
-    async def _see_end(self) -> None:
-        # Docker 20.10 leaves a connection open on which there is what no container will read any more.
-        await eventually(lambda: is_gone(self._engine, self._id), self._deadline(_ANSWER_S))
+    async def _see_end(self, data: bytes) -> None:
+        async with anyio.create_task_group() as group:
+            # As our own client does: without somebody who misses an answer nobody asks what has become of it.
+            group.start_soon(self._drain)
+            # It may end before it has read all.
+            with contextlib.suppress(StreamLostError):
+                await self._stream.send(data)
+            await eventually(lambda: is_gone(self._engine, self._id), self._deadline(_ANSWER_S))
+            group.cancel_scope.cancel()
         await self._end()
         await self._begin()
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(StreamLostError):
+            while await self._stream.receive() is not None:
+                pass
 
     async def _until_answered(self, number: int) -> set[str] | None:
         """Return what kinds of frames have come before that answer; None at the end of the stream."""
