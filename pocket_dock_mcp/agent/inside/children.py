@@ -152,7 +152,11 @@ def limit(ceilings: Ceilings, processes: int) -> None:
     for resource_id, value in ((resource.RLIMIT_MEMLOCK, MEMLOCK), (resource.RLIMIT_MSGQUEUE, 0)):
         hard = resource.getrlimit(resource_id)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(resource_id, (most, most))
+        try:
+            resource.setrlimit(resource_id, (most, most))
+        except ValueError:
+            # Linux lowers any limit. gVisor has none on message queues; they are those of its own kernel.
+            pass
 
 
 def processes_limit() -> int:
