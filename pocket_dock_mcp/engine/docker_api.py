@@ -36,9 +36,9 @@ from pocket_dock_mcp.engine.docker_connection import (
     Client,
     DeclaredVolumes,
     ExecutedStream,
+    asked,
     connector,
     engine_call,
-    listed,
     opened,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
@@ -204,10 +204,13 @@ class DockerApiEngine(DockerImages):
 
     async def inspect(self, container_id: str, *, size: bool = False) -> ContainerState:
         """Say how a container is; see the port."""
-        async with engine_call("container", container_id, CALL_DEADLINE):
-            wanted = {"size": "true"} if size else {}
-            data = await self._client.containers.container(container_id).show(**wanted)
-            return answers.container(data)
+        wanted = {"size": "true"} if size else {}
+
+        async def ask() -> ContainerState:
+            async with engine_call("container", container_id, CALL_DEADLINE):
+                return answers.container(await self._client.containers.container(container_id).show(**wanted))
+
+        return await asked(ask)
 
     async def setup(self, container_id: str) -> ContainerSetup:
         """Say how a container was set up; see the port."""
@@ -238,7 +241,7 @@ class DockerApiEngine(DockerImages):
                 found = await self._client.containers.list(all=True, filters=filters)
                 return [answers.listed_container(item) for item in found]
 
-        return await listed(ask)
+        return await asked(ask, may_go=True)
 
     async def exec(
         self,

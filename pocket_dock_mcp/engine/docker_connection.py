@@ -36,8 +36,8 @@ MAX_PIECE = 16 * 1024 * 1024
 """Bytes that an engine may send as one piece. What they send is 32 KiB."""
 HIGH_WATER = 64 * 1024
 """Bytes in a connection's write buffer from which on a sender waits: asyncio's own mark."""
-LISTINGS = 3
-"""How often a list is asked for."""
+ATTEMPTS = 3
+"""How often something is asked that an engine may fail to tell."""
 MOST_IMAGES = 1000
 """Whose volumes are remembered."""
 SILENCE = 1.0
@@ -108,12 +108,18 @@ async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterat
         ) from error
 
 
-async def listed(ask: Callable[[], Awaitable[list[T]]]) -> list[T]:
-    """Ask for a list, again if need be: Podman fails to list when something is removed meanwhile."""
-    for _ in range(LISTINGS - 1):
+async def asked(ask: Callable[[], Awaitable[T]], *, may_go: bool = False) -> T:
+    """Ask something, again if need be: Podman fails to tell of what is being removed or ends meanwhile.
+
+    Args:
+        ask: what to ask.
+        may_go: whether it is about many containers, of which each may go.
+    """
+    passing = (EngineResponseError, ContainerGoneError) if may_go else EngineResponseError
+    for _ in range(ATTEMPTS - 1):
         try:
             return await ask()
-        except (EngineResponseError, ContainerGoneError):
+        except passing:
             pass
     return await ask()
 

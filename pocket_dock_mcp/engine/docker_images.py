@@ -14,7 +14,7 @@ import anyio
 
 from pocket_dock_mcp.engine import docker_answers as answers
 from pocket_dock_mcp.engine.base import ImageState
-from pocket_dock_mcp.engine.docker_connection import CALL_DEADLINE, engine_call, in_our_words, listed
+from pocket_dock_mcp.engine.docker_connection import CALL_DEADLINE, asked, engine_call, in_our_words
 from pocket_dock_mcp.engine.translate import Verb
 from pocket_dock_mcp.errors import ImageBuildError, ImageNotFoundError
 
@@ -48,7 +48,7 @@ class DockerImages:
                 found = await self._client.images.list(filters={"label": [label]})
                 return [answers.image(item, item) for item in found]
 
-        return await listed(ask)
+        return await asked(ask, may_go=True)
 
     async def pull(self, reference: str) -> AsyncIterator[str]:
         """Fetch an image; see the port."""

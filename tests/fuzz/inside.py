@@ -156,11 +156,14 @@ def _fate(data: bytes) -> Fate:
     decoder = wire.Decoder()
     try:
         frames = decoder.feed(data)
-        is_whole = decoder.feed(wire.encode({"op": "ping", "id": 1})) == [({"op": "ping", "id": 1}, b"")]
     except wire.FrameError:
         return Fate.ENDS
     if any(type(number) is not int or not 0 <= number < wire.IDS for number in map(_number, frames)):
         return Fate.ENDS
+    try:
+        is_whole = decoder.feed(wire.encode({"op": "ping", "id": 1})) == [({"op": "ping", "id": 1}, b"")]
+    except wire.FrameError:
+        is_whole = False
     return Fate.ANSWERS if is_whole else Fate.INCOMPLETE
 
 
