@@ -236,7 +236,8 @@ def seen(target: Target, tmp_path: Path) -> Iterator[Path]:
     beside = Path(target.url.removeprefix("unix://")).parent
     if not target.name.endswith("-next"):
         for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-            directory.chmod(0o755)
+            # The first may be everybody's.
+            directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o755)
         yield tmp_path
         return
     folder = beside / unique("seen")

@@ -73,9 +73,11 @@ class HttpFront:
 
     @property
     def url(self) -> str:
-        """Where streamable HTTP is; from here, where it is on all addresses."""
-        address, port = self._sockets[0].getsockname()[:2]
-        return f"http://{shown(_HERE.get(address, address))}:{port}{self._settings.http_path}"
+        """Where streamable HTTP is."""
+        return self._at(self._sockets[0].getsockname()[0])
+
+    def _at(self, address: str) -> str:
+        return f"http://{shown(address)}:{self._sockets[0].getsockname()[1]}{self._settings.http_path}"
 
     async def serve(self, connect: Connect) -> None:
         """Serve until a signal comes; then end all sandboxes and the process."""
@@ -92,9 +94,10 @@ class HttpFront:
     def _announce(self) -> None:
         # For people and for programs that have started us with port 0.
         address = self._sockets[0].getsockname()[0]
+        here = self._at(_HERE.get(address, address))
         others = " and on all other addresses, for the names of --allowed-host" if address in _HERE else ""
         print(  # noqa: T201
-            f"pocket-dock-mcp: listening on {self.url} (SSE: {SSE_PATH}){others}", file=sys.stderr, flush=True
+            f"pocket-dock-mcp: listening on {here} (SSE: {SSE_PATH}){others}", file=sys.stderr, flush=True
         )
 
     def _app(self, manager: Manager, sessions: _Sessions) -> ASGIApp:
