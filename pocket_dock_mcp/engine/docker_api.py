@@ -15,6 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiodocker
@@ -173,11 +174,7 @@ class DockerApiEngine(DockerImages):
         async with engine_call("attach", container_id, CALL_DEADLINE):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
             await opened(stream)
-
-        async def is_running() -> bool:
-            return (await self.inspect(container_id)).status not in ("stopping", "exited", "removing")
-
-        return AttachedStream(stream, is_running)
+        return AttachedStream(stream, partial(self._lives, container_id))
 
     async def start(self, container_id: str) -> None:
         """Start a created container; see the port."""
@@ -258,7 +255,10 @@ class DockerApiEngine(DockerImages):
             handle = await container.exec(list(argv), stdin=True, user=user, environment=env, workdir=cwd)
             stream = handle.start(detach=False)
             await opened(stream)
-        return ExecutedStream(stream, handle)
+        return ExecutedStream(stream, partial(self._lives, container_id), handle)
+
+    async def _lives(self, container_id: str) -> bool:
+        return (await self.inspect(container_id)).status not in ("stopping", "exited", "removing")
 
     async def commit(self, container_id: str, tag: str, *, labels: Mapping[str, str]) -> str:
         """Make an image of the container's files; see the port."""

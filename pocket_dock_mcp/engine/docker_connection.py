@@ -209,10 +209,10 @@ class AttachedStream:
     sent to it. So somebody who hears nothing after having sent something has the engine asked.
     """
 
-    def __init__(self, stream: DockerStream, is_running: Callable[[], Awaitable[bool]]) -> None:
-        """Take an open connection; `is_running` asks the engine for the program at its other end."""
+    def __init__(self, stream: DockerStream, ask: Callable[[], Awaitable[bool]]) -> None:
+        """Take an open connection; `ask` has the engine say whether the container lives."""
         self._stream = stream
-        self._is_running = is_running
+        self._ask = ask
         self._draining: asyncio.Future[bool] | None = None
         self._received = 0
         self._is_receiving = False
@@ -272,7 +272,7 @@ class AttachedStream:
 
     async def _lives(self) -> bool:
         try:
-            return await self._is_running()
+            return await self._ask()
         except ContainerGoneError:
             return False
         except PocketDockError:
@@ -341,12 +341,9 @@ class AttachedStream:
 class ExecutedStream(AttachedStream):
     """An exec's streams and the engine's word on its fate."""
 
-    def __init__(self, stream: DockerStream, handle: Exec) -> None:
-        super().__init__(stream, self._runs)
+    def __init__(self, stream: DockerStream, ask: Callable[[], Awaitable[bool]], handle: Exec) -> None:
+        super().__init__(stream, ask)
         self._handle = handle
-
-    async def _runs(self) -> bool:
-        return (await self.state()).running
 
     async def state(self) -> ExecState:
         """Ask how the program fares; see the port."""
