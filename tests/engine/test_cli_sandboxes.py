@@ -92,7 +92,7 @@ def test_what_no_sandbox_may_have_is_wrong_usage(dock: Commands, line: str) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
+async def test_forks_snapshots_and_differences(dock: Commands, prefix: str, engine: Engine) -> None:
     name = f"{prefix}-source"
     dock.out("create", "--name", name)
     dock.out("write", name, "notes.txt", "--content", "one\n")
@@ -125,6 +125,7 @@ def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
     assert (idle.returncode, idle.stdout) == (0, b"")
     assert idle.stderr.decode() == f"pocket-dock: nothing runs in {forks[0]}\n"
     assert dock.out("destroy", name, *forks, again).count("destroyed") == 4
+    await remove_image(engine, f"localhost/pocket-dock/snapshot:{snapshot}")
 
 
 async def test_an_image_of_a_short_name_is_found_by_it(dock: Commands, prefix: str, engine: Engine) -> None:
