@@ -155,21 +155,25 @@ def _checked(head: bytes, rest: bytes, host: bytes) -> bytes:
     first, *lines = head.split(b"\r\n")
     found = [_HEADER.fullmatch(line) for line in lines]
     if not _FIRST.fullmatch(first) or None in found:
-        raise FoundError(f"A server was told what is no request: {head[:300]!r} ... {head[-300:]!r}")
+        raise FoundError(f"A server was told what is no request: {_ends(head)}")
     headers = [(one[1].lower(), one[2]) for one in found if one is not None]
     if [value.lower() for name, value in headers if name == b"host"] != [host]:
-        raise FoundError(f"{host!r} was asked for another host: {head[:300]!r} ... {head[-300:]!r}")
+        raise FoundError(f"{host!r} was asked for another host: {_ends(head)}")
     names = [name for name, _ in headers]
     if _NOT_FOR_SERVERS.intersection(names):
-        raise FoundError(f"A server was told what is not for it: {head[:300]!r} ... {head[-300:]!r}")
+        raise FoundError(f"A server was told what is not for it: {_ends(head)}")
     lengths = [value for name, value in headers if name in (b"content-length", b"transfer-encoding")]
     if len(lengths) > 1:
-        raise FoundError(f"A server was told several lengths: {head[:300]!r} ... {head[-300:]!r}")
+        raise FoundError(f"A server was told several lengths: {_ends(head)}")
     if b"transfer-encoding" not in names:
         return rest[int(lengths[0]) if lengths else 0 :]
     if lengths != [b"chunked"]:
-        raise FoundError(f"A server was told an odd encoding: {head[:300]!r} ... {head[-300:]!r}")
+        raise FoundError(f"A server was told an odd encoding: {_ends(head)}")
     return _behind_chunks(rest)
+
+
+def _ends(head: bytes) -> str:
+    return f"{head[:300]!r} ... {head[-300:]!r}"
 
 
 def _behind_chunks(data: bytes) -> bytes:

@@ -136,27 +136,28 @@ class Ceilings:
 
 def limit(ceilings: Ceilings, processes: int) -> None:
     """For this process and all that come from it, what the user's programs are to be limited to."""
-    for resource_id, value in (
-        (resource.RLIMIT_NOFILE, ceilings.open_files),
-        (resource.RLIMIT_FSIZE, ceilings.file_bytes),
-    ):
-        if value is not None:
-            hard = resource.getrlimit(resource_id)[1]
-            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(resource_id, (most, most))
+    if ceilings.open_files is not None:
+        _lower(resource.RLIMIT_NOFILE, ceilings.open_files)
+    if ceilings.file_bytes is not None:
+        _lower(resource.RLIMIT_FSIZE, ceilings.file_bytes)
     # The agent is to get the processor when it has to stop a crowd. Matters only among a sandbox's processes.
     os.nice(10)
     # Below the container's pids limit, so that the agent can always fork.
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for resource_id, value in ((resource.RLIMIT_MEMLOCK, MEMLOCK), (resource.RLIMIT_MSGQUEUE, 0)):
-        hard = resource.getrlimit(resource_id)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        try:
-            resource.setrlimit(resource_id, (most, most))
-        except ValueError:
-            # Linux lowers any limit. gVisor has none on message queues; they are those of its own kernel.
-            pass
+    _lower(resource.RLIMIT_MEMLOCK, MEMLOCK)
+    try:
+        _lower(resource.RLIMIT_MSGQUEUE, 0)
+    except ValueError:
+        # Linux lowers any limit. gVisor has none on message queues; they are those of its own kernel.
+        pass
+
+
+def _lower(resource_id: int, value: int) -> None:
+    """Set a limit for good, to no more than it may be."""
+    hard = resource.getrlimit(resource_id)[1]
+    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(resource_id, (most, most))
 
 
 def processes_limit() -> int:
