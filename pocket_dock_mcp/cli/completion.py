@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pocket_dock_mcp.cli import exits
@@ -28,7 +29,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         "completion",
         help="print the script that completes command lines in your shell",
         description="Prints a script for your shell, which then completes commands, options, and the names "
-        "of sandboxes and profiles. To have it always: " + "; ".join(_INSTALL.values()) + ".",
+        "of sandboxes, snapshots and profiles. To have it always: " + "; ".join(_INSTALL.values()) + ".",
     )
     parser.add_argument("shell", choices=SHELLS, help="the shell")
     parser.set_defaults(run=run, json=False)
@@ -61,18 +62,20 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield from _actions(one)
 
 
-def _sandboxes(**_about: object) -> list[str]:
-    """Return the names of sandboxes, from their records alone: no engine is asked."""
+def _records(kind: str, pattern: str) -> list[Path]:
     from pocket_dock_mcp.errors import PocketDockError
     from pocket_dock_mcp.settings import Settings
 
     try:
-        directory = Settings.from_environ(os.environ).state_dir / "sandboxes"
-        paths = sorted(directory.glob("sb-*.json"))[:_MOST_NAMES]
+        return sorted((Settings.from_environ(os.environ).state_dir / kind).glob(pattern))[:_MOST_NAMES]
     except (PocketDockError, OSError):
         return []
+
+
+def _sandboxes(**_about: object) -> list[str]:
+    """Return the names of sandboxes, from their records alone: no engine is asked."""
     names = []
-    for path in paths:
+    for path in _records("sandboxes", "sb-*.json"):
         try:
             kept = json.loads(path.read_bytes())
             name = kept["request"]["name"] or kept["container"]
@@ -81,6 +84,11 @@ def _sandboxes(**_about: object) -> list[str]:
         if isinstance(name, str) and name == plain(name) and not name.startswith("-"):
             names.append(name)
     return names
+
+
+def _snapshots(**_about: object) -> list[str]:
+    """Return the ids of snapshots, likewise."""
+    return [path.stem for path in _records("snapshots", "snap-*.json")]
 
 
 def _profiles(**_about: object) -> list[str]:
@@ -96,6 +104,9 @@ def _nothing(**_about: object) -> list[str]:
 _COMPLETERS: dict[str, Callable[..., list[str]]] = {
     "sandbox": _sandboxes,
     "sandboxes": _sandboxes,
+    "snapshot": _snapshots,
+    "since": _snapshots,
+    "delete": _snapshots,
     "profile": _profiles,
     "profiles": _profiles,
     # Inside of a sandbox, or nobody's to guess; files of this machine would be wrong.

@@ -34,7 +34,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="IMAGE",
         nargs="?",
         help="its name, such as my-tools or my-tools:v2; without one, a snapshot (snap-...) that MCP clients "
-        "see too, for create --snapshot",
+        "see too, for create --snapshot; see pocket-dock snapshots",
     )
     keeping.set_defaults(run=snapshot)
     forking = commands.add_parser(

@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     base = parser.add_argument_group("what it begins with").add_mutually_exclusive_group()
     base.add_argument("--profile", help="the name of a profile: minimal if left out; see profiles")
     base.add_argument("--image", metavar="REFERENCE", help="an image that the engine has or can pull")
-    base.add_argument("--snapshot", metavar="ID", help="a snapshot of an MCP client (snap-...)")
+    base.add_argument("--snapshot", metavar="ID", help="a snapshot (snap-...); see pocket-dock snapshots")
     _add_limits(parser.add_argument_group("what it may use"))
     _add_outside(parser.add_argument_group("what it has of this machine"))
     _add_inside(parser.add_argument_group("what its programs have"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits
 from pocket_dock_mcp.cli.console import Colour, Console, plain, told
 from pocket_dock_mcp.cli.reaching import id_of, managing
-from pocket_dock_mcp.cli.tables import age, show_table
+from pocket_dock_mcp.cli.tables import age, moment, show_table
 from pocket_dock_mcp.errors import PocketDockError
 
 if TYPE_CHECKING:
@@ -270,11 +270,5 @@ def _document(one: KeptSandbox) -> dict[str, object]:
         "persist": not request.disposable,
         "project": request.project,
         "ports": _ports(one),
-        "created": _moment(one.kept.created),
+        "created": moment(one.kept.created),
     }
-
-
-def _moment(seconds: float) -> str:
-    import datetime
-
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")

@@ -29,6 +29,7 @@ from pocket_dock_mcp.cli import (
     quickstart,
     run,
     shell,
+    snapshots,
     status,
     transfer,
 )
@@ -70,6 +71,7 @@ COMMANDS: tuple[Command, ...] = (
     quickstart,
     run,
     shell,
+    snapshots,
     status,
     transfer,
 )  # fmt: skip

@@ -15,7 +15,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "sandboxes",
         (
             "create", "list", "info", "stop", "resume", "reboot", "shutdown", "destroy", "prune", "snapshot",
-            "fork", "diff",
+            "snapshots", "fork", "diff",
         ),
     ),
     ("programs", ("run", "shell", "ps", "kill", "pool", "forward")),

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pocket_dock_mcp.settings import Settings
 
 _SETTLE = 2.0
-_SHOWN_SNAPSHOTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def not_found(wanted: str, hint: str) -> SandboxNotFoundError:
 
 @asynccontextmanager
 async def needing_snapshot(manager: Manager, owner: Owner, wanted: str | None) -> AsyncIterator[None]:
-    """Have it said which snapshots there are, if the one that is wanted is not: no command lists them.
+    """Have it said what there is instead, if the snapshot that is wanted is not there.
 
     Raises:
         SnapshotNotFoundError: it is not there.
@@ -138,14 +137,20 @@ async def needing_snapshot(manager: Manager, owner: Owner, wanted: str | None) -
     try:
         yield
     except SnapshotNotFoundError as error:
-        there = [one.id for one in await manager.list_snapshots(owner)][-_SHOWN_SNAPSHOTS:]
-        error.message = f"There is no such snapshot: {plain(wanted or '')}."
-        error.hint = (
-            f"The latest are {', '.join(there)}."
+        there = await manager.list_snapshots(owner)
+        hint = (
+            f"The latest is {there[-1].id}; to see all: pocket-dock snapshots"
             if there
             else "There is none yet. To make one: pocket-dock snapshot SANDBOX. For an image: --image"
         )
-        raise
+        raise no_such_snapshot(wanted or "", hint) from error
+
+
+def no_such_snapshot(wanted: str, hint: str) -> SnapshotNotFoundError:
+    """Return what is said of a snapshot that is not there: by its id, since a script has many."""
+    error = SnapshotNotFoundError()
+    error.message, error.hint = f"There is no such snapshot: {plain(wanted)}.", hint
+    return error
 
 
 def require_running(found: KeptSandbox, wanted: str) -> None:

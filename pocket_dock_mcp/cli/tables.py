@@ -1,4 +1,4 @@
-"""Tables, and numbers in them as people read them."""
+"""Tables, and numbers and times as people, or programs, read them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{int(seconds // length)}{unit}"
     return "0s"
+
+
+def moment(seconds: float) -> str:
+    """Return a time in seconds since the epoch as ISO 8601 writes it, in UTC."""
+    import datetime
+
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def size_text(count: int) -> str:

@@ -137,6 +137,11 @@ class EngineAccess:
         except (EngineError, OSError) as error:
             logger.warning("could not sweep up after earlier processes: %s", error)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether there is a connection to the engine by now."""
+        return self._access is not None
+
     def has_dead(self) -> bool:
         """Whether a dead process has left a journal."""
         with dead_records(self._instances) as records:

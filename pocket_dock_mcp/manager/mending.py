@@ -77,9 +77,14 @@ class Mender:
         return self._access.is_clean and not self._owed
 
     async def settle_all(self) -> None:
-        """Try until nothing of this process is left: an engine may take a moment to remove what it is to."""
+        """Try until nothing of this process is left: an engine may take a moment to remove what it is to.
+
+        Then once what dead processes have left: what was in its way may have gone with us.
+        """
         while self._owed and not await self.settle():  # noqa: ASYNC110  # engines have no event for it
             await anyio.sleep(SHORT_PAUSE)
+        if self._access.is_in_use and not self._access.is_clean:
+            await self.settle()
 
     def is_owed(self, name: str) -> bool:
         """Whether something of that name is left to be cleared away."""

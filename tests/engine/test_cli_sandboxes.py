@@ -15,6 +15,9 @@ from tests.engines import Target, remove_image
 
 pytestmark = pytest.mark.front
 
+SNAPSHOT = "pocket-dock.snapshot"
+"""The label of their images."""
+
 
 @pytest.fixture(scope="module")
 def dock(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
@@ -92,7 +95,7 @@ def test_what_no_sandbox_may_have_is_wrong_usage(dock: Commands, line: str) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
-async def test_forks_snapshots_and_differences(dock: Commands, prefix: str, engine: Engine) -> None:
+def test_forks_snapshots_and_differences(dock: Commands, prefix: str) -> None:
     name = f"{prefix}-source"
     dock.out("create", "--name", name)
     dock.out("write", name, "notes.txt", "--content", "one\n")
@@ -125,7 +128,36 @@ async def test_forks_snapshots_and_differences(dock: Commands, prefix: str, engi
     assert (idle.returncode, idle.stdout) == (0, b"")
     assert idle.stderr.decode() == f"pocket-dock: nothing runs in {forks[0]}\n"
     assert dock.out("destroy", name, *forks, again).count("destroyed") == 4
-    await remove_image(engine, f"localhost/pocket-dock/snapshot:{snapshot}")
+    assert dock.out("snapshots", "--delete", snapshot) == f"deleted {snapshot}\n"
+
+
+async def test_snapshots_are_listed_and_deleted(dock: Commands, prefix: str, engine: Engine) -> None:
+    name = f"{prefix}-kept"
+    none = dock("snapshots")
+    assert (none.returncode, none.stdout) == (0, b"SNAPSHOT  AGE  SIZE  NAME\n")
+    assert b"pocket-dock snapshot SANDBOX" in none.stderr
+    assert dock.document("snapshots") == []
+    dock.out("create", "--name", name)
+    first, second = (dock.out("snapshot", name).strip() for _ in range(2))
+    made = dock.out("create", "--name", f"{prefix}-of-first", "--snapshot", first).strip()
+
+    listed = dock.document("snapshots")
+    assert [one["snapshot_id"] for one in listed] == [first, second]
+    assert all(one["size_bytes"] > 1_000_000 for one in listed)
+    rows = [line.split()[0] for line in dock.out("snapshots").splitlines()]
+    assert rows == ["SNAPSHOT", first, second]
+    done = dock("snapshots", "--delete", first, "snap-0", second)
+
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"deleted {first}\ndeleted {second}\n"
+    (said,) = done.stderr.decode().splitlines()
+    assert "There is no such snapshot: snap-0." in said
+    assert "pocket-dock snapshots" in said
+    assert dock.document("snapshots") == []
+    assert dock.out("run", made, "echo it lives on") == "it lives on\n"
+    assert dock.out("destroy", name, made).count("destroyed") == 2
+    # It went with the last one that lived on it.
+    assert not {first, second} & {one.labels[SNAPSHOT] for one in await engine.images(SNAPSHOT)}
 
 
 async def test_an_image_of_a_short_name_is_found_by_it(dock: Commands, prefix: str, engine: Engine) -> None:
