@@ -117,6 +117,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if is_meant else left_out).append(item)
         if target is not None and target.slowness > 1:
             item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT * target.slowness))
+        # Of several workers (pytest-xdist) one has all tests of an engine, and their modules' connections.
+        group = item.path.stem if target is None or target.is_fake else target.name
+        item.add_marker(pytest.mark.xdist_group(group))
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 

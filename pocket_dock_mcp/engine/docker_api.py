@@ -43,7 +43,7 @@ from pocket_dock_mcp.engine.docker_connection import (
     opened,
 )
 from pocket_dock_mcp.engine.docker_details import engine_details
-from pocket_dock_mcp.engine.docker_filter import EngineFilter
+from pocket_dock_mcp.engine.docker_filter import BRINGS, EngineFilter
 from pocket_dock_mcp.engine.docker_images import IMAGE_DEADLINE, DockerImages
 from pocket_dock_mcp.engine.docker_setup import container_setup
 from pocket_dock_mcp.engine.hardening import create_config
@@ -51,6 +51,7 @@ from pocket_dock_mcp.engine.seccomp import FilterUnreadableError
 from pocket_dock_mcp.errors import (
     ContainerGoneError,
     EngineConflictError,
+    EngineResponseError,
     EngineTimeoutError,
     EngineUnavailableError,
     RuntimeNotThereError,
@@ -60,6 +61,10 @@ from pocket_dock_mcp.settings import state_dir_of
 
 PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
+COMMITS = 8
+"""Of one container, until the engine has not removed what the image is to be made of."""
+LAYER_GONE = "layer not known"
+"""What Podman says when the layer of a commit was that of another image, which was removed meanwhile."""
 
 
 class DockerApiEngine(DockerImages):
@@ -138,10 +143,13 @@ class DockerApiEngine(DockerImages):
         if spec.confinement.seccomp == "engine":
             return await self._create(spec, None)
         words = await self._filter.words()
-        try:
-            return await self._create(spec, words)
-        except FilterUnreadableError as error:
-            return await self._create(spec, await self._filter.words_elsewhere(words, spec.image, error))
+        for _ in range(BRINGS):
+            try:
+                return await self._create(spec, words)
+            except FilterUnreadableError as error:
+                # Where it is brought to, others may be the last to need it just then.
+                words = await self._filter.words_elsewhere(words, spec.image, error)
+        return await self._create(spec, words)
 
     async def _create(self, spec: ContainerSpec, seccomp: str | None) -> str:
         volumes = await self._volumes.of(spec.image)
@@ -268,8 +276,17 @@ class DockerApiEngine(DockerImages):
         blank = {key: "" for key in state.labels if key.startswith("pocket-dock.")}
         changes = [answers.label(key, value) for key, value in {**blank, **labels}.items()]
         changes += ['ENTRYPOINT ["/bin/sh"]', "CMD []"]
+        for _ in range(COMMITS - 1):
+            try:
+                return await self._commit(container_id, tag, changes)
+            except EngineResponseError as error:
+                if LAYER_GONE not in error.message:
+                    raise
+        return await self._commit(container_id, tag, changes)
+
+    async def _commit(self, container_id: str, tag: str, changes: list[str]) -> str:
         repository, _, version = tag.rpartition(":")
-        async with engine_call("container", container_id, IMAGE_DEADLINE):
+        async with engine_call("commit", container_id, IMAGE_DEADLINE):
             # Podman 4.3 answers 500 to a commit without a JSON body.
             done = await self._client.containers.container(container_id).commit(
                 repository=repository, tag=version, changes=changes, config={}

@@ -109,7 +109,7 @@ async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterat
 
 
 async def asked(ask: Callable[[], Awaitable[T]], *, may_go: bool = False) -> T:
-    """Ask something, again if need be: Podman fails to tell of what is being removed or ends meanwhile.
+    """Ask something, again if need be: Podman fails to tell of one thing while another is removed or ends.
 
     Args:
         ask: what to ask.

@@ -30,6 +30,8 @@ LABELS = {"pocket-dock.seccomp": file_name()}
 MOUNTED_AT = "/pocket-dock-seccomp"
 PATIENCE = 10.0
 """Seconds for others who bring it there, too, or take it away, at the same time."""
+BRINGS = 8
+"""Times that it is brought there for one container: others may take it away before it is read."""
 STALE = 4.0
 """Seconds after which nobody writes any more."""
 PAUSE = 0.1
@@ -85,6 +87,9 @@ class EngineFilter:
         if self._there is None:
             return
         self._there = None
+        await self._remove_volume()
+
+    async def _remove_volume(self) -> None:
         try:
             async with engine_call("list", VOLUME, CALL_DEADLINE):
                 await DockerVolume(self._client, VOLUME).delete()  # type: ignore[no-untyped-call]
@@ -105,6 +110,8 @@ class EngineFilter:
                     raise
                 _logger.debug("once more: %s", error)
             in_the_way = await self._clear(in_the_way)
+            # Podman can be left with a volume whose directory is gone, when one is removed and made at once.
+            await self._remove_volume()
             await anyio.sleep(PAUSE * (1 + secrets.randbelow(100) / 100))
 
     async def _clear(self, before: tuple[str, float] | None) -> tuple[str, float] | None:

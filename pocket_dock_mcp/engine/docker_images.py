@@ -34,11 +34,15 @@ class DockerImages:
 
     async def image(self, reference: str) -> ImageState:
         """Look up an image; see the port."""
-        async with engine_call("image", reference, CALL_DEADLINE):
-            # Podman takes a whole id for one only where it is there, and else for a name that none may have.
-            is_whole_id = _WHOLE_ID.fullmatch(reference) is not None
-            data = await self._client.images.inspect(f"sha256:{reference}" if is_whole_id else reference)
-            return answers.image(data, data.get("Config") or {})
+        # Podman takes a whole id for one only where it is there, and else for a name that none may have.
+        name = f"sha256:{reference}" if _WHOLE_ID.fullmatch(reference) else reference
+
+        async def ask() -> ImageState:
+            async with engine_call("image", reference, CALL_DEADLINE):
+                data = await self._client.images.inspect(name)
+                return answers.image(data, data.get("Config") or {})
+
+        return await asked(ask)
 
     async def images(self, label: str) -> list[ImageState]:
         """List images by label; see the port."""
@@ -166,9 +170,13 @@ class DockerImages:
 
     async def remove_image(self, reference: str) -> None:
         """Remove an image; see the port."""
-        try:
+
+        async def remove() -> None:
             async with engine_call("image", reference, CALL_DEADLINE):
                 # Not by force: Podman would remove the containers with it, Docker leave it without a name.
                 await self._client.images.delete(reference, force=False)
+
+        try:
+            await asked(remove)
         except ImageNotFoundError:
             pass

@@ -27,6 +27,7 @@ Verb = Literal[
     "ping",
     "create",
     "container",
+    "commit",
     "attach",
     "start",
     "exec",

@@ -46,6 +46,23 @@ async def test_a_commit_is_an_image_with_these_labels_and_no_others(lab: Lab) ->
     assert ours == {key: value for key, value in labels.items() if value}
 
 
+async def test_images_of_the_same_files_come_and_go_at_the_same_time(lab: Lab) -> None:
+    """Podman finds that it has their layer already, and does not have it any more when it needs it."""
+    container_id = await lab.create(lab.spec())
+
+    async def come_and_go(number: int) -> None:
+        for turn in range(8):
+            tag = lab.tag()
+            labels = {**LABELS, "pocket-dock.mark": f"{number}-{turn}"}
+            image_id = await lab.engine.commit(container_id, tag, labels=labels)
+            assert (await lab.engine.image(tag)).id == image_id
+            await lab.engine.remove_image(tag)
+
+    async with anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(come_and_go, number)
+
+
 async def test_a_running_container_can_be_committed_and_goes_on(lab: Lab) -> None:
     """A snapshot does not end what it is of."""
     container_id, stream = await lab.start("/bin/cat")

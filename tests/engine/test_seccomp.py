@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from pocket_dock_mcp import policy
@@ -112,5 +113,26 @@ async def test_an_engine_that_cannot_read_our_files_is_brought_the_filter(
             assert await dispose(elsewhere, running)
     finally:
         await elsewhere.aclose()
+
+    assert await Api(target.url).inspect("volumes", VOLUME) is None
+
+
+async def test_users_of_the_filter_come_and_go_and_do_not_take_it_from_each_other(
+    target: Target, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def come_and_go() -> None:
+        for _ in range(6):
+            elsewhere = await DockerApiEngine.connect(target.url, state_dir=Path("/proc/self/cwd/state"))
+            try:
+                spec = policy.agent_spec(unique("filter"), image, agent_argv(), LABELS, LIMITS, "none")
+                await elsewhere.remove(await elsewhere.create(spec))
+            finally:
+                await elsewhere.aclose()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(come_and_go)
 
     assert await Api(target.url).inspect("volumes", VOLUME) is None

@@ -209,18 +209,18 @@ def test_nobody_uses_up_what_several_share() -> None:
 def test_who_shares_with_greedy_ones_gets_its_part_in_the_end(seed: int) -> None:
     chance = random.Random(seed)
     fair = FairBudget(100_000)
-    names = [str(number) for number in range(chance.randrange(1, 12))]
+    shares = [fair.share(str(number)) for number in range(chance.randrange(1, 12))]
     for _ in range(3000):
-        share = fair.share(chance.choice(names))
+        share = chance.choice(shares)
         share.take(chance.randrange(1, 5000))
         # Runs end, and their output is forgotten.
         share.give_back(chance.randrange(0, share.used_bytes // 4 + 1))
     for _ in range(200):
-        for name in names:
-            fair.share(name).take(100_000)
-            fair.share(name).give_back(max(0, -fair.share(name).left()))
-    part = 3 * 100_000 // (3 * len(names) + 1)
-    assert all(abs(fair.share(name).used_bytes - part) < part / 20 for name in names)
+        for share in shares:
+            share.take(100_000)
+            share.give_back(max(0, -share.left()))
+    part = 3 * 100_000 // (3 * len(shares) + 1)
+    assert all(abs(share.used_bytes - part) < part / 20 for share in shares)
 
 
 def test_nobody_has_to_forget_because_of_what_others_use() -> None:

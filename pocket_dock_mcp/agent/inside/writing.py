@@ -18,6 +18,7 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTT
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+MAX_EXCHANGES = 20  # who replaces a file all the time does not keep us here
 RENAME_EXCHANGE = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -105,10 +106,20 @@ class Writer:
         elif content_of(self._look(self._temporary)) == content_of(expected):
             os.unlink(self._temporary, dir_fd=self._walk.directory)
         else:
-            # Whatever was there has not been read by us, so it goes back; unless a third has come since.
-            if self._look(self._walk.name) == version_of(os.fstat(self._fd)):
-                self._exchange()
+            self._put_back()
             raise RefusedError("changed")
+
+    def _put_back(self) -> None:
+        """Give the name back to what was there, which has not been read by us, or to what has come since."""
+        placed, displaced = version_of(os.fstat(self._fd)), self._look(self._temporary)
+        for _ in range(MAX_EXCHANGES):
+            if not self._exchange():
+                return
+            found = self._look(self._temporary)
+            if content_of(found) == content_of(placed):
+                return
+            # Somebody has replaced what we had put there just now: theirs is the newest.
+            placed, displaced = displaced, found
 
     def _look(self, name: bytes) -> str:
         status = lstat(name, self._walk.directory)
