@@ -117,11 +117,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if is_meant else left_out).append(item)
         if target is not None and target.slowness > 1:
             item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT * target.slowness))
-        # Of several workers (pytest-xdist) one has all tests of an engine, and their modules' connections.
-        group = item.path.stem if target is None or target.is_fake else target.name
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(_worker_of(item, target)))
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+def _worker_of(item: pytest.Item, target: Target | None) -> str:
+    """Return a name that tests share which must not run at the same time (pytest-xdist): those of an engine.
+
+    What finds an engine by itself finds that of the machine.
+    """
+    if target is not None and not target.is_fake:
+        return target.name
+    needs_none = target is not None or item.path.parent.name == "unit"
+    return item.path.stem if needs_none else WITH_PROFILES[0]
 
 
 def _target_of(item: pytest.Item) -> Target | None:
