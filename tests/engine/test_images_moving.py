@@ -105,7 +105,8 @@ async def test_several_images_leave_in_one_file_and_come_back(
     came = await anyio.to_thread.run_sync(lambda: dock("import", str(file), "--json"))
     assert came.returncode == 0, came.stderr
     # In the order in which the engine has put them into the file.
-    assert {one["name"]: one["new"] for one in json.loads(came.stdout)} == dict.fromkeys(tags, True)
+    found = sorted((one["name"], one["new"]) for one in json.loads(came.stdout))
+    assert found == [(tag, True) for tag in sorted(tags)]
     assert await missing(lab.engine, tags) == []
 
     again = await anyio.to_thread.run_sync(lambda: dock("import", str(file)))
