@@ -251,7 +251,7 @@ class AgentProcess:
             # What another client has begun is for that one to forget.
             op = "forget" if self._looked_at is None else "unfollow"
             try:
-                # Handles that nobody holds are collected in any thread.
+                # Whoever holds a handle may close it in any thread.
                 self._loop.call_soon_threadsafe(self._link.send_nowait, self._id, op)
             except RuntimeError:
                 # The loop is closed, and the link with it.

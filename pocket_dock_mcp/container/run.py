@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import logging
 import secrets
@@ -70,6 +71,8 @@ class AsyncRun:
         """Whether how it ends is for us to tell, or for another client who has begun it."""
         self.was_heard_of = False
         """Whether an earlier holder found out how it ended."""
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
         self._spools = spools
         self._limits = limits
         self._fate = fate
@@ -381,15 +384,28 @@ class AsyncRun:
             self._outcome = replace(self._outcome, images=(), images_left=left)
 
     def __del__(self) -> None:
-        # A handle that nobody holds keeps nobody's room.
-        self.close()
+        """Let go of its output: a handle that nobody holds keeps nobody's room.
+
+        Not here, which is at any moment, in any thread, and perhaps where that has locked a spool or a budget.
+        """
+        if not self._is_closed:
+            try:
+                self._loop.call_soon_threadsafe(_let_go, self._process, self._spools)
+            except RuntimeError:
+                # The loop is closed, and with it all that shared its room; files go with the spools.
+                pass
 
     def close(self) -> None:
         """Let go of its output, in a kept container too. Reading it afterwards is an error."""
-        if self._process is not None:
-            self._process.forget()
-        for spool in self._spools.values():
-            spool.close()
+        self._is_closed = True
+        _let_go(self._process, self._spools)
+
+
+def _let_go(process: Process | None, spools: Mapping[int, Spool]) -> None:
+    if process is not None:
+        process.forget()
+    for spool in spools.values():
+        spool.close()
 
 
 def _call(callback: Callable[..., None], *args: object) -> None:

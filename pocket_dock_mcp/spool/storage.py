@@ -91,6 +91,10 @@ class Storage:
             with contextlib.suppress(OSError):  # of a broken disk: it is closed nevertheless
                 file.close()
 
+    def __del__(self) -> None:
+        # Of a run that was dropped when there was no event loop any more to close its spool in.
+        self.close()
+
 
 def _write(fd: int, at: int, data: bytes) -> int:
     written = 0
