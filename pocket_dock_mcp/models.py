@@ -91,6 +91,8 @@ class ContainerSpec:
     network: EngineNetwork = "none"
     capabilities: tuple[str, ...] = ()
     """All others are dropped."""
+    names_itself: bool = False
+    """Whether its first program sees to ``/etc/hosts``, where an engine leaves it empty."""
     memory: Mapping[str, int] = field(default_factory=dict)
     """Directories that are file systems in memory, and their sizes in bytes."""
     init: bool = False

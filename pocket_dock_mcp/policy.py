@@ -123,6 +123,7 @@ def agent_spec(
         limits=limits,
         network=engine_network(network),
         capabilities=AGENT_CAPABILITIES,
+        names_itself=True,
         memory=memory or {},
         keep=keep,
         confinement=confinement,

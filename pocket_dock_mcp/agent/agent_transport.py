@@ -92,7 +92,7 @@ class AgentTransport:
         always fork. With `keep` the agent outlives this link. `way_out` is a port
         for programs that want to connect to something outside; see `outfit`. `begun` is the first frame of
         an agent that knew the user from the beginning, and has told what holds: then nobody waits for the
-        rest of it.
+        rest of it, which it loads at the first call or after `wake`.
         """
         fields = {
             "uid": uid,
@@ -109,7 +109,7 @@ class AgentTransport:
         }
         if begun is None:
             return cls(link, parse_facts(await link.call("init", deadline=CALL_DEADLINE, **fields)))
-        await link.tell("init", **fields)
+        link.tell("init", **fields)
         return cls(link, parse_facts(begun))
 
     @classmethod
@@ -136,6 +136,10 @@ class AgentTransport:
     def facts(self) -> Facts:
         """What was found inside."""
         return self._facts
+
+    def wake(self) -> None:
+        """Let it load what it has not yet loaded."""
+        self._link.release()
 
     async def adopt(self, env: Mapping[str, str], deadline: float) -> None:
         """Add to the environment of programs."""

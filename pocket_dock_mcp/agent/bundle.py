@@ -107,7 +107,9 @@ if part() != sys.version.encode(): sys.exit("This was compiled by another Python
 AgentLoader.codes.update(marshal.loads(part()))
 from agent import early
 e = early.begin(int(u), h)
-AgentLoader.codes.update(marshal.loads(early.zlib.decompress(part())))
+rest = part()
+early.wait()
+AgentLoader.codes.update(marshal.loads(early.zlib.decompress(rest)))
 from agent import main
 main.main(dict, e)
 """
@@ -128,7 +130,8 @@ def agent_argv() -> tuple[str, ...]:
 def quick_argv() -> tuple[str, ...]:
     """Return the command that runs an agent whose modules come as the first of its input, compiled.
 
-    Its first frame has what holds inside, and comes before all else is loaded.
+    Its first frame has what holds inside, and comes before all else is loaded. That is not before it is asked
+    for something: of many that start at once, each would keep the others from their first frame.
     """
     return (*agent_argv()[:-1], _QUICK_BOOTSTRAP)
 

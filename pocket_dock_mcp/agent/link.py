@@ -48,6 +48,7 @@ class AgentLink:
         self._requests: dict[int, Request] = {}
         self._next_id = self._first_id = 1
         self._broken: AgentError | None = None
+        self._held = b""
         self._diagnostics = b""
         self._ready = Request(None)
         self._requests[0] = self._ready
@@ -105,11 +106,20 @@ class AgentLink:
         header, _ = await self._called(op, deadline, fields)
         return header
 
-    async def tell(self, op: str, /, **fields: Any) -> None:
-        """Send a request and do not wait for its reply. What cannot be served so ends the link."""
+    def tell(self, op: str, /, **fields: Any) -> None:
+        """Send a request, and do not wait for its reply: what cannot be served so ends the link.
+
+        It goes with `release`, or before the next that is sent.
+        """
         request_id, request = self.open(None)
         request.answer.add_done_callback(self._heed)
-        await self.send(request_id, {"op": op, **fields})
+        self._held += wire.encode({"op": op, **fields, "id": request_id})
+
+    def release(self) -> None:
+        """Send what is held back. Quiet when the link is dead."""
+        held, self._held = self._held, b""
+        if held and self._broken is None:
+            self._stream.send_nowait(held)
 
     def _heed(self, answer: asyncio.Future[tuple[Header, bytes]]) -> None:
         if not answer.cancelled() and answer.exception() is None and answer.result()[0]["kind"] == "error":
@@ -163,6 +173,7 @@ class AgentLink:
 
     def send_nowait(self, request_id: int, op: str) -> None:
         """Say something that needs no answer, and no room. Quiet when the link is dead."""
+        self.release()
         if self._broken is None:
             self._stream.send_nowait(wire.encode({"op": op, "id": request_id}))
 
@@ -176,6 +187,7 @@ class AgentLink:
         """Send one frame of a request."""
         if self._broken is not None:
             raise self._failure()
+        self.release()
         try:
             with anyio.fail_after(STALL_DEADLINE):
                 await self._stream.send(wire.encode({**header, "id": request_id}, payload))

@@ -250,6 +250,9 @@ class Transport(Protocol):
     def checkpoints(self) -> Checkpoints | None:
         """Where copies of its interpreters are; None where there can be none."""
 
+    def wake(self) -> None:
+        """Let it get ready for its first call, which is slower otherwise."""
+
     async def adopt(self, env: Mapping[str, str], deadline: float) -> None:
         """Add to the environment of programs, in a container that has run none: who it is for is known now.
 

@@ -21,7 +21,7 @@ _NEVER_IN = (
     "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/local/lib",
 )  # fmt: skip
 """What programs inside need as the image has it, the agent first of all."""
-_NEVER_OVER = (*_NEVER_IN, policy.HOME, "/tmp", "/var/tmp", "/etc/passwd", "/etc/group", "/run")  # noqa: S108
+_NEVER_OVER = (*_NEVER_IN, policy.HOME, "/tmp", "/var/tmp", "/etc/passwd", "/etc/group", "/etc/hosts", "/run")  # noqa: S108
 _DEVICE = re.compile(r"(?P<source>.+?)(?::(?P<target>/dev/[^:]+))?(?::(?P<access>[rwm]{1,3}))?")
 _THE_CONTAINERS_OWN = frozenset(
     {"console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"}

@@ -29,8 +29,8 @@ MAX_FILE_DIFF = 8 * 1024
 MAX_NAMES = 64 * 1024
 """Characters of all paths that are told."""
 _OTHERS_MAY_WRITE = 0o022
-_OURS = frozenset({"/etc/passwd", "/etc/group"})
-"""The agent puts the user's uid into them."""
+_OURS = frozenset({"/etc/passwd", "/etc/group", "/etc/hosts"})
+"""The agent puts the user's uid and the machine's names into them."""
 
 ChangeKind = Literal["modified", "created", "deleted"]
 

@@ -81,6 +81,9 @@ class Launch:
     enforce: Literal["strict", "best-effort"] = "strict"
     warm_python: bool = True
     """Whether Python runs in children of a warm interpreter, or each time in a new one."""
+    at_ease: bool = False
+    """Whether its agent loads the most of itself only at the first call, or after `Transport.wake`: of many
+    that start at once, each would keep the others from starting."""
     keep: bool = False
     """Whether it outlives who holds it: it runs on without, and its files stay when it has stopped."""
     min_free_bytes: int = 0
@@ -245,6 +248,8 @@ async def start_agent(
             way_out=None if gate is None else PROXY_PORT,
             begun=None if compiled is None else first,
         )
+        if not wanted.at_ease:
+            transport.wake()
         if gate is not None:
             await equip(transport, gate)
         missing = check_facts(wanted, transport.facts, engine.info)

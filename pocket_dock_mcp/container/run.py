@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -24,14 +23,13 @@ from pocket_dock_mcp.container.endings import (
     status_of,
     with_losses,
 )
+from pocket_dock_mcp.container.handles import call_back, let_go
 from pocket_dock_mcp.container.memory import Memory
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.errors import AgentError, PocketDockError, RunNotStartedError
 from pocket_dock_mcp.gate.denials import Denial
 from pocket_dock_mcp.models import Limits, RunResult, RunStatus, RunUsage
 from pocket_dock_mcp.spool import Spool
-
-logger = logging.getLogger(__name__)
 
 STREAMS = (STDOUT, STDERR)
 _PIECE = 64 * 1024
@@ -120,7 +118,7 @@ class AsyncRun:
         if self._waiters:
             self._wake()
         for on_output in tuple(self._on_output):
-            _call(on_output, self, stream, data)
+            call_back(on_output, self, stream, data)
 
     def spool(self, stream: int) -> Spool:
         """Return what is kept of a stream (1 or 2)."""
@@ -162,23 +160,12 @@ class AsyncRun:
             with self.listening() as news:
                 is_last = not self.is_running
                 for stream in STREAMS:
-                    while (piece := self._piece(stream, positions)) is not None:
-                        yield stream, piece
+                    while (piece := self._spools[stream].after(positions[stream], _PIECE)) is not None:
+                        positions[stream] = piece[0] + len(piece[1])
+                        yield stream, piece[1]
                 if is_last:
                     return
                 await news.wait()
-
-    def _piece(self, stream: int, positions: dict[int, int]) -> bytes | None:
-        """Return the next piece behind a position, which moves on; None if there is no more yet."""
-        spool, start = self._spools[stream], positions[stream]
-        if start >= spool.total:
-            return None
-        gap = spool.gap
-        if gap is not None and gap[0] <= start < gap[1]:
-            start = gap[1]
-        data = spool.read(start, start + _PIECE)
-        positions[stream] = start + len(data)
-        return data or None
 
     @contextmanager
     def listening(self) -> Iterator[anyio.Event]:
@@ -269,7 +256,7 @@ class AsyncRun:
         self.denials = lambda: denied
         self._wake()
         for on_exit in tuple(self._on_exit):
-            _call(on_exit, self)
+            call_back(on_exit, self)
 
     async def wait(self, output_bytes: int = 1024 * 1024) -> RunResult:
         """Wait for its end and return what came of it, with at most `output_bytes` of each stream.
@@ -336,7 +323,7 @@ class AsyncRun:
             self._outcome = outcome
             if self._on_outcome is not None:
                 on_outcome, self._on_outcome = self._on_outcome, None
-                _call(on_outcome, outcome)
+                call_back(on_outcome, outcome)
 
     @property
     def is_cut_off(self) -> bool:
@@ -386,11 +373,11 @@ class AsyncRun:
     def __del__(self) -> None:
         """Let go of its output: a handle that nobody holds keeps nobody's room.
 
-        Not here, which is at any moment, in any thread, and perhaps where that has locked a spool or a budget.
+        Not here, which is at any moment, in any thread, and perhaps where that has locked a spool or budget.
         """
         if not self._is_closed:
             try:
-                self._loop.call_soon_threadsafe(_let_go, self._process, self._spools)
+                self._loop.call_soon_threadsafe(let_go, self._process, self._spools)
             except RuntimeError:
                 # The loop is closed, and with it all that shared its room; files go with the spools.
                 pass
@@ -398,19 +385,4 @@ class AsyncRun:
     def close(self) -> None:
         """Let go of its output, in a kept container too. Reading it afterwards is an error."""
         self._is_closed = True
-        _let_go(self._process, self._spools)
-
-
-def _let_go(process: Process | None, spools: Mapping[int, Spool]) -> None:
-    if process is not None:
-        process.forget()
-    for spool in spools.values():
-        spool.close()
-
-
-def _call(callback: Callable[..., None], *args: object) -> None:
-    """Call back. What is wrong with the callback is its owner's business, and must not end the sandbox."""
-    try:
-        callback(*args)
-    except Exception:
-        logger.exception("a callback of a run failed")
+        let_go(self._process, self._spools)

@@ -71,12 +71,18 @@ class Forker:
         # From here on the image belongs to those who live on it.
         self._keeper.leave(tag, access.engine)
         try:
-            made = await self._launch(replace(wanted, image=image, uid=source.uid), count)
+            wanted = replace(wanted, image=image, uid=source.uid)
+            made = await self._launch(replace(wanted, at_ease=True), count)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._keeper.remove_deleted(access.journal)
             raise
-        return [LiveContainer(one.engine, one.wanted, one.running, store()) for one in made]
+        for one in made:
+            one.running.transport.wake()
+        return [
+            LiveContainer(one.engine, replace(one.wanted, at_ease=False), one.running, store())
+            for one in made
+        ]
 
     async def _commit(self, access: Access, source: LiveContainer) -> tuple[str, str]:
         intent = access.journal.intend("image", f"{FORKS}:{secrets.token_hex(16)}")

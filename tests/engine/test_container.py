@@ -44,6 +44,32 @@ async def test_a_shell_command_returns_its_output_and_exit_code(container: LiveC
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 
+ALONE = """
+import os, socket
+print(os.listdir("/sys/class/net"), os.path.exists("/proc/net/if_inet6"))
+for name in ("localhost", socket.gethostname()):
+    print(name, socket.gethostbyname(name).startswith("127."))
+"""
+
+
+async def test_without_a_network_it_is_alone_and_knows_its_names(
+    engine: Engine, container: LiveContainer
+) -> None:
+    told = (await container.run(ALONE, language="python")).stdout.splitlines()
+
+    assert told[0].startswith("['lo']")
+    assert told[1:] == ["localhost True", "sandbox True"]
+    assert (await engine.setup(container.container_id)).network == "none"
+
+
+async def test_without_a_network_docker_mounts_no_file_about_it(
+    engine: Engine, container: LiveContainer
+) -> None:
+    mounted = (await container.run("grep -c ' /etc/hosts \\| /etc/resolv.conf ' /proc/self/mountinfo")).stdout
+
+    assert mounted == ("0\n" if engine.info.kind == "docker" else mounted)
+
+
 async def test_python_runs_as_a_fresh_main_module(container: LiveContainer) -> None:
     await container.run("leak = 1", language="python")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.bundle import quick_argv, quick_input
 from pocket_dock_mcp.container.core import LiveContainer
-from pocket_dock_mcp.container.launch import COMPILED, Launch
+from pocket_dock_mcp.container.launch import COMPILED, Launch, launch
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import LimitsNotEnforcedError
 from pocket_dock_mcp.models import Limits
@@ -90,6 +92,33 @@ async def test_its_life_hangs_on_its_input_from_the_first_byte_on(
         await stream.send(sent)
         await stream.aclose()
         await eventually(lambda: is_gone(engine, container_id), deadline(15))  # noqa: B023  # awaited here
+
+
+@pytest.mark.parametrize("is_woken", [True, False])
+async def test_one_at_ease_works_whether_it_was_woken_or_not(
+    engine: Engine, image_id: str, is_woken: bool
+) -> None:
+    async with await LiveContainer.create(engine, wanted(image_id)):
+        pass
+    at_ease = replace(wanted(image_id), at_ease=True, env={"given": "yes"})
+
+    running = await launch(engine, at_ease)
+
+    if is_woken:
+        running.transport.wake()
+    async with LiveContainer(engine, at_ease, running) as box:
+        assert (await box.run("echo hi $given")).stdout == "hi yes\n"
+
+
+@pytest.mark.lease
+async def test_one_at_ease_ends_with_who_holds_it(engine: Engine, image_id: str, deadline: Deadline) -> None:
+    async with await LiveContainer.create(engine, wanted(image_id)):
+        pass
+    running = await launch(engine, replace(wanted(image_id), at_ease=True))
+
+    await running.transport.aclose()
+
+    await eventually(lambda: is_gone(engine, running.id), deadline(15))
 
 
 async def test_limits_that_do_not_hold_are_seen_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.engine.hardening import create_config
 from pocket_dock_mcp.errors import InvalidArgumentError
-from pocket_dock_mcp.models import MIB, Confinement, Facts, Limits
+from pocket_dock_mcp.models import MIB, Confinement, EngineNetwork, Facts, Limits
 
 CEILINGS = {"max_memory_bytes": 1024 * MIB, "max_cpus": 2.0, "max_pids": 256, "max_disk_bytes": 8192 * MIB}
 GOOD = Facts(
@@ -126,6 +126,21 @@ def test_the_create_request_closes_everything() -> None:
     assert host["LogConfig"]["Type"] == "none"
     assert list(host["Tmpfs"]) == ["/data"]
     assert not {"Binds", "Mounts", "Devices", "VolumesFrom", "PortBindings"} & set(host)
+
+
+@pytest.mark.parametrize(
+    ("network", "names", "disabled"),
+    [("none", True, True), ("none", False, None), ("open", True, None)],
+)
+def test_only_who_has_no_network_and_names_itself_does_without_the_engines_files_about_it(
+    network: EngineNetwork, names: bool, disabled: bool | None
+) -> None:
+    spec = replace(policy.exec_spec("n", "i", {}, Limits(), "none"), network=network, names_itself=names)
+
+    made = create_config(spec, image_volumes=(), seccomp=None)
+
+    assert made.get("NetworkDisabled") is disabled
+    assert made["HostConfig"]["NetworkMode"] == {"none": "none", "open": "bridge"}[network]
 
 
 def test_plain_execs_get_no_capability_at_all() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 import sys
 import zlib
 from _json import encode_basestring_ascii
@@ -41,6 +42,11 @@ def begin(uid: int, home: str) -> Early:
     header = encoded(first).encode("ascii")
     os.write(1, b"".join((len(header).to_bytes(4, "big"), bytes(4), header)))
     return early
+
+
+def wait() -> None:
+    """Return when there is something to do, or the input has ended."""
+    select.select([0], (), ())
 
 
 def packed(modules: Optional[Callable[[], Dict[str, CodeType]]]) -> bytes:

@@ -19,6 +19,8 @@ CAP_SETGID = 6
 CAP_SETUID = 7
 LAST_CAP = 63
 
+_HOSTS = "127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
 
 class _CapHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
@@ -84,6 +86,7 @@ def settle(uid: int, home: str) -> User:
     """
     user = User(uid, home)
     _name_user(uid, home)
+    _name_machine()
     try:
         _make_home(user)
     except OSError:
@@ -116,6 +119,18 @@ def _make_home(user: User) -> None:
             os.mkdir(user.home, 0o755)
     finally:
         os.chmod(parent, mode)
+
+
+def _name_machine() -> None:
+    """Write down the names of a machine that is alone where the engine leaves that to us."""
+    try:
+        if os.path.getsize("/etc/hosts") == 0:
+            with open("/etc/hosts", "w", encoding="utf-8") as file:
+                file.write(_HOSTS % os.uname().nodename)
+            os.chmod("/etc/hosts", 0o644)
+    except OSError:
+        # A read-only or odd image: addresses work all the same.
+        pass
 
 
 def _name_user(uid: int, home: str) -> None:
