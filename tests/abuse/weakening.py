@@ -35,6 +35,13 @@ def _top(**fields: Any) -> Callable[[Body], None]:
     return lambda body: body.update(fields)
 
 
+def _network(mode: str) -> Callable[[Body], None]:
+    # Docker heeds either: one of them alone weakens nothing.
+    return lambda body: body.update(
+        NetworkDisabled=False, HostConfig={**body["HostConfig"], "NetworkMode": mode}
+    )
+
+
 def _without(*names: str) -> Callable[[Body], None]:
     def change(body: Body) -> None:
         for name in names:
@@ -94,8 +101,8 @@ WEAKENINGS: Mapping[str, Weakening] = {
     "unconfined": Weakening(
         "HostConfig.SecurityOpt seccomp", _security_option("seccomp", "seccomp=unconfined")
     ),
-    "network-bridge": Weakening("HostConfig.NetworkMode", _host(NetworkMode="bridge")),
-    "network-host": Weakening("HostConfig.NetworkMode", _host(NetworkMode="host")),
+    "network-bridge": Weakening("HostConfig.NetworkMode, NetworkDisabled", _network("bridge")),
+    "network-host": Weakening("HostConfig.NetworkMode, NetworkDisabled", _network("host")),
     "ipc-host": Weakening("HostConfig.IpcMode", _host(IpcMode="host")),
     "cgroup-host": Weakening("HostConfig.CgroupnsMode", _host(CgroupnsMode="host")),
     "pid-host": Weakening("HostConfig.PidMode", _host(PidMode="host")),
