@@ -174,10 +174,13 @@ class Chain:
         for instance in self._instances:
             items = await self._api.containers(f"{INSTANCE_LABEL}={instance}")
             found += [_told(item) for item in items if item["Id"] not in others]
-        kept = {record.container for record in self._kept.records()}
+        kept = self._kept_names()
         found = [item for item in found if item["name"].lstrip("/") not in kept]
         self._container_ids |= {item["id"] for item in found}
         return found
+
+    def _kept_names(self) -> set[str]:
+        return {record.container for record in self._kept.records()}
 
     def _some_nonce(self, record: Record) -> str | None:
         """Return the nonce of one of ours: with another name it proves nothing."""
@@ -239,6 +242,9 @@ class Chain:
                 left += self._unexpected(path)
             elif path.name == file_name() and foreign:
                 # The successor's, for its engine; at the end there is none.
+                continue
+            elif path.is_relative_to(self._state / "history") and path.parts[-3] in self._kept_names():
+                # What has run in one that is kept.
                 continue
             elif path.parent.name not in ("snapshots", "sandboxes") or path.suffix != ".json":
                 left.append(f"file {path.relative_to(self._home)}")
