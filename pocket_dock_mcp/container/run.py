@@ -160,9 +160,9 @@ class AsyncRun:
             with self.listening() as news:
                 is_last = not self.is_running
                 for stream in STREAMS:
-                    while (piece := self._spools[stream].after(positions[stream], _PIECE)) is not None:
-                        positions[stream] = piece[0] + len(piece[1])
-                        yield stream, piece[1]
+                    for at, data in self._spools[stream].chunks(positions[stream], _PIECE):
+                        positions[stream] = at + len(data)
+                        yield stream, data
                 if is_last:
                     return
                 await news.wait()

@@ -248,20 +248,6 @@ class Spool:
             start += room
         return spans
 
-    def after(self, start: int, size: int) -> tuple[int, bytes] | None:
-        """Return the next piece that is kept from `start` on, and its offset; None if there is no more yet.
-
-        Raises:
-            OutputGoneError: as for `read`.
-        """
-        if start >= self.total:
-            return None
-        gap = self.gap
-        if gap is not None and gap[0] <= start < gap[1]:
-            start = gap[1]
-        data = self.read(start, start + size)
-        return (start, data) if data else None
-
     def chunks(self, start: int = 0, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
         """Yield offset and bytes of what is kept from `start` on, as far as it reaches at the first step.
 
