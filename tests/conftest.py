@@ -104,8 +104,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("target", targets, ids=[t.name for t in targets], indirect=True, scope="module")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not for an engine, and give slow engines their time."""
+    """Leave out what is not for an engine, and give slow engines their time.
+
+    Before pytest-xdist's, which looks for the groups: what comes after it has none.
+    """
     with_profiles = config.getoption("profiles_on") or WITH_PROFILES
     without_front = () if config.getoption("everywhere") else SECOND_RELEASES
     kept: list[pytest.Item] = []
