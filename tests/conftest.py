@@ -39,6 +39,7 @@ from tests.lab import Lab
 
 _used = pytest.StashKey[set[Target]]()
 _TEST_TIMEOUT = 120.0
+_LONG = 200
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,6 +103,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         real = [t for t in chosen(metafunc.config.getoption("engine"), os.environ) if not t.is_fake]
         targets = [FAKE, *real]
         metafunc.parametrize("target", targets, ids=[t.name for t in targets], indirect=True, scope="module")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name what is long by its length: names of tests go to other processes and to people."""
+    return f"{argname}-of-{len(val)}" if isinstance(val, str | bytes) and len(val) > _LONG else None
 
 
 @pytest.hookimpl(tryfirst=True)

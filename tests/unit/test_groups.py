@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_workers_get_the_tests_of_an_engine_as_a_whole() -> None:
-    """Those of a file here, which need no engine: its name stands behind theirs, where the workers' plugin puts it."""
+    """Those of a file here, which need no engine: its name stands behind theirs, the plugin's own mark."""
     options = ["-p", "no:cacheprovider", "--engine", "fake", "-n", "1", "--dist", "loadgroup", "-v"]
     command = [sys.executable, "-m", "pytest", *options, "tests/unit/test_ceiling.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
