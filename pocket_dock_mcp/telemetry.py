@@ -1,8 +1,8 @@
 """Spans and counters, through OpenTelemetry's API: nothing happens until somebody installs an SDK.
 
 The MCP SDK makes a span of each message by the same API, so ours are below it: what a call did to the engine,
-the sandbox that it made, the run that it started. None of them has code, output, paths or anybody's ids in
-full: an exporter may send them anywhere.
+the sandbox that it made, the run that it started. None of them has code, output, paths or a sandbox's
+whole id: an exporter may send them anywhere. A run's has its id, by which the audit log is searched.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Instruments:
 
         meter = metrics.get_meter(SCOPE)
         self.created: Counter = meter.create_counter(
-            "pocket_dock.sandboxes.created", "{sandbox}", "Sandboxes made, by whether they were warm."
+            "pocket_dock.sandboxes.created", "{sandbox}", "Sandboxes made: cold, warm, or a fork."
         )
         self.live: UpDownCounter = meter.create_up_down_counter(
             "pocket_dock.sandboxes.live", "{sandbox}", "Sandboxes that are there now."

@@ -25,6 +25,7 @@ from pocket_dock_mcp.engine.connect import connect
 from pocket_dock_mcp.errors import SandboxClosedError
 from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.images.references import kept_as
+from pocket_dock_mcp.models import MIB
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class AsyncContainerPool:
             confinement=settings.confinement,
             warm_python=settings.warm_python if warm_python is None else warm_python,
             memory_mb=memory_mb,
+            min_free_bytes=settings.min_free_mb * MIB,
         )
 
     async def __aenter__(self) -> AsyncContainerPool:

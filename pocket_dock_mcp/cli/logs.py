@@ -22,7 +22,7 @@ _HEADINGS = ("TIME", "RUN", "TYPE", "STATUS", "EXIT", "DURATION", "COMMAND")
 _COLOURS: dict[str, Colour] = {"ok": "green", "running": "yellow", "unknown": "dim"}
 _MAX_SHOWN = 60
 _ID_SHOWN = 16
-"""Digits of a run's id that tell it from all others; `logs --id` takes how it begins."""
+"""Digits of a run's id that tell it from all others; `logs NAME ID` takes how it begins."""
 """Characters of a command in a table."""
 
 

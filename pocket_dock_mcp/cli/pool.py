@@ -106,23 +106,19 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 
 @asynccontextmanager
 async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> AsyncIterator[LivePool]:
-    from dataclasses import replace
-
-    from pocket_dock_mcp.async_.sizes import size_of
+    from pocket_dock_mcp.async_.create import limits_of
     from pocket_dock_mcp.cli.surroundings import environ
     from pocket_dock_mcp.container.pool import LivePool
     from pocket_dock_mcp.engine.connect import connect
     from pocket_dock_mcp.gate.opening import gates
     from pocket_dock_mcp.gate.rules import parse_network
     from pocket_dock_mcp.images import ImageStore
-    from pocket_dock_mcp.models import Limits
+    from pocket_dock_mcp.models import MIB
     from pocket_dock_mcp.settings import Settings
 
     surroundings = environ()
     settings = Settings.from_environ(surroundings)
-    limits = Limits()
-    if arguments.mem_limit is not None:
-        limits = replace(limits, memory_bytes=size_of("--mem-limit", arguments.mem_limit))
+    limits = limits_of(settings, arguments.mem_limit, None, None, None, None)
     image = options.checked_profile(arguments.profile) or settings.profile
     network = arguments.network
     engine = await connect(surroundings)
@@ -142,6 +138,7 @@ async def _pool(arguments: argparse.Namespace, console: Console, size: int) -> A
             enforce=settings.limits,
             confinement=settings.confinement,
             warm_python=settings.warm_python,
+            min_free_bytes=settings.min_free_mb * MIB,
         ) as pool:
             yield pool
     finally:

@@ -1,6 +1,6 @@
 """Containers of pools whose process died between creating and starting them.
 
-One that was started ends with its lease. One that was not has no lease yet, and a user of the SDK has no
+One that was started ends with its lease. One that was not has no lease yet, and a pool has no
 journal: so each says on a label who made it, and whoever comes next removes those whose maker is dead.
 
 A label alone proves nothing: an image that somebody commits of such a container hands it on to all that is

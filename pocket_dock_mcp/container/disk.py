@@ -75,6 +75,17 @@ class Disk:
         """
         return (await self._engine.inspect(self._id, size=True)).size_bytes
 
+    async def is_bound(self, most: int, *, floor: int) -> bool:
+        """Say whether it can have written no more than `most`, and the disk has room for that above `floor`.
+
+        That costs no question to the engine, which takes a while to measure, and a long one for many files.
+        Where nobody guards the limit it is no bound.
+        """
+        if self._agent is None or self._limit > most:
+            return False
+        free = await self._agent.disk_free()
+        return free is not None and free >= floor + self._limit
+
     async def require_free(self, least: int) -> None:
         """See that the engine's disk has so many bytes free; where nobody knows it, it has.
 

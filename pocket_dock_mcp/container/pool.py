@@ -15,6 +15,7 @@ from typing import Literal
 import anyio
 from anyio.abc import TaskGroup
 
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandoned, this_process
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import LiveContainer
@@ -60,6 +61,7 @@ class LivePool:
         confinement: Confinement | None = None,
         warm_python: bool = True,
         memory_mb: int | None = None,
+        min_free_bytes: int = 0,
     ) -> None:
         """Prepare a pool; nothing is launched before it is entered.
 
@@ -75,6 +77,7 @@ class LivePool:
             confinement: see `Launch.confinement`.
             warm_python: see `Launch.warm_python`.
             memory_mb: how much the ready ones may use together, as measured; fewer are ready then.
+            min_free_bytes: see `Launch.min_free_bytes`.
 
         Raises:
             InvalidArgumentError: a size that makes no sense.
@@ -96,13 +99,14 @@ class LivePool:
             warm_python=warm_python,
             confinement=confinement or Confinement(),
             gates=gates,
+            min_free_bytes=min_free_bytes,
         )
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
         self._claimed: set[LiveContainer] = set()
         self._entered = False
         self._closed = False
-        self._sweeping: anyio.CancelScope | None = None
+        self._group: TaskGroup | None = None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LivePool:
@@ -123,6 +127,7 @@ class LivePool:
             self._entered = False
             raise
         self._stock.target = self._size
+        self._group = group
         group.start_soon(self._stock.run)
         group.start_soon(self._sweep)
         return self
@@ -175,31 +180,31 @@ class LivePool:
         if container is None:
             ready = await self._make(checked)
             container = LiveContainer(ready.engine, ready.wanted, ready.running)
-        if self._closed:
+        if self._closed or self._group is None:
             await container.aclose()
             raise _not_open()
         self._claimed.add(container)
+        self._group.start_soon(_guard_disk, container)
         return container
 
     async def aclose(self) -> None:
         """End all containers of the pool. Idempotent."""
         self._closed = True
-        if self._sweeping is not None:
-            self._sweeping.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._stock.aclose)
                 for container in self._claimed:
                     group.start_soon(container.aclose)
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
         await self._stack.aclose()
 
     async def _sweep(self) -> None:
         """Remove what pools of dead processes have left. That it fails is no reason not to serve."""
-        with anyio.CancelScope() as self._sweeping:
-            try:
-                await remove_abandoned(self._ours())
-            except PocketDockError as error:
-                logger.info("could not sweep up after other pools: %s", error)
+        try:
+            await remove_abandoned(self._ours())
+        except PocketDockError as error:
+            logger.info("could not sweep up after other pools: %s", error)
 
     async def _make(self, env: Mapping[str, str] | None = None) -> Ready:
         engine = self._ours()
@@ -213,6 +218,12 @@ class LivePool:
         if self._closed or self._engine is None or not self._kind.image:
             raise _not_open()
         return self._engine
+
+
+async def _guard_disk(container: LiveContainer) -> None:
+    """See that it does not write too much, for as long as it is there."""
+    async with beside(container.disk.guard):
+        await container.wait_lost()
 
 
 async def _let_go(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import anyio
 
+from pocket_dock_mcp import telemetry
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import COMPILED, Launch, dispose
 from pocket_dock_mcp.container.stock import Ready
@@ -79,6 +80,7 @@ class Forker:
             raise
         for one in made:
             one.running.transport.wake()
+        telemetry.instruments().created.add(count, {"source": "fork"})
         return [
             LiveContainer(one.engine, replace(one.wanted, at_ease=False), one.running, store())
             for one in made

@@ -172,9 +172,13 @@ class SnapshotKeeper:
         """
         # First of all: who is lost says so.
         info = await container.info()
+        image = (await engine.image(info.image)).size_bytes
+        floor = self._settings.min_free_mb * MIB
+        if await container.disk.is_bound(self._settings.max_snapshot_mb * MIB - image, floor=floor):
+            return
         written = await container.disk.used() or 0
-        self._check_size((await engine.image(info.image)).size_bytes + written)
-        await container.disk.require_free(self._settings.min_free_mb * MIB + written)
+        self._check_size(image + written)
+        await container.disk.require_free(floor + written)
 
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_snapshot_mb * MIB:

@@ -40,7 +40,7 @@ containers:
   # CPU time; 100 is one core.
   #cpu_percent: 100
 
-  # none or open; unset: what the profile says.
+  # none, packages, open or a list of domains; unset: what the profile says.
   #network:
 
   # Environment variables of all that runs inside. Programs there can read them: this is no place for secrets.

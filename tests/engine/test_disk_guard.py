@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from pocket_dock_mcp.container import disk
+from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineDiskError, InvalidArgumentError, QuotaError
 from pocket_dock_mcp.manager.core import Manager
@@ -180,6 +181,17 @@ async def test_a_disk_that_is_nearly_full_gets_no_sandbox_and_no_snapshot(
         assert await manager.list_snapshots(ALICE) == []
 
 
+async def test_a_limit_is_a_bound_where_it_is_small_enough_and_there_is_room(
+    managers: Managers, image: str
+) -> None:
+    async with managers() as manager:
+        container = (await made(manager, image)).container
+        limit = container.launched.limits.disk_bytes
+        assert await container.disk.is_bound(limit, floor=0)
+        assert not await container.disk.is_bound(limit - 1, floor=0)
+        assert not await container.disk.is_bound(limit, floor=TERABYTE_MB * MIB)
+
+
 async def test_runs_that_write_are_stopped_when_the_whole_disk_is_nearly_full(
     managers: Managers, image: str
 ) -> None:
@@ -231,3 +243,15 @@ async def test_a_limit_is_asked_for_within_what_is_configured(
         assert (await call(server, "create_sandbox", disk_mb=20))["disk_mb"] == 20
         ran = await call(server, "run_command", command=GROW.format("f"))
         assert ran["status"] == "disk_full"
+
+
+async def test_what_writes_too_much_is_stopped_in_a_pool_too(engine: Engine, image: str) -> None:
+    async with LivePool(image, size=0, engine=engine, limits=SMALL) as pool, await pool.claim() as box:
+        assert (await box.run(GROW.format("big"), timeout_s=60)).status == "disk_full"
+        assert (await box.run("rm big; echo ok")).stdout == "ok\n"
+
+
+async def test_a_disk_that_is_nearly_full_gets_no_container_of_a_pool(engine: Engine, image: str) -> None:
+    async with LivePool(image, size=0, engine=engine, min_free_bytes=TERABYTE_MB * MIB) as pool:
+        with pytest.raises(EngineDiskError, match="are to stay free"):
+            await pool.claim()

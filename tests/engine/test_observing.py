@@ -261,6 +261,7 @@ async def test_what_happens_is_counted(
     def counts() -> dict[str, float]:
         return {
             "cold": recorded.count("pocket_dock.sandboxes.created", source="cold"),
+            "forks": recorded.count("pocket_dock.sandboxes.created", source="fork"),
             "live": recorded.count("pocket_dock.sandboxes.live"),
             "quota": recorded.count("pocket_dock.refused", reason="quota"),
             "nonzero": recorded.count("pocket_dock.runs", status="nonzero", language="shell"),
@@ -269,7 +270,7 @@ async def test_what_happens_is_counted(
 
     before = counts()
     first = await manager.create(ALICE, request_, silent)
-    await manager.create(ALICE, replace(request_), silent)
+    second = await manager.create(ALICE, replace(request_), silent)
     with pytest.raises(QuotaError):
         await manager.create(ALICE, request_, silent)
     run = await first.runs.start("exit 5", key=None, background=False, language="shell")
@@ -282,6 +283,10 @@ async def test_what_happens_is_counted(
         return changes()["nonzero"] == 1
 
     await eventually(run_is_counted, within=20)
-    assert changes() == {"cold": 2, "live": 2, "quota": 1, "nonzero": 1, "durations": 1}
+    assert changes() == {"cold": 2, "forks": 0, "live": 2, "quota": 1, "nonzero": 1, "durations": 1}
+    await manager.kill(ALICE, second.id)
+    await manager.fork(ALICE, first.id, 1)
+    assert changes()["forks"] == 1
+    assert changes()["cold"] == 2
     await manager.end_session(ALICE)
     assert changes()["live"] == 0
