@@ -292,7 +292,10 @@ class DockerApiEngine(DockerImages):
                 repository=repository, tag=version, changes=changes, config={}
             )
             # Podman leaves the algorithm out here, and only here.
-            return f"sha256:{str(done['Id']).removeprefix('sha256:')}"
+            image = f"sha256:{str(done['Id']).removeprefix('sha256:')}"
+        # Known before many containers are made of it at once, each of which would ask.
+        await self._volumes.of(image)
+        return image
 
     async def aclose(self) -> None:
         """Close all connections, then what was started to reach the engine."""
