@@ -99,6 +99,9 @@ class _Text:
         self._at += len(data)
         return data.decode("utf-8", "replace")
 
+    def close(self) -> None:
+        os.close(self.fd)
+
 
 def _memfd(data: bytes) -> int:
     fd = os.memfd_create("data")
@@ -122,13 +125,18 @@ def run_once(
     source: str | bytes, *, stdin: bytes = b"", env: dict[str, str] | None = None, stdout: int | None = None
 ) -> Ran:
     """Run one program from start to end. `stdout` is a descriptor that gets its output instead."""
-    out, err = _Text(), _Text()
+    with contextlib.closing(_Text()) as out, contextlib.closing(_Text()) as err:
+        return _run_once(source, _memfd(stdin), env, out, err, stdout)
+
+
+def _run_once(
+    source: str | bytes, stdin: int, env: dict[str, str] | None, out: _Text, err: _Text, stdout: int | None
+) -> Ran:
     code = _memfd(source.encode() if isinstance(source, str) else source)
     read, write = os.pipe()
-    process = _start(
-        "once", code, write, env=env, stdin=_memfd(stdin), stdout=stdout or out.fd, stderr=err.fd
-    )
-    os.close(write)
+    process = _start("once", code, write, env=env, stdin=stdin, stdout=stdout or out.fd, stderr=err.fd)
+    for fd in (write, code, stdin):
+        os.close(fd)
     decoder, blocks = wire.Decoder(), Blocks()
     while data := os.read(read, 1 << 16):
         blocks += decoder.feed(data)
@@ -206,7 +214,7 @@ class Session:
 
     def interrupt(self, pid: int) -> Ran:
         """Send SIGINT until the present cell is over: once may be in the moment before it begins to wait."""
-        while not select.select([self.control], [], [], 0.02)[0]:
+        while not is_readable(self.control.fileno(), 0.02):
             os.kill(pid, signal.SIGINT)
         return self.receive()
 
@@ -218,14 +226,25 @@ class Session:
     def close(self) -> int:
         """Close our end; return the exit status."""
         self.control.close()
-        status = self.process.wait(PATIENCE)
+        return self.process.wait(PATIENCE)
+
+    def let_go(self) -> None:
+        """Close everything, when nobody looks at it any more."""
+        self.close()
         os.close(self._report)
-        self._report = -1
-        return status
+        self._out.close()
+        self._err.close()
 
     def output(self) -> tuple[str, str]:
         """Return what it has written since the last cell."""
         return self._out.read(), self._err.read()
+
+
+def is_readable(fd: int, seconds: float) -> bool:
+    """Return whether there is something to read, whatever its number: `select` knows none above 1023."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 @contextlib.contextmanager
@@ -235,5 +254,4 @@ def session(**options: Any) -> Iterator[Session]:
     try:
         yield made
     finally:
-        made.control.close()
-        made.process.wait(PATIENCE)
+        made.let_go()

@@ -155,8 +155,10 @@ def _write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            # Whoever shares it with us has made it so.
-            select.select((), (fd,), ())
+            # Whoever shares it with us has made it so. (`select` knows no descriptors above 1023.)
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
 
 
 def same_file(one: int, other: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pocket_dock_mcp.errors import QuotaError
@@ -173,11 +174,20 @@ async def test_a_log_that_cannot_be_written_or_is_switched_off_fails_nothing(
 # -- OpenTelemetry ----------------------------------------------------------------------------------
 
 
+class Kept(InMemorySpanExporter):
+    """What spans go to; they are kept while somebody looks."""
+
+    is_looked_at = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return super().export(spans) if self.is_looked_at else SpanExportResult.SUCCESS
+
+
 class Recorded:
     """What an SDK gets."""
 
     def __init__(self) -> None:
-        self.spans_to = InMemorySpanExporter()
+        self.spans_to = Kept()
         self.reader = InMemoryMetricReader()
         self.traces = TracerProvider()
         self.traces.add_span_processor(SimpleSpanProcessor(self.spans_to))
@@ -205,19 +215,19 @@ class Recorded:
         )
 
 
-@pytest.fixture(scope="module")
-def _recorded() -> Iterator[Recorded]:
-    # The process can have one SDK, once; after these tests it is shut down, and keeps nothing.
-    recorded = Recorded()
-    yield recorded
-    recorded.traces.shutdown()
-    recorded.meters.shutdown()
+@functools.cache
+def _recorded() -> Recorded:
+    """Return what there is once in a process, which may come to these tests several times."""
+    return Recorded()
 
 
 @pytest.fixture
-def recorded(_recorded: Recorded) -> Recorded:
-    _recorded.spans_to.clear()
-    return _recorded
+def recorded() -> Iterator[Recorded]:
+    recorded = _recorded()
+    recorded.spans_to.is_looked_at = True
+    yield recorded
+    recorded.spans_to.is_looked_at = False
+    recorded.spans_to.clear()
 
 
 @pytest.mark.fake_too

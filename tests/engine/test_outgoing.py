@@ -122,16 +122,18 @@ async def test_many_connections_at_once_are_served(box: LiveContainer, gate: Lin
 
 
 async def test_a_run_tells_what_was_denied_while_it_ran(box: LiveContainer, gate: LineGate) -> None:
+    before = gate.denied
     hanging = await calling(box, "hang")
     await said(hanging, "hanging")
     result = await box.run(CALLER, language="python", env={"CALL": "deny evil.example"})
     assert result.network_denied == ("evil.example:443 is not allowed",)
     assert (await box.run(CALLER, language="python", env={"CALL": "count"})).network_denied == ()
     await hanging.kill()
+    await hanging.wait()
     await box.run(CALLER, language="python", env={"CALL": "deny later.example"})
     assert (await hanging.wait()).network_denied == ("evil.example:443 is not allowed",)
     hanging.close()
-    assert gate.denied == 2
+    assert gate.denied == before + 2
 
 
 # -- who answers ------------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ import array
 import contextlib
 import errno
 import os
-import select
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.interpreters import PATIENCE, Session, session
+from tests.interpreters import PATIENCE, Session, is_readable, session
 
 
 class Copy:
@@ -53,7 +52,7 @@ class Restored:
         give(self.control, b'{"cell": 1, "cwd": null, "env": null}', [code])
         os.close(code)
         assert self.control.recv(4096).startswith(b'{"done":1,"code":0,')
-        return os.read(self.output, 4096).decode() if select.select([self.output], [], [], 0)[0] else ""
+        return os.read(self.output, 4096).decode() if is_readable(self.output, 0) else ""
 
     def close(self) -> None:
         """End it, and see that nobody holds its output any more."""

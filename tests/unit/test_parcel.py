@@ -26,7 +26,10 @@ def packed(root: Path, room: int = ROOM) -> bytes:
 def unpacked(data: bytes, into: Path) -> None:
     into.mkdir(exist_ok=True)
     fd = os.open(into, os.O_RDONLY)
-    parcel.Unpacker(io.BytesIO(data), fd).unpack()
+    try:
+        parcel.Unpacker(io.BytesIO(data), fd).unpack()
+    finally:
+        os.close(fd)
 
 
 def described(root: Path) -> dict[str, tuple[Any, ...]]:

@@ -156,6 +156,16 @@ class Unpacker:
         """Of the directories on the way down: they get their modes and times when all is in them."""
 
     def unpack(self) -> None:
+        try:
+            self._unpack()
+        finally:
+            # Of one that is damaged something is still open.
+            for fd in self._parents[1:]:
+                os.close(fd)
+            if self._open is not None:
+                os.close(self._open)
+
+    def _unpack(self) -> None:
         if self._file.read(len(MAGIC)) != MAGIC:
             raise DamagedError
         while True:
@@ -252,14 +262,17 @@ def pack(order: Dict[str, Any]) -> None:
 
 def unpack(order: Dict[str, Any]) -> None:
     root = os.open(order["root"], _DIRECTORY)
-    for where in order["places"]:
-        try:
-            file = os.fdopen(os.open(where, _READ), "rb", PIECE)
-        except FileNotFoundError:
-            continue
-        with file:
-            Unpacker(file, root).unpack()
-        _remove(where)
+    try:
+        for where in order["places"]:
+            try:
+                file = os.fdopen(os.open(where, _READ), "rb", PIECE)
+            except FileNotFoundError:
+                continue
+            with file:
+                Unpacker(file, root).unpack()
+            _remove(where)
+    finally:
+        os.close(root)
 
 
 def _is_on_disk(directory: str) -> bool:
