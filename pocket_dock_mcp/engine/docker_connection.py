@@ -42,6 +42,8 @@ MOST_IMAGES = 1000
 """Whose volumes are remembered."""
 SILENCE = 1.0
 """Seconds after which somebody who has sent something and heard nothing asks whether anybody is there."""
+_MOST_SHOWN = 300
+"""Characters of an exception that are told."""
 CALL_DEADLINE = 30.0
 """Seconds for one verb on a busy machine. What is usual is a tenth of a second."""
 
@@ -99,13 +101,19 @@ async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterat
         raise
     # The last two: the client was closed meanwhile.
     except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
-        message = f"The connection to the container engine broke ({verb} {subject!r}): {error!r}."
+        message = f"The connection to the container engine broke ({verb} {subject!r}): {_shown(error)}."
         raise EngineUnavailableError(message, hint="Check that the engine runs, and try again.") from error
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        message = f"What the container engine answered makes no sense ({verb} {subject!r}): {error!r}."
+        message = f"What the container engine answered makes no sense ({verb} {subject!r}): {_shown(error)}."
         raise EngineResponseError(
             message, hint="Check that nothing but the engine answers, and try again."
         ) from error
+
+
+def _shown(error: Exception) -> str:
+    """Return an exception in words: aiohttp's have whole requests and answers in them."""
+    whole = repr(error)
+    return whole if len(whole) <= _MOST_SHOWN else f"{type(error).__name__}: {error}"[:_MOST_SHOWN] + "..."
 
 
 async def asked(ask: Callable[[], Awaitable[T]], *, may_go: bool = False) -> T:
