@@ -107,12 +107,15 @@ class Places:
 
     def _require_quota(self, principal: str, count: int, memory_bytes: int) -> None:
         quota, use = self._settings.quota_of(principal), self._use(principal)
-        if use.count + count > (quota.sandboxes or 0):
+        left = (quota.sandboxes or 0) - use.count
+        if count > left:
+            fewer = f"Ask for {left} at most, use" if left > 0 else "Use"
             telemetry.refused("quota")
             raise QuotaError(
                 f"You have {use.count} sandbox{'' if use.count == 1 else 'es'} in use and want {count} more; "
                 f"{quota.sandboxes} are allowed.",
-                hint="Use one of them (list_sandboxes) or kill one. Those of other sessions end with these.",
+                hint=f"{fewer} one of them (list_sandboxes) or kill one. Those of other sessions end "
+                "with these. Whoever runs this server can raise POCKET_DOCK_MAX_SANDBOXES.",
             )
         wanted = use.memory_bytes + count * memory_bytes
         if quota.memory_mb is not None and wanted > quota.memory_mb * MIB:

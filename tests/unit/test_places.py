@@ -104,6 +104,18 @@ async def test_of_a_thousand_creates_at_once_as_many_succeed_as_are_allowed(tmp_
         assert text.startswith("You have 10 sandboxes in use and want 1 more; 10 are allowed.")
 
 
+async def test_who_wants_too_many_at_once_is_told_how_many_there_may_be(tmp_path: Path) -> None:
+    async with manager_of(tmp_path, FakeEngine(), max_sandboxes=8) as manager:
+        source = await manager.create(ALICE, wanted(), silent)
+        with pytest.raises(QuotaError) as caught:
+            await manager.fork(ALICE, source.id, 8)
+        assert "1 sandbox in use and want 8 more; 8 are allowed" in caught.value.message
+        assert "Ask for 7 at most" in caught.value.hint
+        assert "POCKET_DOCK_MAX_SANDBOXES" in caught.value.hint
+        _, made = await manager.fork(ALICE, source.id, 7)
+        assert len(made) == 7
+
+
 async def test_all_together_have_a_limit_and_it_says_nothing_of_others(tmp_path: Path) -> None:
     engine = Watched()
     owners = [Owner(session=f"s{number}", principal=f"token:{number % 50}") for number in range(200)]
