@@ -107,9 +107,10 @@ class Disk:
             await anyio.sleep_forever()
             return
         try:
-            used, stops = 0, deque[float](maxlen=INSISTING)
+            used, unseen, stops = 0, 0, deque[float](maxlen=INSISTING)
             while True:
-                room = max(self._limit - used, GRACE_BYTES)
+                # Below zero what runs is stopped at the first look.
+                room = max(max(self._limit - used, GRACE_BYTES) - unseen, -1)
                 free = await self._agent.watch_disk(room, floor=self._floor, grace=GRACE_BYTES)
                 used = await self._measured(used)
                 if used > self._limit or free < self._floor:
@@ -118,16 +119,23 @@ class Disk:
                     if _is_insisting(stops) or await self._goes_on():
                         await self._agent.kill_all()
                 await anyio.sleep(PAUSE_S)
+                # What was written since, while nobody watched, is no second grace.
+                unseen = max(await self._measured(used) - used, 0)
         except (AgentError, RequestRefusedError) as error:
             logger.debug("a container is gone, and its disk no longer guarded: %s", error)
 
     async def _goes_on(self) -> bool:
         """Whether something writes that is no run, such as a session's thread. Not said of a new run."""
-        await anyio.sleep(SETTLED_S)
+        if self._agent is None:
+            return False
+        with anyio.move_on_after(SETTLED_S):
+            await self._agent.watch_disk(GRACE_BYTES, floor=self._floor, grace=GRACE_BYTES)
+            # That is a new run, which is not to have these seconds to itself.
+            return False
         before = await self._measured(0)
         await anyio.sleep(PAUSE_S)
         after = await self._measured(0)
-        if after <= before + MIB or self._agent is None:
+        if after <= before + MIB:
             return False
         return not (await self._agent.stats()).runs
 

@@ -122,6 +122,17 @@ async def test_who_writes_too_much_again_at_once_is_told_so_again(managers: Mana
         assert (await container.run("x", language="python", session="py")).value == "5"
 
 
+async def test_who_begins_again_at_once_is_watched_at_once(managers: Managers, image: str) -> None:
+    again = "for i in $(seq 50); do head -c 1M /dev/urandom >> more; sleep 0.05; done; sleep 5; echo done"
+    async with managers() as manager:
+        container = (await made(manager, image)).container
+        assert (await container.run(GROW.format("big"), timeout_s=60)).status == "disk_full"
+
+        second = await container.run(again, timeout_s=60)
+
+        assert (second.status, second.stdout) == ("disk_full", "")
+
+
 async def test_who_goes_on_behind_everybodys_back_is_killed_too(managers: Managers, image: str) -> None:
     async with managers() as manager:
         container = (await made(manager, image)).container
