@@ -21,9 +21,9 @@ _KINDS = ("run", "stream", "detach", "session")
 _HEADINGS = ("TIME", "RUN", "TYPE", "STATUS", "EXIT", "DURATION", "COMMAND")
 _COLOURS: dict[str, Colour] = {"ok": "green", "running": "yellow", "unknown": "dim"}
 _MAX_SHOWN = 60
+"""Characters of a command in a table."""
 _ID_SHOWN = 16
 """Digits of a run's id that tell it from all others; `logs NAME ID` takes how it begins."""
-"""Characters of a command in a table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import anyio
 
 from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
+from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import AgentError, EngineDiskError, EngineError, RequestRefusedError
 from pocket_dock_mcp.models import MIB, Limits
@@ -27,6 +28,8 @@ PAUSE_S = 0.5
 """Between two questions to the engine: on a busy disk somebody else's writing asks them."""
 SETTLED_S = 1.5
 """After which runs that were stopped have ended: an interrupted session is told again and again."""
+BEGUN_AGAIN_S = 0.5
+"""After which a container that stopped answering is looked for again: it may have been rebooted."""
 INSISTING_S = 30.0
 INSISTING = 3
 """So many times within so many seconds is too often: then whoever is not a run is killed, too."""
@@ -145,6 +148,29 @@ class Disk:
         except EngineError as error:
             logger.warning("could not measure what a container has written: %s", error)
             return known
+
+
+class Reached(Protocol):
+    """What of a `LiveContainer` matters here."""
+
+    @property
+    def disk(self) -> Disk:
+        """Its disk, another one after a reboot."""
+
+    async def wait_lost(self) -> None:
+        """Return when it cannot be reached any more."""
+
+
+async def guard_until_lost(container: Reached) -> None:
+    """See that it does not write too much, also after it was begun again; return when it is lost."""
+
+    async def guard() -> None:
+        while True:
+            await container.disk.guard()
+            await anyio.sleep(BEGUN_AGAIN_S)
+
+    async with beside(guard):
+        await container.wait_lost()
 
 
 def _is_insisting(stops: Sequence[float]) -> bool:

@@ -15,10 +15,10 @@ from typing import Literal
 import anyio
 from anyio.abc import TaskGroup
 
-from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.container.abandoned import POOL_LABEL, mark, remove_abandoned, this_process
 from pocket_dock_mcp.container.arguments import checked_environment
 from pocket_dock_mcp.container.core import LiveContainer
+from pocket_dock_mcp.container.disk import guard_until_lost
 from pocket_dock_mcp.container.launch import Launch, launch
 from pocket_dock_mcp.container.outfit import Gates
 from pocket_dock_mcp.container.stock import Ready, Stock
@@ -184,7 +184,7 @@ class LivePool:
             await container.aclose()
             raise _not_open()
         self._claimed.add(container)
-        self._group.start_soon(_guard_disk, container)
+        self._group.start_soon(guard_until_lost, container)
         return container
 
     async def aclose(self) -> None:
@@ -218,12 +218,6 @@ class LivePool:
         if self._closed or self._engine is None or not self._kind.image:
             raise _not_open()
         return self._engine
-
-
-async def _guard_disk(container: LiveContainer) -> None:
-    """See that it does not write too much, for as long as it is there."""
-    async with beside(container.disk.guard):
-        await container.wait_lost()
 
 
 async def _let_go(engine: Engine) -> None:

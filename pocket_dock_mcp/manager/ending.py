@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import anyio
 from anyio.abc import TaskGroup
 
-from pocket_dock_mcp.beside import beside
+from pocket_dock_mcp.container.disk import guard_until_lost
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.access import EngineAccess
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 GONE_DEADLINE = 5.0
 """Seconds in which a container is gone whose agent says that it is being destroyed."""
-GUARD_PAUSE = 0.5
-"""Seconds after which a sandbox that stopped answering is looked for again: it may have been rebooted."""
 
 
 class Ender:
@@ -133,8 +131,7 @@ class Ender:
         await self.end(sandbox, why, "leave" if is_shared else "stop")
 
     async def _notice_death(self, sandbox: Sandbox) -> None:
-        async with beside(_guard_disk, sandbox):
-            await sandbox.container.wait_lost()
+        await guard_until_lost(sandbox.container)
         await self.end(sandbox, *await _cause_of_death(sandbox))
 
     async def _remove(self, sandbox: Sandbox) -> None:
@@ -184,10 +181,3 @@ async def _cause_of_death(sandbox: Sandbox) -> tuple[str, Ending]:
         return f"it was {word} by another process", "stop"
     # A kept one may only have lost its connection: whoever opens it next will see.
     return "its container died or was removed from outside", "leave"
-
-
-async def _guard_disk(sandbox: Sandbox) -> None:
-    """See that it does not write too much, also after it was begun again."""
-    while True:
-        await sandbox.container.disk.guard()
-        await anyio.sleep(GUARD_PAUSE)

@@ -265,6 +265,8 @@ async def test_what_writes_too_much_is_stopped_in_a_pool_too(engine: Engine, ima
     async with LivePool(image, size=0, engine=engine, limits=SMALL) as pool, await pool.claim() as box:
         assert (await box.run(GROW.format("big"), timeout_s=60)).status == "disk_full"
         assert (await box.run("rm big; echo ok")).stdout == "ok\n"
+        await box.reboot()
+        assert (await box.run(GROW.format("big"), timeout_s=60)).status == "disk_full"
 
 
 async def test_a_disk_that_is_nearly_full_gets_no_container_of_a_pool(engine: Engine, image: str) -> None:
