@@ -47,6 +47,7 @@
     |  +- SearchError                  a search for files failed
     |  |  +- SearchTimeoutError        TimeoutError: its pattern does not come to an end
     |  +- WorkspaceError               a home directory in memory could not be moved
+    |  +- UnkeepableNamesError         no image can hold files of these names
     |  +- CompareError                 two states of files could not be compared
     |  +- RequestRefusedError          its agent could not serve a request, and lives on
     |  +- PortError                    a port of the host cannot lead into it
@@ -452,10 +453,17 @@ class SearchTimeoutError(SearchError, TimeoutError):
 
 
 class WorkspaceError(SandboxError):
-    """A home directory in memory could not be put into a snapshot, or back."""
+    """The files could not be made ready for a snapshot, or a home directory in memory not be put back."""
 
     code = "workspace_failed"
     default_hint = "Stop what runs in the sandbox, and try again."
+
+
+class UnkeepableNamesError(SandboxError):
+    """Files have names that no image can hold: a snapshot or a fork would be without them."""
+
+    code = "unkeepable_names"
+    default_hint = "Rename or delete them: in the layers of images, such names mark what was deleted."
 
 
 class CompareError(SandboxError):

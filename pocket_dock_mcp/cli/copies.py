@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pocket_dock_mcp.cli import exits, options
 from pocket_dock_mcp.cli.console import Colour, Console, plain
 from pocket_dock_mcp.cli.reaching import Reached, needing_snapshot, reaching
+from pocket_dock_mcp.cli.tables import size_text
 from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.output import escaped
 
 if TYPE_CHECKING:
     from pocket_dock_mcp.container.diffing import ChangeKind, FileChange, TreeDiff
@@ -134,8 +136,12 @@ async def diff(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _line(change: FileChange, console: Console) -> str:
-    notes = f"  ({', '.join(map(plain, change.notes))})" if change.notes else ""
-    return console.shown(change.path) + notes
+    from pocket_dock_mcp.container.diffing import BINARY, TOO_LARGE
+
+    notes = [*map(plain, change.notes)]
+    if not {BINARY, TOO_LARGE}.isdisjoint(notes):
+        notes.append(size_text(change.size))
+    return console.shown(change.path) + (f"  ({', '.join(notes)})" if notes else "")
 
 
 def _show_lines(text: str, console: Console) -> None:
@@ -148,11 +154,12 @@ def _show_lines(text: str, console: Console) -> None:
 
 
 def _remarks(found: TreeDiff) -> list[str]:
+    paths = ", ".join(escaped(path)[0] for path in found.unreadable_paths)
     counted = (
         (sum(found.counts) - len(found.changes), "changed paths are not shown; name one to see less at once"),
         (found.too_large, "changed files are too large to show their lines"),
         (found.unchecked, "files told as modified could not be compared in time"),
-        (found.unreadable, "paths may have changed, and the sandbox's user cannot read them"),
+        (found.unreadable, f"paths may have changed, and the sandbox's user cannot read them: {paths}"),
         (found.too_deep, "directories are too deep to be compared"),
     )
     remarks = [f"{what} ({count})." for count, what in counted if count]
@@ -178,5 +185,6 @@ def _document(found: TreeDiff) -> dict[str, object]:
         "too_large": found.too_large,
         "unchecked": found.unchecked,
         "unreadable": found.unreadable,
+        "unreadable_paths": list(found.unreadable_paths),
         "too_deep": found.too_deep,
     }

@@ -20,6 +20,7 @@ from pocket_dock_mcp.container.options import RunOptions, checked_program
 from pocket_dock_mcp.container.outfit import denials_from_now
 from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.container.transfer import OnProgress, checked_limits, pull, push
+from pocket_dock_mcp.container.whiteouts import require_none
 from pocket_dock_mcp.container.workspace import parked
 from pocket_dock_mcp.errors import ContainerGoneError, PocketDockError
 from pocket_dock_mcp.models import (
@@ -385,13 +386,15 @@ class LiveContainer(Checkpointing):
 
         Raises:
             SandboxLostError, SandboxClosedError: it is not there any more.
-            DiskFullError, WorkspaceError: a home directory in memory could not be made part of it.
+            UnkeepableNamesError, DiskFullError, WorkspaceError: some files could not be made part of it.
             EngineError: the engine failed.
         """
         try:
-            async with self._reaching(), parked(self._transport, self._wanted):
-                # An image inherits its container's labels, and what is empty is as good as none.
-                blank = dict.fromkeys(self._wanted.labels, "")
-                return await self._engine.commit(self._running.id, tag, labels={**blank, **labels})
+            async with self._reaching():
+                await require_none(self._transport)
+                async with parked(self._transport, self._wanted):
+                    # An image inherits its container's labels, and what is empty is as good as none.
+                    blank = dict.fromkeys(self._wanted.labels, "")
+                    return await self._engine.commit(self._running.id, tag, labels={**blank, **labels})
         except ContainerGoneError as error:
             raise self._life.mark_lost(str(error)) from error

@@ -28,7 +28,12 @@ MAX_FILE_DIFF = 8 * 1024
 """Characters of one file's diff."""
 MAX_NAMES = 64 * 1024
 """Characters of all paths that are told."""
+MAX_UNREADABLE = 10
+"""Paths that are named of those that nobody could look into."""
+BINARY, TOO_LARGE = "binary", "too large for a text diff"
+"""What `FileChange.notes` says of files that have no lines to show."""
 _OTHERS_MAY_WRITE = 0o022
+_OTHERS_MAY_ENTER = 0o011
 _OURS = frozenset({"/etc/passwd", "/etc/group", "/etc/hosts"})
 """The agent puts the user's uid and the machine's names into them."""
 
@@ -72,6 +77,8 @@ class TreeDiff:
     """Changed files that are too large for a text diff."""
     too_deep: int = 0
     """Directories that are so deep that nobody looked into them."""
+    unreadable_paths: tuple[str, ...] = ()
+    """The first of those that are counted as unreadable."""
 
 
 @dataclass(slots=True)
@@ -101,7 +108,7 @@ class Candidates:
     changed: list[_Pair]
     suspects: list[_Pair]
     """Files of the same size whose contents have to be looked at."""
-    unreadable: int
+    unreadable: list[str]
     too_deep: int = 0
 
 
@@ -150,16 +157,17 @@ async def compare(
         counts=(kinds.count("modified"), kinds.count("created"), kinds.count("deleted")),
         diff="".join(texts.out),
         diff_truncated=texts.truncated,
-        unreadable=unreadable,
+        unreadable=len(unreadable),
         unchecked=unchecked,
         too_large=texts.too_large,
         too_deep=found.too_deep,
+        unreadable_paths=tuple(sorted(unreadable)[:MAX_UNREADABLE]),
     )
 
 
 def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
     """Pure: compare what ``lstat`` says."""
-    found = Candidates([], [], 0)
+    found = Candidates([], [], [])
     skipped = before.skipped | after.skipped
     closed = before.closed | after.closed
     for path in before.entries.keys() | after.entries.keys():
@@ -177,11 +185,11 @@ def candidates(before: Tree, after: Tree, uids: set[int]) -> Candidates:
             found.changed.append(pair)
         elif old.type == "file" and _may_differ(old, new, uids):
             found.suspects.append(pair)
-        if path in closed and (old is None or new is None or not _is_same(old, new)):
+        if path in closed and not _is_known_in(old, new, uids):
             if path in before.deep | after.deep:
                 found.too_deep += 1
             else:
-                found.unreadable += 1
+                found.unreadable.append(path)
     return found
 
 
@@ -211,6 +219,16 @@ def _is_same(old: Entry, new: Entry) -> bool:
     return old.inode == new.inode and old.ctime_ns == new.ctime_ns
 
 
+def _is_known_in(old: Entry | None, new: Entry | None, uids: set[int]) -> bool:
+    """Whether nothing can have changed in a directory that nobody could look into."""
+    if old is not None and new is not None and _is_same(old, new):
+        return True
+    return all(
+        one is None or not (one.uid in uids or one.mode & (_OTHERS_MAY_WRITE | _OTHERS_MAY_ENTER))
+        for one in (old, new)
+    )
+
+
 def _differs(old: Entry, new: Entry) -> bool:
     """Whether they differ without a look at contents."""
     if (old.type, old.mode, old.target) != (new.type, new.mode, new.target):
@@ -225,17 +243,19 @@ def _may_differ(old: Entry, new: Entry, uids: set[int]) -> bool:
     return not (theirs and old.mtime_ns == new.mtime_ns)
 
 
-async def _settle(old: LiveContainer, new: LiveContainer, found: Candidates) -> tuple[list[_Pair], int, int]:
-    """Look into the suspects; return what has changed, and how many could not be read or were not."""
+async def _settle(
+    old: LiveContainer, new: LiveContainer, found: Candidates
+) -> tuple[list[_Pair], list[str], int]:
+    """Look into the suspects; return what has changed, what could not be read, and how many were not."""
     paths = sorted(pair.path for pair in found.suspects)
     if not paths:
         return found.changed, found.unreadable, 0
     before, after = await hashes(old, paths), await hashes(new, paths)
-    changed, unreadable, unchecked = list(found.changed), found.unreadable, 0
+    changed, unreadable, unchecked = list(found.changed), list(found.unreadable), 0
     for pair in found.suspects:
         one, other = before[pair.path], after[pair.path]
         if one == "" or other == "":
-            unreadable += 1
+            unreadable.append(pair.path)
         elif one is None or other is None:
             unchecked += 1
             changed.append(pair)
@@ -284,7 +304,7 @@ class _Texts:
     async def _compare(self, pair: _Pair) -> list[str]:
         if max(entry.size for entry in (pair.old, pair.new) if entry is not None) > MAX_TEXT_BYTES:
             self.too_large += 1
-            return ["too large for a text diff"]
+            return [TOO_LARGE]
         if len(os.fsencode(pair.path)) >= wire.MAX_PATH:
             return ["its path is too long to be opened"]
         if self._room <= 0:
@@ -297,7 +317,7 @@ class _Texts:
             return ["could not be read"]
         old, new = _text(before), _text(after)
         if old is None or new is None:
-            return ["binary"]
+            return [BINARY]
         hunks, cut = await anyio.to_thread.run_sync(
             linediff.unified, old, new, min(self._room, MAX_FILE_DIFF)
         )

@@ -20,6 +20,7 @@ import anyio
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.agent.inside import facts
 from pocket_dock_mcp.agent.transport import Program, Transport
+from pocket_dock_mcp.container.asking import ask
 from pocket_dock_mcp.container.endings import status_of
 from pocket_dock_mcp.errors import (
     AgentError,
@@ -120,25 +121,12 @@ async def put_back(transport: Transport) -> None:
 
 
 async def _ask(transport: Transport, order: dict[str, Any], timeout_s: float) -> None:
-    answer = bytearray()
-
-    def take(_stream: int, data: bytes) -> None:
-        if len(answer) < _MAX_ANSWER:
-            answer.extend(data)
-
     whole = {**order, "root": transport.facts.home, "places": facts.PARKED}
     program = Program(
         "python", _program(), cwd="/", stdin=json.dumps(whole).encode("ascii"), timeout_s=timeout_s
     )
-    process = await transport.start(program, take)
-    try:
-        end = await process.wait()
-    except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_REMOVE_TIMEOUT_S):
-            await process.kill()
-            await process.wait()
-        raise
-    number = _errno(bytes(answer)) if status_of(end) == "ok" else None
+    end, answer = await ask(transport, program, _MAX_ANSWER)
+    number = _errno(answer) if status_of(end) == "ok" else None
     if number in _FULL:
         message = "The files of the home directory do not fit: no space is left where they are to go."
         raise DiskFullError(message, hint=_FULL_HINTS[order["op"]])

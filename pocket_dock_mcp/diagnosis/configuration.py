@@ -128,7 +128,7 @@ def registries(settings: Settings, environ: Mapping[str, str]) -> Finding:
         "configuration.network",
         "ok",
         "The package registries of this machine are known",
-        some([str(domain) for domain in domains], most=30),
+        some(dict.fromkeys(str(domain) for domain in domains), most=30),
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.container.launch import KEPT_LABEL
-from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.findings import Finding, counted, some
 from pocket_dock_mcp.diagnosis.remedies import program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError
@@ -227,14 +227,15 @@ _ASK_AGAIN = "pocket-dock doctor   # again when the engine answers: it knows wha
 
 
 def _sandboxes(lost: Sequence[LostSandbox], detail: str, remedy: str) -> Finding:
-    count, places = _count(lost, "kept sandbox", "kept sandboxes"), some(str(one.path) for one in lost)
-    title = f"{count} cannot be read: {places}"
+    count = counted(lost, "record of a kept sandbox", "records of kept sandboxes")
+    title = f"{count} cannot be read: {some(str(one.path) for one in lost)}"
     why = "Such a sandbox is on no list, and nothing ends it."
     return Finding("records.sandboxes", "problem", title, f"{why} {detail}", f"{remedy}{_rest(lost)}")
 
 
 async def _of_snapshots(paths: Sequence[Path], engine: Engine | None) -> Finding:
-    title = f"{_count(paths, 'snapshot', 'snapshots')} cannot be read: {some(map(str, paths))}"
+    count = counted(paths, "record of a snapshot", "records of snapshots")
+    title = f"{count} cannot be read: {some(map(str, paths))}"
     if engine is None:
         return Finding("records.snapshots", "problem", title, "Their images may be there.", _ASK_AGAIN)
     shown = paths[:SHOWN]
@@ -257,19 +258,16 @@ async def _has(engine: Engine, tag: str) -> bool:
 
 def _of_journals(damage: Damage, program: str) -> Iterator[Finding]:
     if paths := damage.journals:
-        title = f"{len(paths)} journals of dead processes cannot be read: {some(map(str, paths))}"
+        count = counted(paths, "journal", "journals")
+        title = f"{count} of dead processes cannot be read: {some(map(str, paths))}"
         detail = "What these had on an engine is not known, and is not removed."
         look = f"{program} ps --all --filter label={INSTANCE_LABEL}={paths[0].stem}"
         remedy = f"{look}   # remove what nobody needs; then: {_rm(paths[:1])}"
         yield Finding("records.journals", "problem", title, detail, f"{remedy}{_rest(paths, 1)}")
     if paths := damage.foreign:
-        title = f"{len(paths)} files among the journals are none: {some(map(str, paths))}"
+        title = f"{counted(paths, 'file', 'files')} among the journals, and none: {some(map(str, paths))}"
         remedy = f"{_rm(paths[:SHOWN])}   # if they are not yours{_rest(paths)}"
         yield Finding("records.foreign", "warning", title, "Nothing of ours reads them.", remedy)
-
-
-def _count(items: Sequence[object], one: str, more: str) -> str:
-    return f"1 record of a {one}" if len(items) == 1 else f"{len(items)} records of {more}"
 
 
 def _rest(items: Sequence[object], shown: int = SHOWN) -> str:

@@ -194,7 +194,7 @@ class _Examination:
 
     async def _monitors(self) -> list[Finding]:
         kind = None if self._info is None else self._info.kind
-        return await _in_thread(lambda: [host.monitors(kind)])
+        return await _in_thread(host.monitors, kind)
 
     # -- mending ----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +40,11 @@ class Report:
     def count(self, severity: Severity) -> int:
         """Return how many findings are of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
+
+
+def counted(items: Sized, one: str, more: str) -> str:
+    """Return how many there are, with their noun."""
+    return f"{len(items)} {one if len(items) == 1 else more}"
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

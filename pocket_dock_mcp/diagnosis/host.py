@@ -54,8 +54,10 @@ def _ids(path: Path, names: set[str]) -> int:
     return sum(int(part[2]) for part in parts if len(part) == 3 and part[0] in names and part[2].isdigit())
 
 
-def monitors(engine: EngineKind | None, proc: Path = Path("/proc")) -> Finding:
+def monitors(engine: EngineKind | None, proc: Path = Path("/proc")) -> Iterator[Finding]:
     """Count the processes with which Podman watches over containers and execs.
+
+    Where Podman is not the engine that is used, they are only worth a word if they are many.
 
     Args:
         engine: the one that is used, if any: many of another one's are none of our business.
@@ -76,12 +78,13 @@ def monitors(engine: EngineKind | None, proc: Path = Path("/proc")) -> Finding:
         place = "/etc/containers/containers.conf.d"
         write = f"printf '[engine]\\nexit_command_delay = 10\\n' > {place}/exit-delay.conf"
         remedy = f"mkdir -p {place} && {write}   # as root; then restart Podman's service"
-        if engine != "podman":
-            return Finding(
-                "host.conmon", "info", title, f"{_DELAY} Podman is not the engine used here.", remedy
-            )
-        return Finding("host.conmon", "warning", title, _DELAY, remedy)
-    return Finding("host.conmon", "ok", title, _DELAY if of_execs else "")
+        if engine == "podman":
+            yield Finding("host.conmon", "warning", title, _DELAY, remedy)
+        else:
+            detail = f"{_DELAY} Podman is not the engine used here."
+            yield Finding("host.conmon", "info", title, detail, remedy)
+    elif engine == "podman":
+        yield Finding("host.conmon", "ok", title, _DELAY if of_execs else "")
 
 
 def state_directory(directory: Path) -> Iterator[Finding]:

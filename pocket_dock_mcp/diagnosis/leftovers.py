@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pocket_dock_mcp.container.abandoned import find_abandoned, find_doubtful, remove_abandoned
 from pocket_dock_mcp.diagnosis.damaged import held_back, unreadable_journals, unreadable_snapshots
-from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.findings import Finding, counted, some
 from pocket_dock_mcp.diagnosis.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ImageNotFoundError, SandboxBusyError
@@ -149,7 +149,9 @@ def told(left: Left, engine: Engine, state_dir: Path) -> Iterator[Finding]:
     """Say what is left on the engine and in our records."""
     program = program_of(engine.info)
     if left.objects:
-        title = f"{len(left.objects)} containers or images of dead processes are left"
+        title = (
+            f"{counted(left.objects, 'container or image', 'containers or images')} left of dead processes"
+        )
         yield Finding("leftovers.objects", "problem", title, some(left.objects), FIX)
     else:
         title = "No containers or images of dead processes are left"
@@ -158,40 +160,46 @@ def told(left: Left, engine: Engine, state_dir: Path) -> Iterator[Finding]:
         )
         yield Finding("leftovers.objects", "ok", title, detail)
     if left.journals:
-        title = f"{len(left.journals)} journals of dead processes are left"
+        title = f"{counted(left.journals, 'journal', 'journals')} left of dead processes"
         yield Finding("leftovers.journals", "warning", title, some(p.name for p in left.journals), FIX)
     if left.pending:
-        title = f"{left.pending} processes died while the engine made something for them"
+        who = "A process" if left.pending == 1 else f"{left.pending} processes"
+        title = f"{who} died while the engine was making something for it"
         detail = (
             "It may still come, and is removed then, by whatever of ours runs; after ten minutes it will not."
         )
         yield Finding("leftovers.pending", "info", title, detail, f"{FIX}   # in ten minutes")
     if left.elsewhere:
-        title = f"{len(left.elsewhere)} dead processes may have left something on another engine"
+        dead = counted(left.elsewhere, "dead process", "dead processes")
+        title = f"{dead} may have left something on another engine"
         remedy = f"POCKET_DOCK_ENGINE=ADDRESS {FIX}   # with the address of that engine"
         yield Finding("leftovers.elsewhere", "info", title, some(sorted(set(left.elsewhere))), remedy)
     if left.snapshots:
-        title = f"The images of {len(left.snapshots)} snapshots are gone from the engine"
+        title = f"The engine has no image any more of {counted(left.snapshots, 'snapshot', 'snapshots')}"
         names = some(snapshot.name or snapshot.id for snapshot in left.snapshots)
         yield Finding("leftovers.snapshots", "warning", title, names, FIX)
     if left.sandboxes:
-        title = f"The containers of {len(left.sandboxes)} kept sandboxes are gone from the engine"
+        kept = counted(left.sandboxes, "kept sandbox", "kept sandboxes")
+        title = f"The engine has no container any more of {kept}"
         names = some(sandbox.request.name or sandbox.id for sandbox in left.sandboxes)
         yield Finding("leftovers.sandboxes", "warning", title, names, FIX)
     if left.unrecorded:
-        title = f"{len(left.unrecorded)} images of snapshots are on no record here"
+        title = f"{counted(left.unrecorded, 'image', 'images')} of snapshots on no record here"
         detail = f"{some(left.unrecorded)}. Another user or state directory may have them on record."
         count = len(left.unrecorded)
         part = f"; these are 5 of {count}, so repeat it" if count > 5 else ""
         remedy = f"{program} rmi {' '.join(left.unrecorded[:5])}   # if nobody needs them{part}"
         yield Finding("leftovers.unrecorded", "info", title, detail, remedy)
     if left.doubtful:
-        title = f"{len(left.doubtful)} containers of pools do not run, and their programs cannot be seen"
+        stopped = counted(left.doubtful, "stopped container", "stopped containers")
+        title = f"{stopped} of pools whose programs cannot be seen"
         detail = f"{some(left.doubtful)}. They are of before a reboot, of a container, or of another machine."
         remedy = f"{program} rm {' '.join(left.doubtful[:5])}   # if no program is about to start them"
         yield Finding("leftovers.doubtful", "info", title, detail, remedy)
     if left.nameless:
-        title = f"{len(left.nameless)} replaced images of profiles take up room"
+        title = (
+            f"Room is taken up by {counted(left.nameless, 'replaced image', 'replaced images')} of profiles"
+        )
         remedy = f"{program} image prune --filter label={PROFILE_LABEL}"
         yield Finding("leftovers.nameless", "info", title, some(i[:19] for i in left.nameless), remedy)
 
@@ -292,10 +300,10 @@ def _age(path: Path) -> float:
 def told_of_disk(files: list[Path], services: list[Path]) -> Iterator[Finding]:
     """Say what is left on disk."""
     if files:
-        title = f"{len(files)} half-written files are left"
+        title = f"{counted(files, 'half-written file', 'half-written files')} left"
         yield Finding("leftovers.files", "warning", title, some(map(str, files)), FIX)
     if services:
-        title = f"{len(services)} directories of Podman services that ended are left"
+        title = f"{counted(services, 'directory', 'directories')} left of Podman services that ended"
         yield Finding("leftovers.services", "warning", title, some(map(str, services)), FIX)
     if not files and not services:
         yield Finding("leftovers.files", "ok", "No files of dead processes are left")

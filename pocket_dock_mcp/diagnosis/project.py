@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_dock_mcp.container.launch import KEPT_LABEL
-from pocket_dock_mcp.diagnosis.findings import Finding, some
+from pocket_dock_mcp.diagnosis.findings import Finding, counted, some
 from pocket_dock_mcp.diagnosis.remedies import FIX, program_of
 from pocket_dock_mcp.engine.base import ContainerState, Engine
 from pocket_dock_mcp.errors import ConfigError
@@ -95,7 +95,7 @@ def told(state: ProjectState, root: Path, engine: Engine) -> Iterator[Finding]:
     """Say what is out of order, and what mends it."""
     if state.stale:
         full = [name for name in state.stale if _has_data(root, name)]
-        title = f"{_count(state.stale, 'instance directory', 'instance directories')} without a container"
+        title = f"{counted(state.stale, 'instance directory', 'instance directories')} without a container"
         remedy = FIX
         if full:
             paths = " ".join(shlex.quote(str(instance_path(root, name))) for name in full[:SHOWN])
@@ -104,7 +104,7 @@ def told(state: ProjectState, root: Path, engine: Engine) -> Iterator[Finding]:
                 remedy = f"{FIX}   # for those without data. {remedy}"
         yield Finding("project.instances", "warning", title, some(state.stale), remedy)
     if state.orphaned:
-        title = f"{_count(state.orphaned, 'kept container', 'kept containers')} of this project on no record"
+        title = f"{counted(state.orphaned, 'kept container', 'kept containers')} of this project on no record"
         detail = f"Nothing of ours can use them: {some(state.orphaned)}."
         remedy = (
             f"{program_of(engine.info)} rm --force {' '.join(state.orphaned[:SHOWN])}   # with their files"
@@ -119,10 +119,6 @@ def mend(state: ProjectState, root: Path) -> list[str]:
     """Remove the stale directories that hold no data; say what was done."""
     gone = [name for name in state.stale if not _has_data(root, name) and remove_instance_dir(root, name)]
     return [f"removed {instance_path(root, name)}" for name in gone]
-
-
-def _count(names: tuple[str, ...], one: str, more: str) -> str:
-    return f"{len(names)} {one if len(names) == 1 else more}"
 
 
 def _has_data(root: Path, name: str) -> bool:

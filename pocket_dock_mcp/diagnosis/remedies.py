@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +16,13 @@ _DELEGATE = "/etc/systemd/system/user@.service.d"
 _FAMILIES = {"debian": "apt", "ubuntu": "apt", "fedora": "dnf", "rhel": "dnf", "centos": "dnf"}
 _DNF_NAMES = {"uidmap": "shadow-utils", "docker.io": "moby-engine", "mmdebstrap": ""}
 """Packages that have another name there than in Debian; empty: there is none."""
+
+
+_DOCKERS_OWN = frozenset({"unix:///var/run/docker.sock", "unix:///run/docker.sock"})
+_PODMANS_OWN = re.compile(
+    r"unix:///run/user/[0-9]+/podman/podman\.sock|unix:///.*/pocket-dock-[0-9a-f]{16}/podman\.sock"
+)
+"""Addresses of a user's Podman, and of one that we have started for its user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,16 @@ class Machine:
 
 
 def program_of(info: EngineInfo) -> str:
-    """Return the program with which people command an engine."""
-    return "docker" if info.kind == "docker" else "podman"
+    """Return how a command line begins that commands this engine, and no other one of the machine."""
+    if info.kind == "docker":
+        return "docker" if info.url in _DOCKERS_OWN else f"docker --host {_address(info.url)}"
+    # Podman alone uses the store of who types it: that of root is another one than a user's.
+    return "podman" if _PODMANS_OWN.fullmatch(info.url) else f"podman --url {_address(info.url)}"
+
+
+def _address(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return shlex.quote(f"tcp://{rest}" if scheme in ("http", "https") else url)
 
 
 def machine_of(release: Mapping[str, str], *, is_root: bool, user: str) -> Machine:

@@ -45,6 +45,7 @@ class DiffReply(BaseModel):
     diff_truncated: bool
     too_large: int = Field(description="Changed files that are too large for a text diff.")
     unreadable: int = Field(description="Files and directories that may have changed and cannot be read.")
+    unreadable_paths: list[str] = Field(description="The first of these, escaped.")
     too_deep: int = Field(description="Directories so deep that what is in them was not compared.")
     unchecked: int = Field(description="Files told as modified whose contents there was no time to compare.")
 
@@ -65,6 +66,7 @@ def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
         diff_truncated=found.diff_truncated or found.too_large > 0,
         too_large=found.too_large,
         unreadable=found.unreadable,
+        unreadable_paths=[escaped(path)[0] for path in found.unreadable_paths],
         too_deep=found.too_deep,
         unchecked=found.unchecked,
     )
@@ -72,6 +74,7 @@ def compared(sandbox_id: str, since: str, found: TreeDiff) -> CallToolResult:
     parts = [f"Since {plain(since)}: {modified} modified, {created} created, {deleted} deleted."]
     mark = secrets.token_hex(3)
     lines = [f"{kind[0].upper()} {_line(one)}" for kind, changes in by_kind.items() for one in changes]
+    lines += [f"? {path}" for path in structured.unreadable_paths]
     parts += block("changed", "\n".join(lines), mark=mark)
     parts += block("diff", structured.diff, mark=mark)
     parts += _remarks(found, left_out)
@@ -101,7 +104,9 @@ def _remarks(found: TreeDiff, left_out: int) -> list[str]:
     if found.unchecked:
         remarks.append(f"{count(found.unchecked, 'file')} told as modified could not be compared in time.")
     if found.unreadable:
-        remarks.append(f"{count(found.unreadable, 'path')} may have changed and cannot be read by the user.")
+        remarks.append(
+            f"{count(found.unreadable, 'path')} may have changed and cannot be read by the user: see ?."
+        )
     if found.too_deep:
         directories = count(found.too_deep, "directory", "directories")
         remarks.append(f"{directories} too deep to be compared: give a path in there.")

@@ -14,6 +14,7 @@ import os
 import tarfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pocket_dock_mcp.models import FileType
@@ -134,6 +135,15 @@ class FileTree:
         except FileNotFoundError:
             return False
         return True
+
+    def paths(self) -> Iterator[str]:
+        """Return the paths of everything below the root, whatever the permissions say."""
+        todo = [("", self.root)]
+        while todo:
+            path, node = todo.pop()
+            for name, child in node.entries.items():
+                yield f"{path}/{name}"
+                todo.append((f"{path}/{name}", child))
 
     def _node(self, path: str) -> Node:
         node = self.root

@@ -19,7 +19,7 @@ from pocket_dock_mcp.testing.filetree import FileTree
 from pocket_dock_mcp.testing.programs import NOT_FOUND, Process, Programs
 from pocket_dock_mcp.testing.streams import Channel
 
-PROGRAMS = frozenset({"bash", "cat", "echo", "env", "false", "id", "python3", "sh", "sleep", "true"})
+PROGRAMS = frozenset({"bash", "cat", "echo", "env", "false", "find", "id", "python3", "sh", "sleep", "true"})
 
 
 def _image_id() -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import posixpath
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import anyio
@@ -116,7 +119,7 @@ class Programs:
             if text is not None and text in self._scripted:
                 return self._scripted[text]
         if source is not None:
-            return _unknown(source)
+            return _find_whiteouts if source == _whiteouts() else _unknown(source)
         line = command(argv)
         return _builtin(argv) if line is None else _builtin(_words(line)) or _unknown(line)
 
@@ -163,6 +166,26 @@ def _cat(words: Sequence[str]) -> Program:
     return cat
 
 
+@functools.cache
+def _whiteouts() -> str:
+    """Return the source of what a container looks for such names with before an image is made of it."""
+    return (
+        resources.files("pocket_dock_mcp.agent.inside").joinpath("whiteouts.py").read_text(encoding="utf-8")
+    )
+
+
+async def _find_whiteouts(process: Process) -> int:
+    for path in process.container.files.paths():
+        if posixpath.basename(path).startswith(".wh."):
+            await process.write(os.fsencode(path) + b"\n")
+    return 0
+
+
+def _find(_words: Sequence[str]) -> Program:
+    # What `container.whiteouts` asks for where there is no python3, and nothing else.
+    return _find_whiteouts
+
+
 def _sleep(words: Sequence[str]) -> Program:
     async def sleep(_process: Process) -> int:
         await anyio.sleep(float(words[0]))
@@ -184,6 +207,7 @@ _BUILTINS: dict[str, Callable[[Sequence[str]], Program]] = {
     "echo": _echo,
     "exit": _exit,
     "false": _false,
+    "find": _find,
     "sleep": _sleep,
     "true": _true,
 }

@@ -35,6 +35,7 @@ from pocket_dock_mcp.errors import (
     SandboxStateError,
     SymlinkLoopError,
     TransferLimitError,
+    UnkeepableNamesError,
 )
 from pocket_dock_mcp.models import Edit
 from tests.engines import LABELS, Deadline, eventually, is_gone, remove_image, unique
@@ -271,6 +272,20 @@ async def test_a_file_that_was_changed_meanwhile_is_not_overwritten(container: L
 async def test_a_search_is_refused_with_the_way_out(container: LiveContainer) -> None:
     with pytest.raises(InvalidArgumentError, match="run_command with find or grep"):
         await container.find_files(grep="x")
+
+
+async def test_files_that_no_image_can_hold_are_named_here_too(
+    engine: Engine, container: LiveContainer
+) -> None:
+    await container.write_file(".wh.same", "work")
+    try:
+        with pytest.raises(UnkeepableNamesError, match=r"/\.wh\.same\."):
+            await container.commit(f"localhost/{unique('never')}:1", labels={})
+    finally:
+        await container.run("rm .wh.same")
+    tag = f"localhost/{unique('once')}:1"
+    await container.commit(tag, labels={})
+    await remove_image(engine, tag)
 
 
 async def test_a_kept_one_can_be_stopped_and_resumed_and_no_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pocket_dock_mcp.errors import (
     SandboxLostError,
     SandboxNotFoundError,
     SnapshotNotFoundError,
+    UnkeepableNamesError,
 )
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.journal import Journal
@@ -304,6 +306,24 @@ async def test_a_snapshots_image_carries_nothing_of_the_container(
         assert labels["pocket-dock.snapshot"] == snapshot.id
     finally:
         await manager.delete_snapshot(ALICE, snapshot.id)
+
+
+@pytest.mark.parametrize("name", ["deep/.wh.same", ".wh..wh..opq", "/tmp/.wh.\x07"])
+async def test_files_that_no_image_can_hold_are_named_and_not_lost(
+    manager: Manager, request_: SandboxRequest, name: str
+) -> None:
+    sandbox = await manager.create(ALICE, request_, silent)
+    await sandbox.container.write_file(name, "work")
+
+    shown = name.replace("\x07", r"\x07")
+    with pytest.raises(UnkeepableNamesError, match=re.escape(shown)) as refused:
+        await manager.snapshot(ALICE, sandbox.id, "")
+    with pytest.raises(UnkeepableNamesError):
+        await manager.fork(ALICE, sandbox.id, 1)
+
+    assert "Rename" in (refused.value.hint or "")
+    assert await manager.list_snapshots(ALICE) == []
+    assert (await sandbox.container.read_file(name)).data == b"work"
 
 
 async def test_somebody_elses_snapshot_is_not_there(manager: Manager, request_: SandboxRequest) -> None:

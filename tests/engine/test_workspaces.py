@@ -35,7 +35,8 @@ ROOM = SMALL.memory_bytes // 2 - SMALL.shm_bytes
 
 FILES = r"""
 echo a > one; mkdir -p d/e 'sp ace'; echo x > d/e/f; ln d/e/f hard; mkfifo ff; ln -s /etc/passwd ln
-truncate -s 50M huge; echo end >> huge; chmod 600 one; mkdir -m 000 shut; echo s > secret; chmod 000 secret
+touch d/.wh.kept; truncate -s 50M huge; echo end >> huge
+chmod 600 one; mkdir -m 000 shut; echo s > secret; chmod 000 secret
 chmod 555 d/e; printf q > "$(printf 'a\nb\377')"; touch -h -d 2001-01-01 one d ln; chmod 4755 hard
 """
 LISTED = r"""cd ~

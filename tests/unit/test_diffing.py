@@ -46,7 +46,7 @@ def changed(found: Candidates) -> list[tuple[str, str]]:
 def test_one_file_on_disk_is_not_looked_into() -> None:
     same = entry()
 
-    assert compared({"/a": same}, {"/a": same}) == Candidates([], [], 0)
+    assert compared({"/a": same}, {"/a": same}) == Candidates([], [], [])
 
 
 def test_a_file_of_the_same_size_is_looked_into_when_the_user_may_have_written_it() -> None:
@@ -127,7 +127,24 @@ def test_what_is_in_a_directory_that_cannot_be_listed_is_unknown_and_not_gone() 
     found = candidates(Tree(old), Tree({"/d": shut}, closed=frozenset({"/d"})), {USER})
 
     assert changed(found) == [("modified", "/d")]
-    assert found.unreadable == 1
+    assert found.unreadable == ["/d"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "may_have_changed"),
+    [(0o700, 0, False), (0o744, 0, False), (0o711, 0, True), (0o733, 0, True), (0o000, USER, True)],
+)
+def test_what_the_user_can_neither_enter_nor_write_into_has_not_changed(
+    mode: int, owner: int, *, may_have_changed: bool
+) -> None:
+    was = entry(type="directory", mode=mode, uid=owner, ctime_ns=1)
+    shut = frozenset({"/root"})
+    found = candidates(
+        Tree({"/root": was}, closed=shut), Tree({"/root": was._replace(ctime_ns=2)}, closed=shut), {USER}
+    )
+
+    assert changed(found) == []
+    assert found.unreadable == (["/root"] if may_have_changed else [])
 
 
 # -- what the program inside says -----------------------------------------------------------------
@@ -178,7 +195,7 @@ def test_what_is_too_deep_is_not_said_to_be_shut(tmp_path: Path, monkeypatch: py
     assert end["deep"] == end["closed"] == [f"{tmp_path}/a/b"]
     deep = frozenset({"/b"})
     found = candidates(Tree(), Tree({"/b": entry(type="directory")}, closed=deep, deep=deep), {USER})
-    assert (found.unreadable, found.too_deep) == (0, 1)
+    assert (found.unreadable, found.too_deep) == ([], 1)
 
 
 def test_mounts_are_left_out_but_for_whole_ones_in_memory() -> None:
@@ -275,16 +292,20 @@ def test_a_diff_of_hostile_texts_takes_no_time() -> None:
 
 
 def test_what_a_model_reads_says_what_is_left_out() -> None:
-    found = TreeDiff((), (3, 0, 1), "", diff_truncated=True, unreadable=1, unchecked=2)
+    found = TreeDiff(
+        (), (3, 0, 1), "", diff_truncated=True, unreadable=1, unchecked=2, unreadable_paths=("/home/a\nb",)
+    )
 
     shown = render_diff.compared("sb-1", "start", found).content[0]
 
-    assert getattr(shown, "text", "").splitlines() == [
+    lines = getattr(shown, "text", "").splitlines()
+    assert [line for line in lines if not line.startswith("---")] == [
         "Since start: 3 modified, 0 created, 1 deleted.",
+        "? /home/a\\nb",
         "4 more paths: give a path to see less at once.",
         "Not all differences are shown: give a path, or read_file.",
         "2 files told as modified could not be compared in time.",
-        "1 path may have changed and cannot be read by the user.",
+        "1 path may have changed and cannot be read by the user: see ?.",
     ]
 
 

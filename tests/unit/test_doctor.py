@@ -15,9 +15,9 @@ import pytest
 
 from pocket_dock_mcp.diagnosis import configuration, damaged, host, leftovers, reach
 from pocket_dock_mcp.diagnosis.configuration import read_settings
-from pocket_dock_mcp.diagnosis.remedies import Machine, machine_of
+from pocket_dock_mcp.diagnosis.remedies import Machine, machine_of, program_of
 from pocket_dock_mcp.diagnosis.setup import parse_version, setup
-from pocket_dock_mcp.engine.base import EngineInfo
+from pocket_dock_mcp.engine.base import EngineInfo, EngineKind
 from pocket_dock_mcp.engine.connect import Silence, survey
 from pocket_dock_mcp.engine.endpoint import Endpoint, Plan
 from pocket_dock_mcp.errors import EngineUnavailableError
@@ -265,13 +265,35 @@ def test_monitors_of_execs_are_counted(tmp_path: Path) -> None:
         mark = b"--exec-process-spec" if number % 30 else b"--name"
         (folder / "cmdline").write_bytes(b"/usr/bin/conmon\0" + mark + b"\0x\0")
 
-    finding = host.monitors("podman", tmp_path)
+    (finding,) = host.monitors("podman", tmp_path)
 
     assert finding.title.startswith("59 conmon processes, 58 of them")
     assert finding.severity == "warning"
     assert "exit_command_delay" in finding.remedy
-    assert host.monitors("docker", tmp_path).severity == "info"
-    assert host.monitors(None, tmp_path).severity == "info"
+    assert [one.severity for one in host.monitors("docker", tmp_path)] == ["info"]
+    assert [one.severity for one in host.monitors(None, tmp_path)] == ["info"]
+
+
+def test_who_has_no_podman_hears_nothing_of_its_monitors(tmp_path: Path) -> None:
+    assert [one.severity for one in host.monitors("podman", tmp_path)] == ["ok"]
+    assert list(host.monitors("docker", tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "begins"),
+    [
+        ("docker", "unix:///var/run/docker.sock", "docker"),
+        ("docker", "unix:///srv/my engines/d.sock", "docker --host 'unix:///srv/my engines/d.sock'"),
+        ("docker", "tcp://10.0.0.1:2375", "docker --host tcp://10.0.0.1:2375"),
+        ("docker", "http://10.0.0.1:2375", "docker --host tcp://10.0.0.1:2375"),
+        ("podman", "unix:///run/user/1000/podman/podman.sock", "podman"),
+        ("podman", "unix:///run/user/1000/pocket-dock-0123456789abcdef/podman.sock", "podman"),
+        ("podman", "unix:///run/podman/podman.sock", "podman --url unix:///run/podman/podman.sock"),
+    ],
+)  # fmt: skip
+def test_a_command_is_for_the_engine_that_was_looked_at(kind: EngineKind, url: str, begins: str) -> None:
+    info = EngineInfo(kind=kind, version="", url=url, rootless=False, cgroup_version=2, identity="")
+    assert program_of(info) == begins
 
 
 def test_a_state_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:

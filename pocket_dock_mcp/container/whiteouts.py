@@ -1,0 +1,62 @@
+"""Files that no image can hold, for their names: found before one is made, so that none is lost unsaid."""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib import resources
+
+from pocket_dock_mcp.agent.transport import Program, Transport
+from pocket_dock_mcp.container.asking import ask
+from pocket_dock_mcp.container.endings import status_of
+from pocket_dock_mcp.errors import UnkeepableNamesError, WorkspaceError
+from pocket_dock_mcp.output import escaped
+
+LOOK_TIMEOUT_S = 60.0
+_MAX_ANSWER = 64 * 1024
+_NAMED = 3
+_MAX_PATH = 200
+_FIND = "exec find / -xdev -name '.wh.*'"
+
+
+@functools.cache
+def program() -> str:
+    """Return the source of what looks for them."""
+    return (
+        resources.files("pocket_dock_mcp.agent.inside").joinpath("whiteouts.py").read_text(encoding="utf-8")
+    )
+
+
+async def require_none(transport: Transport) -> None:
+    """See that an image would have all files of a container.
+
+    Raises:
+        UnkeepableNamesError: it would not.
+        WorkspaceError: nobody could look.
+        And what `Transport.start` raises.
+    """
+    answer = await (_by_python(transport) if transport.kind == "agent" else _by_find(transport))
+    paths = [os.fsdecode(line) for line in answer.splitlines()]
+    if not paths:
+        return
+    named = ", ".join(escaped(path)[0][:_MAX_PATH] for path in paths[:_NAMED])
+    more = " and more" if len(paths) > _NAMED else ""
+    message = f"No image can hold files whose names begin with .wh., and here are such: {named}{more}."
+    raise UnkeepableNamesError(message)
+
+
+async def _by_python(transport: Transport) -> bytes:
+    looking = Program("python", program(), cwd="/", timeout_s=LOOK_TIMEOUT_S)
+    end, answer = await ask(transport, looking, _MAX_ANSWER)
+    if (status := status_of(end)) != "ok":
+        raise WorkspaceError(f"The files could not be looked through: what does it ended as {status}.")
+    return answer
+
+
+async def _by_find(transport: Transport) -> bytes:
+    looking = Program("shell", _FIND, cwd="/", timeout_s=LOOK_TIMEOUT_S)
+    end, answer = await ask(transport, looking, _MAX_ANSWER)
+    # It also fails where it may not look, and where there is no find; then this is all that can be known.
+    if (status := status_of(end)) not in ("ok", "nonzero"):
+        raise WorkspaceError(f"The files could not be looked through: what does it ended as {status}.")
+    return b"".join(line for line in answer.splitlines(keepends=True) if line.startswith(b"/"))
