@@ -17,7 +17,7 @@ from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import AgentError, EngineDiskError, EngineError, RequestRefusedError
+from pocket_dock_mcp.errors import AgentError, ContainerGoneError, EngineDiskError, EngineError, RequestRefusedError
 from pocket_dock_mcp.models import MIB, Limits
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,9 @@ class Disk:
     async def _measured(self, known: int) -> int:
         try:
             return await self.used() or 0
+        except ContainerGoneError:
+            # It was ended meanwhile: its agent does not answer the next question either.
+            return known
         except EngineError as error:
             logger.warning("could not measure what a container has written: %s", error)
             return known

@@ -273,3 +273,18 @@ async def test_a_disk_that_is_nearly_full_gets_no_container_of_a_pool(engine: En
     async with LivePool(image, size=0, engine=engine, min_free_bytes=TERABYTE_MB * MIB) as pool:
         with pytest.raises(EngineDiskError, match="are to stay free"):
             await pool.claim()
+
+
+async def test_nobody_hears_of_it_when_a_container_ends_while_it_is_measured(
+    managers: Managers, image: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with managers() as manager:
+        sandbox = await made(manager, image)
+        of_it = sandbox.container.disk
+        await manager.kill(ALICE, sandbox.id)
+
+        async def gone() -> bool:
+            return await of_it._measured(5) == 5
+
+        await eventually(gone, within=10)
+        assert "measure" not in caplog.text
