@@ -44,6 +44,8 @@ class Server:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=None,
                 limit=64 * 1024 * 1024,
+                # Ctrl-C is for the trial, which comes to its end with it.
+                start_new_session=True,
             )
         )
 

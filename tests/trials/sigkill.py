@@ -17,9 +17,10 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,14 @@ class Chain:
             "POCKET_DOCK_MAX_PERSISTENT": "10000",
         }
 
-    async def run(self, phases: Sequence[str], image: str, ends: float) -> None:
-        """Kill one server in each of these phases, while there is time; end the last as a client does."""
+    async def run(self, phases: Sequence[str], image: str, is_over: Callable[[], bool]) -> None:
+        """Kill one server in each of these phases, until it is over; end the last as a client does."""
         self._residents = Foreigners(self._api, image, self._rng)
         await self._residents.settle_in("0123456789abcdef")
         server = await Server.start(self._environ)
         try:
             for phase in phases:
-                if time.monotonic() > ends:
+                if is_over():
                     break
                 self._what = phase
                 server = await self._trial(server, phase, image)
@@ -317,9 +318,15 @@ async def trial(
     phases: Sequence[str] = tuple(PHASES),
     image: str | None = None,
     minutes: float = 24 * 60,
+    stop: threading.Event | None = None,
 ) -> Report:
-    """Kill `count` servers, spread over the phases evenly and in random order."""
+    """Kill `count` servers, spread over the phases evenly and in random order; fewer after `stop`."""
     report = Report()
+    ends = time.monotonic() + 60 * minutes
+
+    def is_over() -> bool:
+        return time.monotonic() > ends or (stop is not None and stop.is_set())
+
     rng = random.Random(seed)
     todo = [phases[number % len(phases)] for number in range(count)]
     rng.shuffle(todo)
@@ -330,7 +337,7 @@ async def trial(
                 home = Path(scratch, str(number))
                 home.mkdir()
                 chain = Chain(url, home, rng.randrange(2**32), report)
-                group.start_soon(chain.run, todo[number::parallel], image, time.monotonic() + 60 * minutes)
+                group.start_soon(chain.run, todo[number::parallel], image, is_over)
     return report
 
 
@@ -344,8 +351,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=24 * 60, help="end then, whatever was done")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    # As Ctrl-C does, so that foreign objects are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Trials under way come to their end, and all that is kept and foreign is removed.
+        signal.signal(number, lambda _number, _frame: stop.set())
     phases = given.phase or tuple(PHASES)
     report = anyio.run(
         lambda: trial(
@@ -355,6 +364,7 @@ def main() -> None:
             parallel=given.parallel,
             phases=phases,
             minutes=given.minutes,
+            stop=stop,
         )
     )
     print(report)
