@@ -17,7 +17,13 @@ from pocket_dock_mcp.agent.agent_transport import AgentTransport
 from pocket_dock_mcp.agent.transport import Transport
 from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import Engine
-from pocket_dock_mcp.errors import AgentError, ContainerGoneError, EngineDiskError, EngineError, RequestRefusedError
+from pocket_dock_mcp.errors import (
+    AgentError,
+    ContainerGoneError,
+    EngineDiskError,
+    EngineError,
+    RequestRefusedError,
+)
 from pocket_dock_mcp.models import MIB, Limits
 
 logger = logging.getLogger(__name__)

@@ -1,18 +1,16 @@
 """The engine goes at every step of every operation and comes back: the server goes on, nothing is left.
 
-    python -m tests.trials.steps --engine unix:///var/run/docker.sock [--operation NAME] [--kill-podman]
+    python -m tests.trials.steps --engine unix:///var/run/docker.sock [--operation NAME] [--kill]
 
 A step is one request to the engine, learned from a run in which nothing happens. The engine goes before it
 has got the request, or when it has done what it was asked for and the answer is on its way. Without an
-option the cable is cut and no connection can be made; with ``--kill-podman`` a Podman service of the
-trial's own, over the storage of the machine's Podman, is killed by SIGKILL and started again.
+option the cable is cut and no connection can be made; with ``--kill`` an engine of the trial's own is killed
+by SIGKILL and started again: a Podman service over the machine's storage, or a dockerd with its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import random
 import re
 import signal
@@ -21,24 +19,23 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 
-from pocket_dock_mcp.engine import service
 from pocket_dock_mcp.engine.docker_api import DockerApiEngine
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.sandbox import Owner, SandboxRequest
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NONCE_LABEL
 from pocket_dock_mcp.settings import Settings
-from tests.engines import eventually
 from tests.faults import Fault, FaultyProxy, Way, faulty_proxy
 from tests.trials.api import Api
 from tests.trials.operations import OPERATIONS, Bench
+from tests.trials.own import OwnEngine, own_engine
 from tests.trials.sigkill import minimal_image
 
 OWNER = Owner(session="steps", principal="steps")
@@ -77,41 +74,11 @@ class Report:
         print(f"VIOLATION {text}", flush=True)
 
 
-class OwnPodman:
-    """A `podman system service` of our own over the machine's storage."""
-
-    def __init__(self, directory: Path) -> None:
-        self.url = f"unix://{directory}/own.sock"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start it and wait until it answers."""
-        Path(self.url.removeprefix("unix://")).unlink(missing_ok=True)
-        self._process = await asyncio.create_subprocess_exec(
-            *service.command("podman", self.url, os.environ), stderr=asyncio.subprocess.DEVNULL
-        )
-
-        async def answers() -> bool:
-            try:
-                await (await DockerApiEngine.connect(self.url)).aclose()
-            except PocketDockError:
-                return False
-            return True
-
-        await eventually(answers, within=30)
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-
 class Walk:
     """One manager, before whose engine a cable is cut again and again."""
 
     def __init__(
-        self, bench: Bench, cable: FaultyProxy, api: Api, report: Report, own: OwnPodman | None
+        self, bench: Bench, cable: FaultyProxy, api: Api, report: Report, own: OwnEngine | None
     ) -> None:
         self._bench = bench
         self._cable = cable
@@ -195,7 +162,8 @@ class Walk:
             return []
         alive = {sandbox.container.name for sandbox in manager.list_sandboxes(OWNER)}
         found = await self._api.containers(f"{INSTANCE_LABEL}={journal.instance}")
-        left = [str(item["Names"]) for item in found if item["Names"][0].lstrip("/") not in alive]
+        # Docker has taken the name from one that is being removed.
+        left = [str(item) for item in found if not alive.intersection(n.lstrip("/") for n in item["Names"])]
         kept = {snapshot.tag for snapshot in await manager.list_snapshots(OWNER)}
         for intent in list(journal._live.values()):
             if intent.kind == "image" and intent.name not in kept:
@@ -216,35 +184,24 @@ async def trial(
     report = Report()
     image = image or await minimal_image(url)
     with tempfile.TemporaryDirectory(prefix="steps-") as scratch:
-        async with _podman(Path(scratch), wanted=own) as podman:
-            target = podman.url if podman is not None else url
+        async with own_engine(Path(scratch), url, image) if own else nullcontext() as engine:
+            target = engine.url if engine is not None else url
             async with faulty_proxy(Path(scratch, "sock"), target, random.Random(1)) as cable:
-                if podman is not None:
-                    cable.on_cut = podman.kill
+                if engine is not None:
+                    cable.on_cut = engine.kill
                 # Without a pool, so that each create is one on the engine.
                 settings = Settings(state_dir=Path(scratch, "state"), pool_mb=0, max_sandboxes=100)
                 async with Manager(settings, lambda: DockerApiEngine.connect(cable.url)) as manager:
-                    bench = Bench(manager, cable, url, OWNER, SandboxRequest(image=image), random.Random(1))
-                    walk = Walk(bench, cable, Api(url), report, podman)
+                    bench = Bench(
+                        manager, cable, target, OWNER, SandboxRequest(image=image), random.Random(1)
+                    )
+                    walk = Walk(bench, cable, Api(target), report, engine)
                     for name in operations:
                         await walk.over(name)
                     for snapshot in await manager.list_snapshots(OWNER):
                         await manager.delete_snapshot(OWNER, snapshot.id)
                 await _expect_nothing(Path(scratch, "state"), report)
     return report
-
-
-@asynccontextmanager
-async def _podman(directory: Path, *, wanted: bool) -> AsyncIterator[OwnPodman | None]:
-    if not wanted:
-        yield None
-        return
-    podman = OwnPodman(directory)
-    await podman.start()
-    try:
-        yield podman
-    finally:
-        await podman.kill()
 
 
 async def _expect_nothing(state: Path, report: Report) -> None:
@@ -260,12 +217,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", required=True, help="unix:///path/to.sock")
     parser.add_argument("--operation", action="append", choices=list(OPERATIONS))
-    parser.add_argument("--kill-podman", action="store_true", help="kill a Podman service of the trial's own")
+    parser.add_argument("--kill", action="store_true", help="kill an engine of the trial's own")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    report = anyio.run(
-        lambda: trial(given.engine, operations=given.operation or USUAL, own=given.kill_podman)
-    )
+    report = anyio.run(lambda: trial(given.engine, operations=given.operation or USUAL, own=given.kill))
     print(report)
     sys.exit(1 if report.violations else 0)
 
