@@ -111,7 +111,9 @@ async def in_our_words(verb: Verb, subject: str, deadline: float) -> AsyncIterat
 
 
 def _shown(error: Exception) -> str:
-    """Return an exception in words: aiohttp's have whole requests and answers in them."""
+    """Return an exception in words: aiohttp's have whole requests and answers in them, or none at all."""
+    if isinstance(error, AssertionError):
+        return "it was closed before the answer came"
     whole = repr(error)
     return whole if len(whole) <= _MOST_SHOWN else f"{type(error).__name__}: {error}"[:_MOST_SHOWN] + "..."
 
