@@ -172,7 +172,7 @@ class DockerApiEngine(DockerImages):
     async def _oci_runtime(self, container_id: str) -> str:
         """Return what Podman starts a container with: it passes over what its Docker API is asked for."""
         path = f"v4.0.0/libpod/containers/{container_id}/json"
-        async with engine_call("container", container_id, CALL_DEADLINE):
+        async with engine_call("inspect", container_id, CALL_DEADLINE):
             query = self._client._query_json(path, versioned_api=False)  # noqa: SLF001  # aiodocker has no such call
             return str((await query)["OCIRuntime"]).rpartition("/")[2]
 
@@ -193,7 +193,7 @@ class DockerApiEngine(DockerImages):
         """Kill and keep; see the port."""
         try:
             # Not "stop": Podman then tidies up itself, and its monitor once more at any time after that.
-            async with engine_call("container", container_id, CALL_DEADLINE):
+            async with engine_call("stop", container_id, CALL_DEADLINE):
                 await self._client.containers.container(container_id).kill(signal="SIGKILL")
         except (ContainerGoneError, EngineConflictError):
             pass
@@ -212,14 +212,14 @@ class DockerApiEngine(DockerImages):
         wanted = {"size": "true"} if size else {}
 
         async def ask() -> ContainerState:
-            async with engine_call("container", container_id, CALL_DEADLINE):
+            async with engine_call("inspect", container_id, CALL_DEADLINE):
                 return answers.container(await self._client.containers.container(container_id).show(**wanted))
 
         return await asked(ask)
 
     async def setup(self, container_id: str) -> ContainerSetup:
         """Say how a container was set up; see the port."""
-        async with engine_call("container", container_id, CALL_DEADLINE):
+        async with engine_call("inspect", container_id, CALL_DEADLINE):
             found = container_setup(await self._client.containers.container(container_id).show())
         if self._info.kind != "podman":
             return found
@@ -228,7 +228,7 @@ class DockerApiEngine(DockerImages):
     async def remove(self, container_id: str) -> None:
         """Kill and remove; see the port."""
         try:
-            async with engine_call("container", container_id, CALL_DEADLINE):
+            async with engine_call("remove", container_id, CALL_DEADLINE):
                 await self._client.containers.container(container_id).delete(force=True, v=True)
         except ContainerGoneError:
             pass

@@ -118,7 +118,7 @@ class EngineFilter:
         """Remove the writer of a process that was killed: one that is there for longer than it takes."""
         now = anyio.current_time()
         try:
-            async with engine_call("container", WRITER, CALL_DEADLINE):
+            async with engine_call("inspect", WRITER, CALL_DEADLINE):
                 writer = self._client.containers.container(WRITER)
                 found = str((await writer.show())["Id"])
                 if before is None or before[0] != found:

@@ -172,7 +172,7 @@ class DockerImages:
         """Remove an image; see the port."""
 
         async def remove() -> None:
-            async with engine_call("image", reference, CALL_DEADLINE):
+            async with engine_call("remove_image", reference, CALL_DEADLINE):
                 # Not by force: Podman would remove the containers with it, Docker leave it without a name.
                 await self._client.images.delete(reference, force=False)
 

@@ -26,12 +26,15 @@ from pocket_dock_mcp.errors import (
 Verb = Literal[
     "ping",
     "create",
-    "container",
+    "inspect",
+    "stop",
+    "remove",
     "commit",
     "attach",
     "start",
     "exec",
     "image",
+    "remove_image",
     "pull",
     "build",
     "import",
@@ -40,6 +43,15 @@ Verb = Literal[
     "list",
 ]
 
+_IN_WORDS: dict[Verb, str] = {
+    "attach": "attach to",
+    "exec": "start a program in",
+    "image": "look at the image",
+    "remove_image": "remove the image",
+    "list": "list what has",
+    "ping": "answer at",
+}
+"""Where it is not the verb itself."""
 CANNOT_CONNECT = 900
 """aiodocker's status for "nobody listens"."""
 IN_STREAM = 0
@@ -74,15 +86,17 @@ def translate(verb: Verb, status: int, message: str, subject: str) -> EngineErro
         return ProgramNotFoundError(f"The image cannot start its first program: {message}")
     if verb in ("pull", "build", "import", "load"):
         return _image_failure(verb, message, subject)
-    if status == 404 and (verb in ("image", "save") or (verb == "create" and "image" in text)):
+    is_of_image = verb in ("image", "remove_image", "save") or (verb == "create" and "image" in text)
+    if status == 404 and is_of_image:
         return image_not_found(subject)
     if verb == "create" and "no such image" in text:
         return image_not_found(subject)
     if status == 404 or (verb != "create" and "no such container" in text):
         return ContainerGoneError(f"The engine has no container {subject!r}.")
+    what = f"{_IN_WORDS.get(verb, verb)} {subject!r}"
     if status == 409 or _has(text, _WRONG_STATE):
-        return EngineConflictError(f"The engine refused to {verb} {subject!r}: {message}")
-    return EngineResponseError(f"The engine failed to {verb} {subject!r} (HTTP {status}): {message}")
+        return EngineConflictError(f"The engine refused to {what}: {message}")
+    return EngineResponseError(f"The engine failed to {what} (HTTP {status}): {message}")
 
 
 def _unconfined(text: str, message: str) -> EngineError | None:
