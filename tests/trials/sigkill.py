@@ -171,10 +171,12 @@ class Chain:
     async def _see_containers(self, *foreign: Foreigners) -> list[dict[str, str]]:
         """Return our containers that are not kept on purpose, by id, name and state."""
         others = set().union(self._residents.container_ids, *(f.container_ids for f in foreign))
-        found = []
-        for instance in self._instances:
-            items = await self._api.containers(f"{INSTANCE_LABEL}={instance}")
-            found += [_told(item) for item in items if item["Id"] not in others]
+        # In one question: there may be hundreds of instances.
+        found = [
+            _told(item)
+            for item in await self._api.containers(INSTANCE_LABEL)
+            if item["Labels"][INSTANCE_LABEL] in self._instances and item["Id"] not in others
+        ]
         kept = self._kept_names()
         found = [item for item in found if item["name"].lstrip("/") not in kept]
         self._container_ids |= {item["id"] for item in found}
@@ -232,12 +234,12 @@ class Chain:
     async def left(self, *foreign: Foreigners) -> list[str]:
         """Say what is there that should not be, once a successor has swept."""
         left = [f"container {item}" for item in await self._see_containers(*foreign)]
-        for nonce in self._nonces:
-            left += [
-                f"image {image['RepoTags']}"
-                for image in await self._api.images(f"{NONCE_LABEL}={nonce}")
-                if not any(self._snapshots.has_tag(tag) for tag in image["RepoTags"] or [""])
-            ]
+        left += [
+            f"image {image['RepoTags']}"
+            for image in await self._api.images(NONCE_LABEL)
+            if image["Labels"][NONCE_LABEL] in self._nonces
+            and not any(self._snapshots.has_tag(tag) for tag in image["RepoTags"] or [""])
+        ]
         for path in files_under(self._home):
             if path.parent.name == "instances" and path.suffix == ".jsonl":
                 left += self._unexpected(path)
