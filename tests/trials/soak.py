@@ -96,6 +96,7 @@ class Soak:
             while self._report.calls.total() < goal and time.monotonic() < ends:
                 await self._round()
             self._report.samples.append(await self._measure())
+            print(f"{self._report.calls.total()} calls, {self._report.samples[-1]}", flush=True)
 
     async def _round(self) -> None:
         """Make some calls at once."""
