@@ -225,8 +225,11 @@ class AgentLink:
         """Close the stream: the agent reads end-of-file and the container is gone. Idempotent."""
         self._break(StreamLostError("The sandbox was closed."))
         self._reader.cancel()
-        await asyncio.wait([self._reader])
-        await self._stream.aclose()
+        try:
+            await asyncio.wait([self._reader])
+        finally:
+            # Also for somebody whose time is over: the lease hangs on it.
+            await self._stream.aclose()
 
     # -- reading ----------------------------------------------------------------------------------
 
