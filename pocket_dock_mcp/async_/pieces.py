@@ -24,16 +24,22 @@ class Piece(Generic[T]):
     """A piece of work, and the one who waits for it."""
 
     def __init__(
-        self, work: Callable[[], Awaitable[T]], undo: Callable[[T], Awaitable[object]] | None = None
+        self,
+        work: Callable[[], Awaitable[T]],
+        undo: Callable[[T], Awaitable[object]] | None = None,
+        *,
+        ended: str = "The event loop is ending, and what it had begun was undone.",
     ) -> None:
         """Do nothing yet.
 
         Args:
             work: what to do.
             undo: called with what came of it when nobody waits for that any more.
+            ended: said to who waits for it when whoever runs it has ended it.
         """
         self._work = work
         self._undo = undo
+        self._ended = ended
         self._scope = anyio.CancelScope()
         self._made: list[T] = []
         self._error: Exception | None = None
@@ -69,7 +75,7 @@ class Piece(Generic[T]):
         """Return what came of it; to be called once.
 
         Raises:
-            SandboxClosedError: the event loop is ending.
+            SandboxClosedError: whoever runs it has ended it: the event loop, say.
             And what the work raises.
         """
         try:
@@ -81,7 +87,6 @@ class Piece(Generic[T]):
         if self._error is not None:
             raise self._error
         if not self._made:
-            message = "The event loop is ending, and what it had begun was undone."
-            raise SandboxClosedError(message)
+            raise SandboxClosedError(self._ended)
         self._taken.set()
         return self._made[0]

@@ -13,12 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import anyio
+from anyio.abc import TaskGroup
+
 from pocket_dock_mcp.async_.background import in_background
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S, AsyncContainer
 from pocket_dock_mcp.async_.create import base_of, limits_of, network_of
 from pocket_dock_mcp.async_.errors import told_in_sdk_words
 from pocket_dock_mcp.async_.host import engine_environ, settings_for
+from pocket_dock_mcp.async_.pieces import Piece
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.connect import connect
@@ -28,6 +32,8 @@ from pocket_dock_mcp.images.references import kept_as
 from pocket_dock_mcp.models import MIB
 
 logger = logging.getLogger(__name__)
+
+_LEFT = "The pool was left while this was under way."
 
 
 class AsyncContainerPool:
@@ -90,6 +96,8 @@ class AsyncContainerPool:
         self._timeout = timeout
         self._enough = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._claiming: TaskGroup | None = None
+        """Where claims are served, for as long as the pool is open; see `pieces` for why."""
         self._pool = LivePool(
             base,
             size=size,
@@ -120,15 +128,17 @@ class AsyncContainerPool:
         """Have it open, in a task of its own: who leaves the pool may be another than who entered it."""
         try:
             with told_in_sdk_words():
-                async with self._pool:
+                async with self._pool, anyio.create_task_group() as self._claiming:
                     entered.set_result(None)
                     await self._enough.wait()
+                    self._claiming.cancel_scope.cancel()
         except Exception as error:
             if entered.done():
                 logger.exception("a pool has failed, and its containers have ended")
             else:
                 entered.set_exception(error)
         finally:
+            self._claiming = None
             entered.cancel()
 
     async def __aexit__(
@@ -160,7 +170,12 @@ class AsyncContainerPool:
             And what `create_new_container` raises, when none was ready.
         """
         with told_in_sdk_words():
-            live = await self._pool.claim(env=env)
+            if self._claiming is None or self._enough.is_set():
+                live = await self._pool.claim(env=env)
+            else:
+                piece = Piece(partial(self._pool.claim, env=env), LiveContainer.aclose, ended=_LEFT)
+                self._claiming.start_soon(piece.run)
+                live = await piece.wait()
         return AsyncContainer(Claimed(live, self._base), timeout=self._timeout)
 
     async def aclose(self) -> None:

@@ -104,6 +104,9 @@ class LivePool:
         self._memory_bytes = math.inf if memory_mb is None else memory_mb * MIB
         self._stock = Stock(self._make, room=lambda: self._memory_bytes - self._stock.memory_bytes)
         self._claimed: set[LiveContainer] = set()
+        self._claims = 0
+        """Under way: what they launch needs the engine, also to be removed again."""
+        self._settled = anyio.Event()
         self._entered = False
         self._closed = False
         self._group: TaskGroup | None = None
@@ -176,16 +179,26 @@ class LivePool:
         """
         checked = checked_environment(env or {})
         self._claimed = {one for one in self._claimed if not one.removed}
-        container = await self._stock.take(checked)
-        if container is None:
-            ready = await self._make(checked)
-            container = LiveContainer(ready.engine, ready.wanted, ready.running)
-        if self._closed or self._group is None:
-            await container.aclose()
-            raise _not_open()
+        self._claims += 1
+        try:
+            container = await self._stock.take(checked)
+            if container is None:
+                ready = await self._make(checked)
+                container = LiveContainer(ready.engine, ready.wanted, ready.running)
+            if self._closed or self._group is None:
+                await container.aclose()
+                raise _not_open()
+        finally:
+            self._claims -= 1
+            self._settled.set()
         self._claimed.add(container)
         self._group.start_soon(guard_until_lost, container)
         return container
+
+    async def _wait_for_claims(self) -> None:
+        while self._claims:
+            self._settled = anyio.Event()
+            await self._settled.wait()
 
     async def aclose(self) -> None:
         """End all containers of the pool. Idempotent."""
@@ -193,6 +206,7 @@ class LivePool:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._stock.aclose)
+                group.start_soon(self._wait_for_claims)
                 for container in self._claimed:
                     group.start_soon(container.aclose)
         if self._group is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from pocket_dock_mcp.errors import (
     EngineUnavailableError,
     ImageNotFoundError,
     InvalidArgumentError,
+    PocketDockError,
     QuotaError,
     SandboxClosedError,
 )
@@ -478,3 +480,57 @@ def test_ctrl_c_kills_the_run_and_not_the_container(found: None, image: str) -> 
         timer.join()
         assert box.info().live.processes in (0, None)
         assert box.run("true").ok
+
+
+async def test_claims_that_are_cancelled_or_come_too_late_leave_nothing(
+    target: Target, engine: Engine, image: str, found: None
+) -> None:
+    """Also where asyncio cancels, which throws its cancellation once into whatever is under way."""
+    if target.is_fake:
+        pytest.skip("its containers are there at once")
+    before = {one.name for one in await engine.containers(POOL_LABEL)}
+
+    for delay in (0.02, 0.05, 0.08, 0.12, 0.2):
+        async with AsyncContainerPool(image, size=0) as pool:
+            claims = [asyncio.ensure_future(pool.claim()) for _ in range(3)]
+            await asyncio.wait(claims, timeout=delay)
+            for claim in claims[:2]:
+                claim.cancel()
+            await asyncio.wait(claims[:2])
+        # The third was under way when the pool was left, or just done.
+        try:
+            late = await claims[2]
+        except ContainerError as error:
+            assert "pool" in str(error)  # noqa: PT017  # or it was not
+        else:
+            with pytest.raises(ContainerError):
+                await late.run("true")
+
+    async def clean() -> bool:
+        return {one.name for one in await engine.containers(POOL_LABEL)} <= before
+
+    await eventually(clean, within=10)
+
+
+async def test_a_claim_that_is_under_way_is_waited_for(target: Target, engine: Engine, image: str) -> None:
+    if target.is_fake:
+        pytest.skip("its containers are there at once")
+    errors: list[PocketDockError] = []
+    before = {one.name for one in await engine.containers(POOL_LABEL)}
+
+    async def claim(pool: LivePool) -> None:
+        try:
+            await pool.claim()
+        except PocketDockError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        async with LivePool(image, size=0, reach=lambda: connect(target)) as pool:
+            group.start_soon(claim, pool)
+            await anyio.wait_all_tasks_blocked()
+        # It has been left, and so has the claim.
+        await gone(
+            engine, [one.name for one in await engine.containers(POOL_LABEL) if one.name not in before], 10
+        )
+
+    assert [error.message for error in errors] == ["The pool is not open."]
