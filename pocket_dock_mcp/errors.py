@@ -460,10 +460,10 @@ class WorkspaceError(SandboxError):
 
 
 class UnkeepableNamesError(SandboxError):
-    """Files have names that no image can hold: a snapshot or a fork would be without them."""
+    """Files have names or paths that no image can hold: a snapshot or a fork would be without them."""
 
     code = "unkeepable_names"
-    default_hint = "Rename or delete them: in the layers of images, such names mark what was deleted."
+    default_hint = "Rename, move or delete them, or pack them into an archive first."
 
 
 class CompareError(SandboxError):

@@ -1,4 +1,4 @@
-"""Files that no image can hold, for their names: found before one is made, so that none is lost unsaid."""
+"""Files that no image can hold, for their names or paths: found before one is made, and not lost unsaid."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def require_none(transport: Transport) -> None:
         return
     named = ", ".join(escaped(path)[0][:_MAX_PATH] for path in paths[:_NAMED])
     more = " and more" if len(paths) > _NAMED else ""
-    message = f"No image can hold files whose names begin with .wh., and here are such: {named}{more}."
-    raise UnkeepableNamesError(message)
+    what = "files whose names begin with .wh., or whose paths have more than 3500 bytes"
+    raise UnkeepableNamesError(f"No image can hold {what}, and here are such: {named}{more}.")
 
 
 async def _by_python(transport: Transport) -> bytes:

@@ -63,8 +63,9 @@ PING_DEADLINE = 2.0
 STOP_PAUSE = 0.02
 COMMITS = 8
 """Of one container, until the engine has not removed what the image is to be made of."""
-LAYER_GONE = "layer not known"
-"""What Podman says when the layer of a commit was that of another image, which was removed meanwhile."""
+PASSING = ("layer not known", "pausing container")
+"""What Podman says of a commit that succeeds the next time: its layer was that of another image, which was
+removed meanwhile; or its runtime could not pause what was just starting or ending a process."""
 
 
 class DockerApiEngine(DockerImages):
@@ -280,7 +281,7 @@ class DockerApiEngine(DockerImages):
             try:
                 return await self._commit(container_id, tag, changes)
             except EngineResponseError as error:
-                if LAYER_GONE not in error.message:
+                if not any(reason in error.message for reason in PASSING):
                     raise
         return await self._commit(container_id, tag, changes)
 

@@ -35,8 +35,8 @@ ROOM = SMALL.memory_bytes // 2 - SMALL.shm_bytes
 
 FILES = r"""
 echo a > one; mkdir -p d/e 'sp ace'; echo x > d/e/f; ln d/e/f hard; mkfifo ff; ln -s /etc/passwd ln
-touch d/.wh.kept; truncate -s 50M huge; echo end >> huge
-chmod 600 one; mkdir -m 000 shut; echo s > secret; chmod 000 secret
+touch d/.wh.kept; truncate -s 50M huge; echo end >> huge; chmod 600 one; echo s > secret; chmod 000 secret
+mkdir shut half; echo in | tee shut/f half/f; chmod 000 shut; chmod 400 half
 chmod 555 d/e; printf q > "$(printf 'a\nb\377')"; touch -h -d 2001-01-01 one d ln; chmod 4755 hard
 """
 LISTED = r"""cd ~
@@ -100,6 +100,10 @@ async def test_files_come_through_a_snapshot_as_they_are_into_memory_and_onto_th
         assert (kind == "tmpfs") == (workspace is None)
         _, unchanged = await manager.diff(ALICE, copy.id)
         assert unchanged.counts == (0, 0, 0)
+        assert (
+            await sh(copy, "chmod 700 shut half; cat shut/f half/f; chmod 000 shut; chmod 400 half")
+            == "in\nin\n"
+        )
         await sh(copy, "echo b > one; rm d/e/f 2>/dev/null; rm ln; echo n > new")
         _, changed = await manager.diff(ALICE, copy.id)
         assert [(c.change, c.path.rpartition("/")[2]) for c in changed.changes] == [

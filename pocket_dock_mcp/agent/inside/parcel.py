@@ -13,7 +13,8 @@ import os
 import stat
 import struct
 import sys
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
 MAGIC = b"pocket-dock parcel 1\n"
 PIECE = 1024 * 1024
@@ -71,12 +72,9 @@ class Packer:
         kind = stat.S_IFMT(status.st_mode)
         fields = {"d": depth, "n": name, "m": stat.S_IMODE(status.st_mode), "t": status.st_mtime_ns}
         if kind == stat.S_IFDIR:
-            fd = _readable(parent, name, status, _DIRECTORY, 0o500)
-            try:
+            with _readable(parent, name, status, _DIRECTORY, 0o500) as fd:
                 self._note("d", fields)
                 self._directory(fd, path, depth + 1)
-            finally:
-                os.close(fd)
         elif kind == stat.S_IFLNK:
             self._note("l", fields, to=os.readlink(name, dir_fd=parent))
         elif kind == stat.S_IFIFO:
@@ -92,14 +90,11 @@ class Packer:
             if first != path:
                 self._note("h", fields, to=first)
                 return
-        fd = _readable(parent, name, status, _READ, 0o400)
-        try:
+        with _readable(parent, name, status, _READ, 0o400) as fd:
             status = os.fstat(fd)
             self._note("f", fields, size=status.st_size)
             for start, end in _extents(fd, status.st_size):
                 self._content(fd, start, end)
-        finally:
-            os.close(fd)
 
     def _content(self, fd: int, at: int, end: int) -> None:
         while at < end:
@@ -114,16 +109,22 @@ class Packer:
         self._frame(b"E", json.dumps({**fields, **more, "k": kind}).encode("ascii"))
 
 
-def _readable(parent: int, name: str, status: os.stat_result, flags: int, bits: int) -> int:
-    """Open what its owner has forbidden even himself to read, and leave it as forbidden as it was."""
-    try:
-        return os.open(name, flags, dir_fd=parent)
-    except PermissionError:
-        mode = stat.S_IMODE(status.st_mode)
+@contextmanager
+def _readable(parent: int, name: str, status: os.stat_result, flags: int, bits: int) -> Iterator[int]:
+    """Open what its owner may have forbidden even himself to read, and leave it as forbidden as it was."""
+    mode = stat.S_IMODE(status.st_mode)
+    # Of a directory, what is in it can be opened only while it may be entered.
+    is_shut = mode & bits != bits and status.st_uid == os.getuid()
+    if is_shut:
         os.chmod(name, mode | bits, dir_fd=parent)
+    try:
+        fd = os.open(name, flags, dir_fd=parent)
         try:
-            return os.open(name, flags, dir_fd=parent)
+            yield fd
         finally:
+            os.close(fd)
+    finally:
+        if is_shut:
             os.chmod(name, mode, dir_fd=parent)
 
 

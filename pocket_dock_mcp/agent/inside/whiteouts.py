@@ -1,7 +1,8 @@
 """A program of the sandbox's user: prints which files no image can hold. Not a part of the agent.
 
 A layer of an image says with the name ``.wh.NAME`` that NAME is deleted (OCI image specification, layers:
-"Whiteouts"); so a file that is called so is not in an image that is made of it.
+"Whiteouts"); so a file that is called so is not in an image that is made of it. Nor is one whose path is too
+long for a system call once the engine has put that of its storage before it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 from typing import Iterator, Set
 
 PREFIX = b".wh."
+MAX_PATH = 3500
+"""Bytes of a path. Engines lose files from about 3,950 on; Linux takes 4,095, of theirs and ours together."""
 MOST = 20
 """Paths that are printed: enough to see what is going on."""
 
@@ -29,9 +32,9 @@ def found(top: bytes, skipped: Set[bytes]) -> Iterator[bytes]:
         try:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
-                    if entry.name.startswith(PREFIX):
+                    if entry.name.startswith(PREFIX) or len(entry.path) > MAX_PATH:
                         yield entry.path
-                    if entry.is_dir(follow_symlinks=False) and entry.path not in skipped:
+                    elif entry.is_dir(follow_symlinks=False) and entry.path not in skipped:
                         todo.append(entry.path)
         except OSError:
             # Gone meanwhile, or somebody else's, where the user can have put nothing.
