@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -287,6 +287,10 @@ class HeldContainer:
     def removed(self) -> bool:
         """Whether it was closed and the engine has confirmed that it is gone."""
         return self._life.removed
+
+    def tell_of_renewals(self, hear: Callable[[bool], None]) -> None:
+        """Have it heard when a fresh container begins to take the place of this one, and when it has."""
+        self._life.on_renewal = hear
 
     async def reboot(self, *, fresh: bool = False) -> None:
         """End all processes and sessions, and begin again with the files that are there.

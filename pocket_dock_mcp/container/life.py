@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import NoReturn
@@ -64,6 +64,8 @@ class Life:
         self._may_come = False
         """Whether a container was asked for of which nobody knows whether it will be made."""
         self._changing = anyio.Lock()
+        self.on_renewal: Callable[[bool], None] = lambda _begins: None
+        """Hears when a fresh container begins to take the place of this one, and when it has."""
 
     @property
     def state(self) -> str:
@@ -277,12 +279,14 @@ class Life:
         wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
+                self.on_renewal(True)
                 await self.running.transport.farewell("rebooted")
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)
                 self.running = await launch(self.engine, wanted)
                 if wanted.keep:
                     await self.running.transport.adopt({}, ADOPT_DEADLINE)
+                self.on_renewal(False)
             else:
                 await self._halt("rebooted")
                 self.running = await resume(self.engine, wanted)

@@ -193,8 +193,12 @@ class Stock:
         self._coming = 1
         try:
             ready = await self._make()
-            # An agent that can be spoken to may still be loading most of itself; its answer comes after that.
-            await self._look_at(ready)
+            try:
+                # An agent that can be spoken to may still be loading most of itself; it answers after that.
+                await self._look_at(ready)
+            except BaseException:
+                self._discard(ready)
+                raise
         except PocketDockError as error:
             self._failed(error)
         else:

@@ -94,7 +94,7 @@ async def look(engine: Engine, state_dir: Path) -> Left:
     recorded = [snapshot for snapshot in everybodys if snapshot.id not in damaged]
     left.snapshots = [snapshot for snapshot in recorded if not await _has(engine, snapshot)]
     kept = kept_store(state_dir).of(None, here)
-    left.sandboxes = [sandbox for sandbox in kept if not await _has_container(engine, sandbox)]
+    left.sandboxes = [one for one in kept if not one.renewing and not await _has_container(engine, one)]
     # Of these their damaged records are told.
     known = damaged.union(snapshot.id for snapshot in recorded)
     left.unrecorded = [

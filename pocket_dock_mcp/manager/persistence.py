@@ -114,6 +114,7 @@ class SandboxKeeper:
         except BaseException:
             claim.remove()
             raise
+        sandbox.container.tell_of_renewals(claim.renewal)
         return claim
 
     def _require_place(self, kept: Kept) -> None:
@@ -151,7 +152,8 @@ class SandboxKeeper:
         try:
             state = await find_kept(engine, self._launch(kept))
         except (ContainerGoneError, SandboxStateError):
-            return KeptSandbox(kept, "gone", busy=False)
+            # Whoever wants one that was being renewed gets a fresh one.
+            return KeptSandbox(kept, "stopped" if kept.renewing else "gone", busy=False)
         status: Status = "stopped"
         if state.status in ("running", "paused"):
             status = "paused" if state.status == "paused" else "running"
@@ -175,7 +177,10 @@ class SandboxKeeper:
             engine, kept, claim = await self._claim(principal, sandbox_id)
             try:
                 if claim is not None:
-                    return await self._join(engine, claim, store)
+                    reached = await self._join(engine, claim, store)
+                    claim.renewal(begins=False)
+                    reached.container.tell_of_renewals(claim.renewal)
+                    return reached
                 visited = await self._sharing.visit(engine, kept, store, patience)
             except BaseException as error:
                 self._access.note(error)
@@ -202,6 +207,8 @@ class SandboxKeeper:
         try:
             was_running = await self._sharing.stop(engine, kept)
         except ContainerGoneError:
+            if claim is not None and claim.kept.renewing:
+                return True
             if claim is not None:
                 raise self._gone(claim) from None
             return patience.is_over("it is gone", START_PATIENCE)
@@ -251,7 +258,11 @@ class SandboxKeeper:
                 # It has stopped between the look and the joining.
                 return await self._join_now(engine, claim, store)
         except ContainerGoneError:
-            raise self._gone(claim) from None
+            if not claim.kept.renewing:
+                raise self._gone(claim) from None
+            # Whoever was at it was killed in between; its files were to go.
+            launch = self._launch(claim.kept)
+            return Reached(claim, claim.kept, await LiveContainer.create(engine, launch, store))
 
     async def _join_now(self, engine: Engine, claim: Claim, store: OutputStore) -> Reached:
         launch = self._launch(claim.kept)

@@ -49,6 +49,8 @@ class Kept:
     request: SandboxRequest
     created: float
     """Seconds since the epoch."""
+    renewing: bool = False
+    """Whether its container is just being replaced by a fresh one: there may be none, and that is no loss."""
 
 
 class Claim:
@@ -65,6 +67,11 @@ class Claim:
         file = create_locked(self._path, _text(self.kept))
         self._file.close()
         self._file = file
+
+    def renewal(self, begins: bool) -> None:
+        """Put on record that its container is being replaced by a fresh one, or has been."""
+        if self.kept.renewing != begins and self.is_on_record():
+            self.update(renewing=begins)
 
     def is_on_record(self) -> bool:
         """Whether the sandbox is still there for others to find: nobody has destroyed it meanwhile."""

@@ -78,6 +78,39 @@ async def container_of(engine: Engine, sandbox: Sandbox) -> str:
     return found.id
 
 
+async def test_one_that_was_killed_while_it_was_renewed_is_made_anew(
+    new_manager: NewManager, request_: SandboxRequest, engine: Engine
+) -> None:
+    async with new_manager() as manager:
+        sandbox = await manager.create(ALICE, request_, silent)
+        assert sandbox.claim is not None
+        with sandbox.use() as box:
+            await box.write_file("note", "to go")
+            await box.reboot(fresh=True)
+            assert (await box.list_files())[0] == []
+            await box.write_file("note", "to go")
+        assert not sandbox.claim.kept.renewing
+        # As a process leaves it that dies after it has removed the one and before it has made the other.
+        sandbox.claim.renewal(begins=True)
+    await engine.remove((await engine.containers(f"{NONCE_LABEL}={sandbox.claim.kept.nonce}"))[0].id)
+
+    async with new_manager() as manager:
+        (found,) = await manager.list_kept(ALICE_AGAIN)
+        assert (found.kept.id, found.status) == (sandbox.id, "stopped")
+        again = await manager.open(ALICE_AGAIN, sandbox.id)
+        with again.use() as box:
+            assert (await box.list_files())[0] == []
+            assert (await box.info()).limits == request_.limits
+            await box.write_file("note", "to stay")
+        assert again.claim is not None
+        assert not again.claim.kept.renewing
+
+    async with new_manager() as manager:
+        again = await manager.open(ALICE_AGAIN, sandbox.id)
+        with again.use() as box:
+            assert (await box.read_file("note")).data == b"to stay"
+
+
 async def test_it_is_found_again_with_files_sessions_and_runs(
     new_manager: NewManager, request_: SandboxRequest
 ) -> None:
