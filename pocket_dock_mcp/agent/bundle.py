@@ -117,12 +117,15 @@ main.main(dict, e)
 
 
 @functools.cache
+def source_of(name: str) -> str:
+    """Return the source of a module that runs inside: one of the agent's, or a program by itself."""
+    return resources.files("pocket_dock_mcp.agent.inside").joinpath(f"{name}.py").read_text(encoding="utf-8")
+
+
+@functools.cache
 def agent_argv() -> tuple[str, ...]:
     """Return the command that runs the agent: isolated, without ``site``, unbuffered."""
-    inside = resources.files("pocket_dock_mcp.agent.inside")
-    sources = {
-        f"agent.{name}": inside.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in _MODULES
-    }
+    sources = {f"agent.{name}": source_of(name) for name in _MODULES}
     packed = base64.b85encode(zlib.compress(json.dumps(sources).encode("utf-8"), 9)).decode("ascii")
     return ("python3", "-I", "-S", "-u", "-c", _BOOTSTRAP.format(packed=packed))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, TypedDict
 
 from typing_extensions import Unpack
 
+from pocket_dock_mcp.agent.bundle import source_of
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.errors import InvalidArgumentError, PocketDockError, SearchError, SearchTimeoutError
 from pocket_dock_mcp.models import FilesFound, FoundFile, FoundLine, RunResult
@@ -53,11 +52,6 @@ class FindOptions(TypedDict, total=False):
     """Wall seconds, after which what has been found is the result; 10 unless given."""
 
 
-@functools.cache
-def _program() -> str:
-    return resources.files("pocket_dock_mcp.agent.inside").joinpath("find.py").read_text(encoding="utf-8")
-
-
 @dataclass(frozen=True, slots=True)
 class Root:
     """Where to look."""
@@ -74,7 +68,7 @@ async def find(run: Run, root: Root, **options: Unpack[FindOptions]) -> FilesFou
     wanted: FindOptions = {**_DEFAULTS, **options}
     _check(wanted)
     result = await run(
-        _program(),
+        source_of("find"),
         language="python",
         # Nobody can put modules there for it to import.
         cwd="/",

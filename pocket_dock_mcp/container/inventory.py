@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, NamedTuple
 
+from pocket_dock_mcp.agent.bundle import source_of
 from pocket_dock_mcp.container.arguments import checked_path
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import CompareError
@@ -69,13 +68,6 @@ class Tree:
     """What leads there: a symbolic link that is a part of the path, and not its last."""
     is_lost: bool = False
     """Whether the directory that `root` would be in is not there."""
-
-
-@functools.cache
-def _program() -> str:
-    return (
-        resources.files("pocket_dock_mcp.agent.inside").joinpath("inventory.py").read_text(encoding="utf-8")
-    )
 
 
 async def walk(container: LiveContainer, root: str, skipped: Sequence[str] = ()) -> Tree:
@@ -151,7 +143,7 @@ async def hashes(container: LiveContainer, paths: Sequence[str]) -> dict[str, st
 
 async def _lines(container: LiveContainer, order: dict[str, Any], timeout_s: float) -> Iterator[object]:
     result = await container.run(
-        _program(),
+        source_of("inventory"),
         language="python",
         # Nobody can put modules there for it to import.
         cwd="/",

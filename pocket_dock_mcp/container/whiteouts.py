@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from importlib import resources
 
+from pocket_dock_mcp.agent.bundle import source_of
+from pocket_dock_mcp.agent.inside.whiteouts import MAX_PATH
 from pocket_dock_mcp.agent.transport import Program, Transport
 from pocket_dock_mcp.container.asking import ask
 from pocket_dock_mcp.container.endings import status_of
@@ -15,16 +15,8 @@ from pocket_dock_mcp.output import escaped
 LOOK_TIMEOUT_S = 60.0
 _MAX_ANSWER = 64 * 1024
 _NAMED = 3
-_MAX_PATH = 200
+_MOST_SHOWN = 200
 _FIND = "exec find / -xdev -name '.wh.*'"
-
-
-@functools.cache
-def program() -> str:
-    """Return the source of what looks for them."""
-    return (
-        resources.files("pocket_dock_mcp.agent.inside").joinpath("whiteouts.py").read_text(encoding="utf-8")
-    )
 
 
 async def require_none(transport: Transport) -> None:
@@ -39,14 +31,14 @@ async def require_none(transport: Transport) -> None:
     paths = [os.fsdecode(line) for line in answer.splitlines()]
     if not paths:
         return
-    named = ", ".join(escaped(path)[0][:_MAX_PATH] for path in paths[:_NAMED])
+    named = ", ".join(escaped(path)[0][:_MOST_SHOWN] for path in paths[:_NAMED])
     more = " and more" if len(paths) > _NAMED else ""
-    what = "files whose names begin with .wh., or whose paths have more than 3500 bytes"
+    what = f"files whose names begin with .wh., or whose paths have more than {MAX_PATH} bytes"
     raise UnkeepableNamesError(f"No image can hold {what}, and here are such: {named}{more}.")
 
 
 async def _by_python(transport: Transport) -> bytes:
-    looking = Program("python", program(), cwd="/", timeout_s=LOOK_TIMEOUT_S)
+    looking = Program("python", source_of("whiteouts"), cwd="/", timeout_s=LOOK_TIMEOUT_S)
     end, answer = await ask(transport, looking, _MAX_ANSWER)
     if (status := status_of(end)) != "ok":
         raise WorkspaceError(f"The files could not be looked through: what does it ended as {status}.")

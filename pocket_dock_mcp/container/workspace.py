@@ -8,16 +8,15 @@ image finds the parcel and unpacks it, into memory or onto the disk.
 from __future__ import annotations
 
 import errno
-import functools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any, Protocol
 
 import anyio
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.agent.bundle import source_of
 from pocket_dock_mcp.agent.inside import facts
 from pocket_dock_mcp.agent.transport import Program, Transport
 from pocket_dock_mcp.container.asking import ask
@@ -81,11 +80,6 @@ def check_memory(workspace: Workspace, limits: Limits, facts: Facts) -> tuple[st
     return () if holds else ("workspace",)
 
 
-@functools.cache
-def _program() -> str:
-    return resources.files("pocket_dock_mcp.agent.inside").joinpath("parcel.py").read_text(encoding="utf-8")
-
-
 @asynccontextmanager
 async def parked(transport: Transport, wanted: Wanted) -> AsyncIterator[None]:
     """While the block runs, have a copy of a home directory in memory lie on the disk.
@@ -123,7 +117,7 @@ async def put_back(transport: Transport) -> None:
 async def _ask(transport: Transport, order: dict[str, Any], timeout_s: float) -> None:
     whole = {**order, "root": transport.facts.home, "places": facts.PARKED}
     program = Program(
-        "python", _program(), cwd="/", stdin=json.dumps(whole).encode("ascii"), timeout_s=timeout_s
+        "python", source_of("parcel"), cwd="/", stdin=json.dumps(whole).encode("ascii"), timeout_s=timeout_s
     )
     end, answer = await ask(transport, program, _MAX_ANSWER)
     number = _errno(answer) if status_of(end) == "ok" else None

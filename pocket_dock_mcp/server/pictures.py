@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import json
 from dataclasses import dataclass
-from importlib import resources
 
+from pocket_dock_mcp.agent.bundle import source_of
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxError
 from pocket_dock_mcp.models import RunResult
@@ -30,7 +29,7 @@ async def scaled(container: LiveContainer, path: str) -> Picture | str:
     order = {"home": container.home, "path": path, "max_side": MAX_SIDE, "max_bytes": MAX_BYTES}
     try:
         result = await container.run(
-            _program(),
+            source_of("scale"),
             language="python",
             # Nobody can put modules there for it to import.
             cwd="/",
@@ -58,8 +57,3 @@ def _answer(result: RunResult) -> tuple[bytes, str]:
         return base64.b64decode(reply["data"], validate=True), "it could not be made smaller"
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError, binascii.Error):
         return b"", "it could not be made smaller"
-
-
-@functools.cache
-def _program() -> str:
-    return resources.files("pocket_dock_mcp.agent.inside").joinpath("scale.py").read_text(encoding="utf-8")

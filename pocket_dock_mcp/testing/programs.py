@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import posixpath
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import anyio
 
+from pocket_dock_mcp.agent.bundle import source_of
 from pocket_dock_mcp.engine.base import STDERR, STDOUT
 from pocket_dock_mcp.testing.streams import Channel
 
@@ -119,7 +118,7 @@ class Programs:
             if text is not None and text in self._scripted:
                 return self._scripted[text]
         if source is not None:
-            return _find_whiteouts if source == _whiteouts() else _unknown(source)
+            return _find_whiteouts if source == source_of("whiteouts") else _unknown(source)
         line = command(argv)
         return _builtin(argv) if line is None else _builtin(_words(line)) or _unknown(line)
 
@@ -164,14 +163,6 @@ def _cat(words: Sequence[str]) -> Program:
         return 0
 
     return cat
-
-
-@functools.cache
-def _whiteouts() -> str:
-    """Return the source of what a container looks for such names with before an image is made of it."""
-    return (
-        resources.files("pocket_dock_mcp.agent.inside").joinpath("whiteouts.py").read_text(encoding="utf-8")
-    )
 
 
 async def _find_whiteouts(process: Process) -> int:
