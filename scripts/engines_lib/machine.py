@@ -20,6 +20,7 @@ USER = "dock"
 UID = 1000
 DISK_SIZE = "16G"
 BOOT_S = 240
+BOOTS = 3
 GUEST_SOCKET = f"/run/user/{UID}/podman/podman.sock"
 HOST_ALIAS = "engines-machine"
 KEYS_FILE = "etc/ssh/engines_keys"
@@ -49,6 +50,19 @@ FILES = (
     ),
     ("etc/ssh/sshd_config.d/engines.conf", f"AuthorizedKeysFile /{KEYS_FILE}\n"),
     (f"var/lib/systemd/linger/{USER}", ""),
+)
+
+KERNEL_ARGUMENTS = (
+    "root=/dev/vda",
+    "rw",
+    "console=ttyS0",
+    "quiet",
+    "mitigations=off",
+    # Else the kernel rewrites sched_clock_cpu() late in its start, while the other processor runs it. The
+    # emulator's stale translation of it then ends one start in twenty with "Oops: int3".
+    "tsc=unstable",
+    # With -no-reboot a panic ends the emulator, and is seen at once.
+    "panic=-1",
 )
 
 RECIPE = roots.Recipe(
@@ -137,7 +151,7 @@ class Machine:
             *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-kernel", str(self.kernel), "-initrd", str(self.initrd)),
-            *("-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off panic=-1"),
+            *("-append", " ".join(KERNEL_ARGUMENTS)),
             *("-drive", drive),
             *("-netdev", f"user,id=net,restrict=on,{forward}"),
             *("-device", "virtio-net-pci,netdev=net,romfile="),
@@ -190,9 +204,7 @@ class RootlessPodman(Engine):
     def up(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tunnel.stop(seconds=10)
-        if self._emulator.pid() is None:
-            self._start(self._built())
-        self._wait_booted()
+        self._boot()
         self._tunnel.start(self._ssh(USER, "-N", "-L", f"{self.socket}:{GUEST_SOCKET}"))
         self._tunnel.wait_ready(self.answers, seconds=120)
 
@@ -221,15 +233,23 @@ class RootlessPodman(Engine):
         self._running.write_text(json.dumps({"entry": str(machine.entry), "port": port}))
         self._emulator.start(machine.qemu(self._disk(machine), port))
 
-    def _wait_booted(self) -> None:
-        say(f"{self.name}: waiting for the machine (a minute or so)")
-        try:
-            self._emulator.wait_ready(self._reachable, BOOT_S)
-        except EngineFailedError:
-            say(f"{self.name}: its disk, with its images, is made anew the next time")
-            self._emulator.stop(seconds=10)
-            self._forget_disks()
-            raise
+    def _boot(self) -> None:
+        """Try more than once: an emulated kernel may panic where a real one does not."""
+        for attempt in range(1, BOOTS + 1):
+            if self._emulator.pid() is None:
+                self._start(self._built())
+            say(f"{self.name}: waiting for the machine (a minute or so)")
+            try:
+                self._emulator.wait_ready(self._reachable, BOOT_S)
+            except EngineFailedError as error:
+                self._emulator.stop(seconds=10)
+                # What failed may have been the disk.
+                self._forget_disks()
+                if attempt == BOOTS:
+                    raise
+                say(f"{self.name}: {error}\n{self.name}: trying again, with a new disk")
+            else:
+                return
 
     def _disk(self, machine: Machine) -> Path:
         """This machine's own copy, so that what is in the cache stays as it was built."""
