@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
+from pocket_dock_mcp.errors import ContainerGoneError, ImageNotFoundError
+
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, UpDownCounter
 
 SCOPE = "pocket_dock_mcp"
+NOT_THERE = (ContainerGoneError, ImageNotFoundError)
+"""Answers, not errors: whoever removes something asks whether it is there, and so does whoever makes it."""
 
 Attributes = dict[str, str | int | float | bool]
 
@@ -88,7 +92,9 @@ class _Instruments:
             "pocket_dock.engine.duration", "s", "How long the engine took, by verb."
         )
         self.engine_errors: Counter = meter.create_counter(
-            "pocket_dock.engine.errors", "{error}", "Errors of the engine, by verb and code."
+            "pocket_dock.engine.errors",
+            "{error}",
+            "Errors of the engine, by verb and code; that something is not there is none.",
         )
 
 
@@ -109,6 +115,8 @@ def engine_verb(verb: str) -> Iterator[None]:
     with span(f"engine.{verb}", {"pocket_dock.engine.verb": verb}):
         try:
             yield
+        except NOT_THERE:
+            raise
         except Exception as error:
             code = getattr(error, "code", type(error).__name__)
             instruments().engine_errors.add(1, {**attributes, "code": code})

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 ADOPT_DEADLINE = 2.0
 """Seconds for a claimed container to answer. Usual: a third of a millisecond; a paused one never does."""
+NEXT_DEADLINE = 0.25
+"""Seconds for the next one, after one that did not: what paused it has often paused all of them."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another launch after one that failed or came to nothing; doubled each time."""
 SURVIVAL = 1.0
@@ -114,6 +116,7 @@ class Stock:
 
         It is the caller's from now on and never comes back.
         """
+        deadline = ADOPT_DEADLINE
         for _ in range(len(self._ready)):
             if not self._ready:
                 break
@@ -122,10 +125,11 @@ class Stock:
             ready.watching.cancel()
             self._notify()
             try:
-                await ready.running.transport.adopt(env, ADOPT_DEADLINE)
+                await ready.running.transport.adopt(env, deadline)
             except (AgentError, RemoteError) as error:
                 self._failed(error)
                 self._discard(ready)
+                deadline = NEXT_DEADLINE
             except BaseException:
                 self._discard(ready)
                 raise

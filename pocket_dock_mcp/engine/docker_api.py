@@ -299,14 +299,15 @@ class DockerApiEngine(DockerImages):
         return image
 
     async def aclose(self) -> None:
-        """Close all connections, then what was started to reach the engine."""
-        try:
-            await self._filter.aclose()
-            await self._client.close()
-            await self._connector.close()
-        finally:
-            if self._on_close is not None:
-                await self._on_close()
+        """Close all connections, then what was started to reach the engine; also for a cancelled caller."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._filter.aclose()
+                await self._client.close()
+                await self._connector.close()
+            finally:
+                if self._on_close is not None:
+                    await self._on_close()
 
 
 async def _ping(client: aiodocker.Docker) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.gate.denials import excerpt
 from pocket_dock_mcp.manager.audit import AuditLog, code_facts
 from pocket_dock_mcp.manager.denials import Denials
-from pocket_dock_mcp.manager.recording import Recorder, Recording, concluded
+from pocket_dock_mcp.manager.recording import Recorder, Recording, concluded, kind_of
 from pocket_dock_mcp.manager.records import Kept
 from pocket_dock_mcp.manager.sandbox import Owner, Sandbox
 from pocket_dock_mcp.manager.snapshots import Snapshot
@@ -163,7 +163,7 @@ class Observer:
                 run_id=run.id,
                 language=program.language,
                 run_session=program.session,
-                background=run.meta.get("background") is True,
+                background=kind_of(run) == "detach",
                 timeout_s=program.timeout_s,
                 **code_facts(program.code),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, TypeVar
 
@@ -38,6 +39,16 @@ T = TypeVar("T", Excerpt, Matches)
 Stream = Literal["stdout", "stderr"]
 
 
+@dataclass(frozen=True)
+class _Output:
+    """Whose output is read, and which."""
+
+    run_id: str
+    stream: Stream
+    unkept: int
+    """Bytes at its beginning that a kept container could not keep. They are in no count."""
+
+
 class OutputTools(Tools):
     """The tool function, over one manager."""
 
@@ -70,16 +81,17 @@ class OutputTools(Tools):
         to some hundred MB per run. By lines, from the end, by search, or by bytes."""
         _check(start_line, tail, grep, start_byte, max_bytes=max_bytes, context=context, encoding=encoding)
         sandbox, run = await self._manager.open_run(owner_of(ctx), run_id)
-        spool = run.run.spool(_STREAMS[stream])
+        number = _STREAMS[stream]
+        spool, of = run.run.spool(number), _Output(run_id, stream, run.run.missing[number - STDOUT])
         with sandbox.use():
             if grep is not None:
                 search = partial(_search, spool, grep, context, start_byte or 0)
                 found = await anyio.to_thread.run_sync(_fitting, search, _rows, max_bytes)
-                return _matches(run_id, stream, found)
+                return _matches(of, found)
             read = partial(_excerpt, spool, start_line, lines, tail, start_byte)
             shown = _shown_text if encoding == "utf-8" else _base64
             excerpt = await anyio.to_thread.run_sync(_fitting, read, shown, max_bytes)
-        return _text(run_id, stream, excerpt) if encoding == "utf-8" else _bytes(run_id, stream, excerpt)
+        return _text(of, excerpt) if encoding == "utf-8" else _bytes(of, excerpt)
 
 
 def _check(
@@ -143,18 +155,17 @@ def _base64(found: Excerpt) -> str:
     return base64.b64encode(found.data).decode("ascii")
 
 
-def _text(run_id: str, stream: Stream, found: Excerpt) -> CallToolResult:
+def _text(of: _Output, found: Excerpt) -> CallToolResult:
     content, removed = neutralise(found.text)
-    return _reply(run_id, stream, found, content, "utf-8", removed=removed)
+    return _reply(of, found, content, "utf-8", removed=removed)
 
 
-def _bytes(run_id: str, stream: Stream, found: Excerpt) -> CallToolResult:
-    return _reply(run_id, stream, found, _base64(found), "base64", removed=False)
+def _bytes(of: _Output, found: Excerpt) -> CallToolResult:
+    return _reply(of, found, _base64(found), "base64", removed=False)
 
 
 def _reply(
-    run_id: str,
-    stream: Stream,
+    of: _Output,
     found: Excerpt,
     content: str,
     encoding: Literal["utf-8", "base64"],
@@ -162,8 +173,8 @@ def _reply(
     removed: bool,
 ) -> CallToolResult:
     structured = OutputReply(
-        run_id=run_id,
-        stream=stream,
+        run_id=of.run_id,
+        stream=of.stream,
         content=content,
         encoding=encoding,
         start_byte=found.start_byte,
@@ -176,15 +187,15 @@ def _reply(
         control_chars_removed=removed,
     )
     if not found.data:
-        return reply(f"Nothing there: {stream} has {_size(found)}.", structured)
+        return reply(" ".join([f"Nothing there: {of.stream} has {_size(found)}.", *_unkept(of)]), structured)
     where = f"bytes {found.start_byte}-{found.start_byte + len(found.data)}"
     if found.first_line is not None and encoding == "utf-8":
         where = f"lines {found.first_line}-{found.last_line}"
-    parts = [f"{stream}, {where} of {_size(found)}{', base64' if encoding == 'base64' else ''}"]
+    parts = [f"{of.stream}, {where} of {_size(found)}{', base64' if encoding == 'base64' else ''}"]
     parts += block("output", content or "\n")
     if found.more:
         parts.append(f"There is more: go on with start_byte={found.next_byte}.")
-    parts += _remarks(found.gap, removed=removed)
+    parts += _remarks(of, found.gap, removed=removed)
     return reply("\n".join(parts), structured)
 
 
@@ -199,14 +210,14 @@ def _rows(found: Matches) -> str:
     return "\n".join(rows)
 
 
-def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
+def _matches(of: _Output, found: Matches) -> CallToolResult:
     content, removed = neutralise(_rows(found))
     numbers = [line.number for line in found.lines if line.number is not None]
     shown_matches = sum(line.matches for line in found.lines)
     more = found.next_byte < found.total_bytes and (shown_matches < found.matches or not found.exact)
     structured = OutputReply(
-        run_id=run_id,
-        stream=stream,
+        run_id=of.run_id,
+        stream=of.stream,
         content=content,
         encoding="utf-8",
         start_byte=None,
@@ -219,11 +230,11 @@ def _matches(run_id: str, stream: Stream, found: Matches) -> CallToolResult:
         control_chars_removed=removed,
     )
     count = f"{'' if found.exact else 'at least '}{found.matches} of {found.total_lines} lines match"
-    parts = [f"{stream}: {count}"]
+    parts = [f"{of.stream}: {count}"]
     parts += block("output", content)
     if more:
         parts.append(f"There is more: go on with the same grep and start_byte={found.next_byte}.")
-    parts += _remarks(found.gap, removed=removed)
+    parts += _remarks(of, found.gap, removed=removed)
     return reply("\n".join(parts), structured)
 
 
@@ -231,8 +242,16 @@ def _size(found: Excerpt) -> str:
     return f"{found.total_bytes} bytes in {found.total_lines} lines"
 
 
-def _remarks(gap: tuple[int, int] | None, *, removed: bool) -> list[str]:
-    remarks = []
+def _unkept(of: _Output) -> list[str]:
+    if not of.unkept:
+        return []
+    return [
+        f"Its first {of.unkept} bytes could not be kept while no server was there: counts begin after them."
+    ]
+
+
+def _remarks(of: _Output, gap: tuple[int, int] | None, *, removed: bool) -> list[str]:
+    remarks = _unkept(of)
     if removed:
         remarks.append("Control characters were removed; encoding='base64' returns the exact bytes.")
     if gap is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pocket_dock_mcp.engine.base import Engine
-from tests.commands import Commands
+from tests.commands import TIMEOUT, Commands
 from tests.engines import Target, remove_image
 
 pytestmark = pytest.mark.front
@@ -229,6 +230,21 @@ def test_a_pool_runs_each_in_a_fresh_sandbox_and_tells_in_order(dock: Commands, 
     done = dock("pool", str(tmp_path / "nothing.py"))
     assert done.returncode == 1
     assert b"cannot be read" in done.stdout
+
+
+def test_a_pool_that_is_interrupted_ends_quietly_and_leaves_nothing(dock: Commands) -> None:
+    with dock.started("pool", "--size", "1") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"echo one\nsleep 600\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b"ok")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 130
+    assert b"Unclosed" not in err
+    assert len(err.splitlines()) <= 1
 
 
 def test_the_quickstart_leaves_nothing(dock: Commands) -> None:

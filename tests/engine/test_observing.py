@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pocket_dock_mcp.errors import QuotaError
+from pocket_dock_mcp.errors import ContainerGoneError, EngineUnavailableError, ImageNotFoundError, QuotaError
 from pocket_dock_mcp.manager.audit import read_log
 from pocket_dock_mcp.manager.core import Manager
 from pocket_dock_mcp.manager.runs import SandboxRun
@@ -27,7 +27,7 @@ from pocket_dock_mcp.models import RunResult
 from pocket_dock_mcp.server.app import create_server
 from pocket_dock_mcp.settings import Settings
 from tests import behaviours
-from tests.engines import Target, connect, eventually
+from tests.engines import Target, connect, eventually, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +117,27 @@ async def test_runs_that_go_on_when_a_sandbox_ends_have_an_end_on_the_log(
 
     *_, over, _ended = await log_of(settings, sandbox, "create", "run", "run_end", "end")
     assert (over["run_id"], over["status"]) == (run.id, "killed")
+
+
+@pytest.mark.fake_too
+@pytest.mark.parametrize(
+    ("meta", "is_background"),
+    [({"background": True}, True), ({"kind": "detach"}, True), ({"kind": "stream"}, False), ({}, False)],
+)
+async def test_the_log_says_of_a_run_whether_it_is_in_the_background_whoever_has_begun_it(
+    manager: Manager,
+    settings: Settings,
+    request_: SandboxRequest,
+    meta: dict[str, object],
+    is_background: bool,
+) -> None:
+    sandbox = await manager.create(ALICE, request_, silent)
+    run = await sandbox.container.start("exit 0", meta=meta, language="shell")
+    await run.wait()
+    run.close()
+
+    _, started, _ = await log_of(settings, sandbox, "create", "run", "run_end")
+    assert started["background"] is is_background
 
 
 @pytest.mark.fake_too
@@ -300,3 +321,22 @@ async def test_what_happens_is_counted(
     assert changes()["cold"] == 2
     await manager.end_session(ALICE)
     assert changes()["live"] == 0
+
+
+async def test_that_something_is_not_there_is_no_error_of_the_engine(
+    recorded: Recorded, target: Target
+) -> None:
+    def errors() -> float:
+        return recorded.count("pocket_dock.engine.errors")
+
+    before, engine = errors(), await connect(target)
+    with pytest.raises(ContainerGoneError):
+        await engine.setup(unique("nobody"))
+    with pytest.raises(ImageNotFoundError):
+        await engine.image(f"localhost/{unique('none')}:latest")
+    assert errors() == before
+
+    await engine.aclose()
+    with pytest.raises(EngineUnavailableError):
+        await engine.setup(unique("nobody"))
+    assert errors() == before + 1

@@ -171,6 +171,17 @@ async def test_what_does_not_answer_is_not_handed_out(
         await gone(engine, [stuck], 2)
 
 
+async def test_many_that_do_not_answer_are_not_waited_for_one_by_one() -> None:
+    fake = FakeEngine()
+    async with LivePool(FakeEngine.IMAGE, size=8, engine=fake) as pool:
+        await pool.wait_ready()
+        fake.agent.silent.add("adopt")
+        with anyio.fail_after(8):
+            await pool.claim()
+        fake.agent.silent.clear()
+    await fake.aclose()
+
+
 async def test_without_a_ready_one_a_claim_launches_its_own(engine: Engine, image: str) -> None:
     async with LivePool(image, size=0, engine=engine, limits=Limits(pids=64)) as pool:
         async with await pool.claim(env={"GREETING": "b"}) as box:
@@ -422,6 +433,10 @@ async def test_a_public_pool_that_could_not_be_entered_says_why(found: None) -> 
     "options",
     [
         {"size": 65},
+        {"size": "3"},
+        {"size": None},
+        {"size": True},
+        {"memory_mb": "512"},
         {"mem_limit": "lots"},
         {"cpu_percent": 0},
         {"network": "some"},

@@ -38,6 +38,7 @@ from pocket_dock_mcp.server.sizes import MAX_REPLY, check_size, fitted, wire_siz
 from tests.spools import Spools
 
 ONE_MIB = 1024 * 1024
+OUTPUT = output_tools._Output("run", "stdout", unkept=0)
 NASTY = {
     "plain": "x",
     "lines": "\n",
@@ -135,10 +136,10 @@ def test_output_that_is_read_again(char: str, tmp_path: Path) -> None:
         for start_line, tail, start_byte in ((1, None, None), (None, 5, None), (None, None, 1)):
             read = partial(output_tools._excerpt, spool, start_line, None, tail, start_byte)
             excerpt = output_tools._fitting(read, output_tools._shown_text, MOST_BYTES)
-            assert size_of(output_tools._text("run", "stdout", excerpt)) <= MAX_REPLY
+            assert size_of(output_tools._text(OUTPUT, excerpt)) <= MAX_REPLY
             assert excerpt.data
             excerpt = output_tools._fitting(read, output_tools._base64, MOST_BYTES)
-            result = output_tools._bytes("run", "stdout", excerpt)
+            result = output_tools._bytes(OUTPUT, excerpt)
             assert size_of(result) <= MAX_REPLY
             # All of it comes, and not just some.
             assert len(base64.b64decode(structured(result)["content"])) > MOST_BYTES - 4 or char == "\n"
@@ -151,7 +152,7 @@ def test_output_that_is_searched(char: str, tmp_path: Path) -> None:
         spool = spools(line * 100)
         search = partial(output_tools._search, spool, "match", 2, 0)
         found = output_tools._fitting(search, output_tools._rows, MOST_BYTES)
-        result = output_tools._matches("run", "stdout", found)
+        result = output_tools._matches(OUTPUT, found)
     assert size_of(result) <= MAX_REPLY
     assert structured(result)["matches"] == 100
     assert "match" in structured(result)["content"]
