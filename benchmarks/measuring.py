@@ -15,6 +15,8 @@ import anyio
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
 
+LABELS = {"pocket-dock.benchmark": "1"}
+"""Of all that is made for it."""
 INITIALIZE = (
     b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
     b'"capabilities":{},"clientInfo":{"name":"benchmark","version":"0"}}}\n'

@@ -22,6 +22,7 @@ from pathlib import Path
 import anyio
 from mcp import Client, StdioServerParameters
 from measuring import (
+    LABELS,
     all_at_once,
     answer_time,
     best,
@@ -47,7 +48,7 @@ from pocket_dock_mcp.images import ImageStore
 from pocket_dock_mcp.models import MIB, ContainerSpec, Limits
 
 RESULTS = Path(__file__).with_name("results.md")
-LABELS = {"pocket-dock.benchmark": "1"}
+
 BIG = 100 * MIB
 FLOOD = 1024 * MIB
 FORK_BOMB = "f() { f | f & }; f; while :; do :; done"  # to go on without another fork
