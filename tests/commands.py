@@ -91,6 +91,8 @@ class Commands:
 
     def end(self) -> None:
         """Destroy all sandboxes that are on record."""
+        if not any(Path(self.environ["POCKET_DOCK_STATE_DIR"]).glob("sandboxes/*.json")):
+            return
         ids = [one["sandbox_id"] for one in self.document("list")]
         if ids:
             self("destroy", *ids)

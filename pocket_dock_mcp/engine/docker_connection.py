@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import aiodocker
@@ -202,14 +203,17 @@ class DeclaredVolumes:
         """Return the paths of an image's volumes. Raises `ImageNotFoundError`."""
         if (known := self._known.get(image)) is not None:
             return known
-        async with engine_call("image", image, CALL_DEADLINE):
-            data = await self._client.images.inspect(image)
-            volumes = tuple((data["Config"] or {}).get("Volumes") or ())
+        volumes = await asked(partial(self._declared, image))
         if image.startswith("sha256:"):
             if len(self._known) >= MOST_IMAGES:
                 self._known.clear()
             self._known[image] = volumes
         return volumes
+
+    async def _declared(self, image: str) -> tuple[str, ...]:
+        async with engine_call("image", image, CALL_DEADLINE):
+            data = await self._client.images.inspect(image)
+            return tuple((data["Config"] or {}).get("Volumes") or ())
 
 
 class AttachedStream:

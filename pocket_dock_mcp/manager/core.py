@@ -29,7 +29,7 @@ from pocket_dock_mcp.errors import (
 )
 from pocket_dock_mcp.manager.access import Access, Connect, EngineAccess
 from pocket_dock_mcp.manager.comparing import Comparer, DiffOptions
-from pocket_dock_mcp.manager.ending import Ender
+from pocket_dock_mcp.manager.ending import LAST_PAUSES, Ender
 from pocket_dock_mcp.manager.forking import Forker, as_fork, check_count
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker, launch_of
@@ -275,7 +275,7 @@ class Manager:
             # Others may be ending on their own just now, or be made and then ended: they need the engine.
             await self._ender.wait_until(lambda: self._places.is_idle)
             if self._access.journal is not None:
-                await self._keeper.remove_deleted(self._access.journal)
+                await self._keeper.remove_deleted(self._access.journal, LAST_PAUSES)
             await self._mender.settle_all()
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_DEADLINE):
             await self._access.aclose()

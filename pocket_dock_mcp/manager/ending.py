@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from pocket_dock_mcp.container.disk import guard_until_lost
 from pocket_dock_mcp.errors import PocketDockError
 from pocket_dock_mcp.manager.access import EngineAccess
+from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.observing import Ending, Observer
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 GONE_DEADLINE = 5.0
 """Seconds in which a container is gone whose agent says that it is being destroyed."""
+PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds between attempts to remove the image of a deleted snapshot whose last sandbox has ended."""
+LAST_PAUSES = (0.05,) * 5
+"""The same, when nobody has time any more."""
 
 
 class Ender:
@@ -44,6 +49,7 @@ class Ender:
         self._ended_one = anyio.Event()
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._is_clearing = False
         self.on_end: Callable[[], None] | None = None
         """Called when a sandbox has ended, by whatever hand."""
 
@@ -141,8 +147,18 @@ class Ender:
             self._forget(sandbox.claim, container.removed)
         elif not container.visits:
             self._maker.over(container.name, container.removed)
-        if container.removed and self._access.journal is not None:
-            await self._keeper.remove_deleted(self._access.journal)
+        if container.removed and (journal := self._access.journal) is not None:
+            await self._keeper.remove_deleted(journal)
+            if self._keeper.has_deleted and self._tasks is not None and not self._is_clearing:
+                self._is_clearing = True
+                self._tasks.start_soon(self._clear_images, journal)
+
+    async def _clear_images(self, journal: Journal) -> None:
+        """Go on where an engine has not let go of an image yet. Those of other sandboxes stay as they are."""
+        try:
+            await self._keeper.remove_deleted(journal, PAUSES)
+        finally:
+            self._is_clearing = False
 
     def _forget(self, claim: Claim, is_removed: bool) -> None:
         """Take a kept sandbox off the record once it is gone; else it is still there to be killed again."""

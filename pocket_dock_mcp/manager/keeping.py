@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+
+import anyio
 
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.engine.base import Engine
@@ -215,8 +217,27 @@ class SnapshotKeeper:
         """Have an image that is in the journal removed as soon as no sandbox is made of it any more."""
         self._deleted[tag] = engine
 
-    async def remove_deleted(self, journal: Journal) -> None:
-        """Remove the images of deleted snapshots, as far as no sandbox is made of them any more."""
+    @property
+    def has_deleted(self) -> bool:
+        """Whether images wait for the end of a sandbox, or the engine has not let go of one yet."""
+        return bool(self._deleted)
+
+    async def remove_deleted(self, journal: Journal, pauses: Iterable[float] = ()) -> None:
+        """Remove the images of deleted snapshots, as far as no sandbox is made of them any more.
+
+        Args:
+            journal: where they are noted.
+            pauses: seconds after which it is tried again: Docker says of a container that its removal is in
+                progress, and for a moment after that its image is still in use.
+        """
+        await self._remove_deleted(journal)
+        for pause in pauses:
+            if not self._deleted:
+                return
+            await anyio.sleep(pause)
+            await self._remove_deleted(journal)
+
+    async def _remove_deleted(self, journal: Journal) -> None:
         for tag, engine in tuple(self._deleted.items()):
             try:
                 await engine.remove_image(tag)

@@ -12,7 +12,7 @@ import pytest
 
 from pocket_dock_mcp.engine.base import Engine
 from tests.commands import TIMEOUT, Commands
-from tests.engines import Target, remove_image
+from tests.engines import Target, remove_image, unique
 
 pytestmark = pytest.mark.front
 
@@ -20,17 +20,17 @@ SNAPSHOT = "pocket-dock.snapshot"
 """The label of their images."""
 
 
-@pytest.fixture(scope="module")
-def dock(target: Target, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    commands = Commands(target, image, tmp_path_factory.mktemp("home"))
+@pytest.fixture
+def dock(target: Target, image: str, tmp_path: Path) -> Iterator[Commands]:
+    commands = Commands(target, image, tmp_path)
     yield commands
     commands.end()
 
 
-@pytest.fixture(scope="module")
-def prefix(target: Target) -> str:
+@pytest.fixture
+def prefix() -> str:
     """Return what begins names that nobody else has on this engine."""
-    return f"pd-{os.getpid()}-{target.name}"
+    return unique("pd")
 
 
 def test_the_life_of_a_sandbox(dock: Commands, prefix: str, image: str) -> None:
@@ -64,7 +64,8 @@ def test_the_life_of_a_sandbox(dock: Commands, prefix: str, image: str) -> None:
     assert dock.document("info", name)["status"] == "stopped"
     refused = dock.each(["run", name, "true"], ["read", name, "kept"], ["ps", name])
     assert [one.returncode for one in refused] == [125, 1, 1]
-    assert all(f"pocket-dock resume {name}" in one.stderr.decode() for one in refused)
+    for one in refused:
+        assert f"pocket-dock resume {name}" in one.stderr.decode()
     assert dock.document("info", name)["status"] == "stopped"
     assert dock.out("resume", name) == f"resumed {name}\n"
     assert dock.out("read", name, "kept") == "yes"

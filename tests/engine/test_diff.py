@@ -24,6 +24,7 @@ from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL
 from pocket_dock_mcp.settings import Settings
 from tests.engines import Target, connect, eventually
+from tests.runs import said
 from tests.servers import call, client, environment, failure, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.front]
@@ -331,12 +332,14 @@ async def test_files_that_change_meanwhile_do_no_harm(manager: Manager, sandbox:
 
 async def test_a_sandbox_that_lies_gets_an_error_and_no_more(manager: Manager, sandbox: Sandbox) -> None:
     killer = (
-        "import os,signal\nwhile True:\n for p in filter(str.isdigit, os.listdir('/proc')):\n"
+        "import os,signal\nprint('ready', flush=True)\n"
+        "while True:\n for p in filter(str.isdigit, os.listdir('/proc')):\n"
         "  try:\n   if int(p) != os.getpid(): os.kill(int(p), 9)\n"
         "  except OSError: pass"
     )
     await sandbox.container.write_file("killer.py", killer)
     run = await sandbox.container.start("exec python3 killer.py", timeout_s=60)
+    await said(run, "ready")
 
     with pytest.raises(CompareError):
         await manager.diff(ALICE, None)

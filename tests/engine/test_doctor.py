@@ -20,6 +20,7 @@ from pocket_dock_mcp.container.launch import KEPT_LABEL
 from pocket_dock_mcp.diagnosis import leftovers
 from pocket_dock_mcp.diagnosis.examine import Orders, examine
 from pocket_dock_mcp.diagnosis.findings import Finding, Report
+from pocket_dock_mcp.diagnosis.remedies import program_of
 from pocket_dock_mcp.diagnosis.trial import program
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import EngineResponseError, EngineUnavailableError
@@ -294,7 +295,7 @@ async def test_a_record_that_cannot_be_read_is_told_with_its_container(
     path.write_text("[]")
 
     finding = by_id(await examined())["records.sandboxes"]
-    program = "docker" if engine.info.kind == "docker" else "podman"
+    program = program_of(engine.info)
     assert finding.severity == "problem"
     assert str(path) in finding.title
     command = finding.remedy.partition("#")[0].strip()

@@ -16,6 +16,7 @@ import pytest
 from pocket_dock_mcp import policy
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import (
+    EngineConflictError,
     EngineUnavailableError,
     ImageNotFoundError,
     InvalidArgumentError,
@@ -31,7 +32,8 @@ from pocket_dock_mcp.manager.sandbox import Owner, Sandbox, SandboxRequest
 from pocket_dock_mcp.manager.sweep import INSTANCE_LABEL, NO_GRACE, NONCE_LABEL, sweep
 from pocket_dock_mcp.models import ContainerSpec, Limits
 from pocket_dock_mcp.settings import Settings
-from tests.engines import LABELS, Target, connect, eventually, unique
+from pocket_dock_mcp.testing import FakeEngine
+from tests.engines import LABELS, Deadline, Target, connect, eventually, unique
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_too, pytest.mark.front]
 
@@ -281,7 +283,7 @@ async def test_a_snapshot_starts_sandboxes_with_its_files_that_are_their_own(
 
 
 async def test_a_deleted_snapshots_sandboxes_live_on_and_its_image_goes_with_the_last(
-    engine: Engine, manager: Manager, request_: SandboxRequest
+    engine: Engine, manager: Manager, request_: SandboxRequest, deadline: Deadline
 ) -> None:
     first = await manager.create(ALICE, request_, silent)
     _, snapshot = await manager.snapshot(ALICE, first.id, "")
@@ -291,7 +293,38 @@ async def test_a_deleted_snapshots_sandboxes_live_on_and_its_image_goes_with_the
 
     assert (await second.container.run("echo alive")).stdout == "alive\n"
     await manager.kill(ALICE, second.id)
-    assert await engine.images(f"pocket-dock.snapshot={snapshot.id}") == []
+
+    async def is_gone() -> bool:
+        return not await engine.images(f"pocket-dock.snapshot={snapshot.id}")
+
+    await eventually(is_gone, within=deadline(5))
+
+
+async def test_an_image_that_the_engine_has_not_let_go_of_is_removed_a_little_later(tmp_path: Path) -> None:
+    """Docker says of a container that its removal is in progress, and still counts its image as in use."""
+    fake, state = FakeEngine(), Settings(state_dir=tmp_path, pool_mb=0)
+    request = SandboxRequest(image=FakeEngine.IMAGE)
+
+    async def reach() -> Engine:
+        return fake
+
+    async with Manager(state, reach) as manager:
+        for is_last in (False, True):
+            first = await manager.create(ALICE, request, silent)
+            _, snapshot = await manager.snapshot(ALICE, first.id, "")
+            second = await manager.create(ALICE, replace(request, snapshot=snapshot.id), silent)
+            await manager.delete_snapshot(ALICE, snapshot.id)
+            fake.fail("remove_image", EngineConflictError("It is in use."), times=2)
+            if is_last:
+                break
+            await manager.kill(ALICE, second.id)
+
+            async def is_gone() -> bool:
+                return not await fake.images("pocket-dock.snapshot")
+
+            await eventually(is_gone, within=5)
+            await manager.kill(ALICE, first.id)
+    assert not await fake.images("pocket-dock.snapshot")
 
 
 async def test_a_snapshots_image_carries_nothing_of_the_container(

@@ -19,6 +19,7 @@ from tests.behaviours import CALLER
 from tests.engines import LABELS, Deadline, eventually, unique
 from tests.gates import Gates, LineGate
 from tests.kept import Kept, keeping
+from tests.runs import said
 
 pytestmark = [pytest.mark.anyio, pytest.mark.contract]
 
@@ -58,13 +59,6 @@ async def call(box: LiveContainer, what: str, more: int = 0, **options: Any) -> 
 async def calling(box: LiveContainer, what: str, more: int = 0) -> AsyncRun:
     """Have a program inside begin to."""
     return await box.start(CALLER, language="python", env={"CALL": what, "MORE": str(more)})
-
-
-async def said(run: AsyncRun, text: str) -> None:
-    async def has_said() -> bool:
-        return text in run.peek()
-
-    await eventually(has_said, 30)
 
 
 async def idle(gate: LineGate) -> None:

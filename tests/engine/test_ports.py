@@ -22,6 +22,7 @@ from pocket_dock_mcp.outside import PortMapping
 from tests.behaviours import PORT, SERVER
 from tests.engines import LABELS, Deadline, Target, eventually, unique
 from tests.kept import Kept, keeping
+from tests.runs import said
 
 pytestmark = [pytest.mark.anyio, pytest.mark.contract]
 
@@ -37,13 +38,6 @@ async def serve(box: LiveContainer) -> AsyncRun:
     run = await box.start(SERVER, language="python")
     await said(run, "listening")
     return run
-
-
-async def said(run: AsyncRun, text: str) -> None:
-    async def has_said() -> bool:
-        return text in run.peek()
-
-    await eventually(has_said, 30)
 
 
 @pytest.fixture(scope="module")

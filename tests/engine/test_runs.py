@@ -12,11 +12,11 @@ import pytest
 
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.launch import Launch
-from pocket_dock_mcp.container.run import AsyncRun
 from pocket_dock_mcp.engine.base import STDERR, STDOUT, Engine
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxFileNotFoundError
 from pocket_dock_mcp.models import MIB, Limits, RunLimits
 from tests.engines import LABELS, unique
+from tests.runs import said
 
 pytestmark = [pytest.mark.anyio, pytest.mark.front]
 
@@ -28,16 +28,6 @@ async def container(engine: Engine, image: str) -> AsyncIterator[LiveContainer]:
     limits = Limits(memory_bytes=256 * MIB)
     async with await LiveContainer.create(engine, Launch(unique("runs"), image, LABELS, limits)) as made:
         yield made
-
-
-async def said(run: AsyncRun, text: str, within: float = 30) -> None:
-    """Wait until it has written this to standard output."""
-    with anyio.fail_after(within):
-        while True:
-            with run.listening() as news:
-                if text in run.result().stdout:
-                    return
-                await news.wait()
 
 
 # -- handles ------------------------------------------------------------------------------------------
