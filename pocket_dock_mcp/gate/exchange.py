@@ -13,11 +13,9 @@ from pocket_dock_mcp.gate.masking import Masker, masked
 from pocket_dock_mcp.gate.messages import HeaderList, Side, end_to_end, has_header, with_headers
 from pocket_dock_mcp.gate.outbound import Outbound, Way
 from pocket_dock_mcp.gate.relay import GONE, Idle
-from pocket_dock_mcp.gate.secrets import Secret, headers_of
+from pocket_dock_mcp.gate.secrets import READING, Secret, headers_of
 from pocket_dock_mcp.gate.targets import Url
 
-_AGAIN = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-"""Methods that change nothing at the server: such a request may be made again when a connection was stale."""
 _CONTINUE = 100
 
 
@@ -68,7 +66,7 @@ class Exchange:
     async def _over(
         self, way: Way, server: Side, request: h11.Request, url: Url, *, is_used: bool = False
     ) -> None:
-        secrets = self._outbound.secrets.all_for(url.target, url.scheme)
+        secrets = self._outbound.secrets.said_to(url, request.method)
         masks = sorted({shape for secret in secrets for shape in secret.shapes}, key=len, reverse=True)
         transfer = _Transfer(self._inside, server, self._outbound.limits.idle_s, masks)
         is_kept = False
@@ -180,8 +178,9 @@ class _Transfer:
 
 
 def _may_repeat(request: h11.Request) -> bool:
+    """Whether it may be made again when a connection was stale."""
     has_body = has_header(request, b"content-length") or has_header(request, b"transfer-encoding")
-    return request.method in _AGAIN and not has_body
+    return request.method in READING and not has_body
 
 
 def _outgoing(request: h11.Request, url: Url, way: Way, secrets: Sequence[Secret]) -> h11.Request:

@@ -156,14 +156,30 @@ def _for_npm(npm: NpmSettings) -> dict[str, str]:
 def _secrets(
     indexes: Sequence[_Place], registries: Sequence[_Place], archives: Sequence[_Place], known: _Known
 ) -> Iterator[Secret]:
-    """Yield what this machine says to each, as whom it is known there."""
+    """Yield what this machine says to each, as whom it is known there.
+
+    Only to read: whoever may ask for packages is not to publish or delete some in its user's name.
+    """
+    for place in registries:
+        yield from _of_npm(place, known.npm)
     for places, passwords in ((indexes, known.netrc), (registries, {}), (archives, known.apt)):
         for place in places:
             login, password = passwords.get(place.target.host, ("", ""))
             if place.login:
                 login, password = place.login, place.password
-            value = basic(login, password) if login else ""
-            if places is registries:
-                value = known.npm.get(urllib.parse.urlsplit(place.url).netloc.lower(), value)
-            if value:
-                yield Secret(place.domain, "Authorization", value, is_for_http=place.scheme == "http")
+            if login:
+                yield _secret(place, basic(login, password))
+
+
+def _of_npm(place: _Place, authorizations: Mapping[str, str]) -> Iterator[Secret]:
+    """Yield what npm says at a registry's host, that for the longest path first."""
+    authority = urllib.parse.urlsplit(place.url).netloc.lower()
+    for where in sorted(authorizations, key=len, reverse=True):
+        host, _, path = where.partition("/")
+        if host == authority:
+            yield _secret(place, authorizations[where], below=path)
+
+
+def _secret(place: _Place, value: str, below: str = "") -> Secret:
+    is_for_http = place.scheme == "http"
+    return Secret(place.domain, "Authorization", value, is_for_http, is_for_reading=True, below=below)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
 from pocket_dock_mcp.gate.domains import Domain, parse_domain
 from pocket_dock_mcp.gate.messages import HeaderList
-from pocket_dock_mcp.gate.targets import Target
+from pocket_dock_mcp.gate.targets import Target, Url
 from pocket_dock_mcp.host.texts import read_private
 
 EXAMPLE = '[{"host": "api.example.com", "header": "Authorization", "value": "Bearer ..."}]'
 MIN_LENGTH = 8
 """Characters of a value. What is shorter is guessed, and hiding it in answers would garble them."""
 MAX_SECRETS = 1000
+READING = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that change nothing at a server."""
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -42,6 +45,14 @@ class Secret:
     value: str = field(repr=False)
     is_for_http: bool = False
     """Whether it may be sent without TLS, where anybody on the way can read it."""
+    is_for_reading: bool = False
+    """Whether it is for requests that only read, so that nothing is published or deleted with it."""
+    below: str = ""
+    """The path at which it is valid, and below which; all if empty."""
+
+    def is_said(self, method: bytes, path: str) -> bool:
+        """Whether it belongs to such a request, `path` with its query."""
+        return (not self.is_for_reading or method in READING) and is_below(path, self.below)
 
     def covers(self, target: Target) -> bool:
         """Whether it is for a target."""
@@ -76,13 +87,33 @@ class Secrets:
         """Return whom they are for."""
         return tuple(secret.domain for secret in self._secrets)
 
-    def all_for(self, target: Target, scheme: str) -> list[Secret]:
-        """Return those for a target. Without TLS only those that may go without."""
+    def has_any_for(self, target: Target, scheme: str) -> bool:
+        """Whether some request to a target gets one. Without TLS only those that may go without."""
+        return any(self._all_for(target, scheme))
+
+    def said_to(self, url: Url, method: bytes) -> list[Secret]:
+        """Return those of one request, one for each header."""
         found: dict[str, Secret] = {}
-        for secret in self._secrets:
-            if secret.covers(target) and (scheme == "https" or secret.is_for_http):
+        for secret in self._all_for(url.target, url.scheme):
+            if secret.is_said(method, url.path):
                 found.setdefault(secret.header.lower(), secret)
         return list(found.values())
+
+    def _all_for(self, target: Target, scheme: str) -> Iterator[Secret]:
+        for secret in self._secrets:
+            if secret.covers(target) and (scheme == "https" or secret.is_for_http):
+                yield secret
+
+
+def is_below(path: str, place: str) -> bool:
+    """Whether a request's path is at a place or below it, however the server reads what is in it."""
+    if not place.strip("/"):
+        return True
+    plain = urllib.parse.unquote(urllib.parse.unquote(path.partition("?")[0]))
+    if ".." in re.split(r"[/\\]", plain):
+        return False
+    place = f"/{place.strip('/')}"
+    return path == place or path.startswith((f"{place}/", f"{place}?"))
 
 
 def headers_of(secrets: Iterable[Secret]) -> HeaderList:

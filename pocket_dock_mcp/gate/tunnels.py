@@ -56,7 +56,7 @@ class Tunnels:
         if target.port == _HTTP and not self._rules.names_port(target):
             # Requests in the open: they are read, so that they are for this host and no other.
             await self._read_requests(await agree(), Origin("http", target))
-        elif self._authority is not None and self._outbound.secrets.all_for(target, "https"):
+        elif self._authority is not None and self._outbound.secrets.has_any_for(target, "https"):
             await self._intercept(target, self._authority, agree)
         else:
             await self._relay(target, agree)

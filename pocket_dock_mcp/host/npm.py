@@ -27,7 +27,8 @@ class NpmSettings:
     scoped: tuple[str, ...] = ()
     """Registries of packages of one scope."""
     authorizations: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What it says to a host (with the port, if one is named) to be known there: a header's value."""
+    """What it says to be known, by place: a host (with the port, if one is named) and a path below which that
+    is valid, ``npm.example/team/``. A header's value."""
 
 
 def read_npm(environ: Mapping[str, str], root: Path = Path("/")) -> NpmSettings:
@@ -70,18 +71,19 @@ def _parse(text: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _authorizations(said: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield hosts and what is said to them; the last of several for one host is the one in force."""
+    """Yield places and what is said there; the last of several for one place is the one in force."""
     for name, value in said.items():
         place, _, kind = name.rpartition(":")
-        host = place.removeprefix("//").partition("/")[0].lower()
+        host, _, path = place.removeprefix("//").partition("/")
         if not place.startswith("//") or not host or not value:
             continue
+        where = f"{host.lower()}/{path}"
         if kind == "_authToken":
-            yield host, f"Bearer {value}"
+            yield where, f"Bearer {value}"
         elif kind == "_auth":
-            yield host, f"Basic {value}"
+            yield where, f"Basic {value}"
         elif kind == "_password" and (user := said.get(f"{place}:username")):
-            yield host, f"Basic {_basic(user, value)}"
+            yield where, f"Basic {_basic(user, value)}"
 
 
 def _basic(user: str, encoded: str) -> str:

@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from pocket_dock_mcp.errors import SandboxBusyError
+from pocket_dock_mcp.errors import SandboxBusyError, StateError
+from pocket_dock_mcp.manager.escaping import MARK, escaped, restored
 from pocket_dock_mcp.manager.locking import create_locked, open_locked
 from pocket_dock_mcp.manager.parsed import ParsedFiles
 from pocket_dock_mcp.manager.sandbox import SandboxRequest
@@ -27,6 +28,7 @@ from pocket_dock_mcp.models import Limits
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"sb-[0-9a-f]{32}")
+_MARKED = json.dumps(MARK)[1:-1]
 _END_OF_TIME = 253_402_300_799.0
 """The last second that has a date of four digits."""
 
@@ -199,7 +201,17 @@ class KeptStore:
 
 
 def _text(kept: Kept) -> str:
-    return json.dumps(asdict(kept))
+    """Return what is on record of a sandbox.
+
+    Raises:
+        StateError: nobody could read it.
+    """
+    text = json.dumps(escaped(asdict(kept)))
+    if _parse(text, kept.id) != kept:
+        # Before anything is kept: a sandbox whose record cannot be read is lost to its owner.
+        message = "The sandbox cannot be put on record: something that it was given is of a wrong kind."
+        raise StateError(message, hint="Look at the types of what it is created with.")
+    return text
 
 
 @functools.cache
@@ -216,6 +228,8 @@ def _parse(text: str, sandbox_id: str) -> Kept | None:
         # These take any types, but no names that they do not know.
         Kept(**{**fields, "request": SandboxRequest(**request)})
         kept = _shape().validate_json(text, strict=True)
+        if _MARKED in text:
+            kept = restored(kept)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return kept if kept.id == sandbox_id and 0 <= kept.created <= _END_OF_TIME else None

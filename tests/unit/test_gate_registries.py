@@ -13,8 +13,8 @@ from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
 from pocket_dock_mcp.gate.domains import parse_domain
 from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.gate.registries import ARCHIVES, Registries, read_registries
-from pocket_dock_mcp.gate.secrets import basic
-from pocket_dock_mcp.gate.targets import parse_authority
+from pocket_dock_mcp.gate.secrets import Secrets, basic
+from pocket_dock_mcp.gate.targets import Url, parse_authority
 from pocket_dock_mcp.host.npm import DEFAULT_REGISTRY
 from pocket_dock_mcp.host.pip import DEFAULT_INDEX
 from pocket_dock_mcp.settings import Settings
@@ -192,6 +192,34 @@ def test_who_one_is_never_enters_and_is_said_by_the_gate(machine: Machine) -> No
         "npm_config_registry": "https://npm.example/x/",
     }
     assert "hunter" not in repr(found)
+
+
+def test_who_one_is_is_said_only_to_read_and_only_where_npm_says_it(machine: Machine) -> None:
+    machine.write("etc/pip.conf", "[global]\nindex-url = https://ada:p%40ss%3Aword@lab.example/api/pypi\n")
+    machine.write(
+        "home/.npmrc",
+        "registry=https://lab.example/api/one/npm/\n@a:registry=https://lab.example/api/two/npm/\n"
+        "//lab.example/api/one/npm/:_authToken=token-of-one\n//lab.example/api/two/npm/:_authToken=token-of-two\n",
+    )
+    secrets = Secrets(machine.read().secrets)
+
+    def said(method: bytes, path: str) -> list[str]:
+        target = parse_authority("lab.example:443")
+        assert target is not None
+        return [secret.value for secret in secrets.said_to(Url("https", target, path), method)]
+
+    assert said(b"GET", "/api/one/npm/left-pad") == ["Bearer token-of-one"]
+    assert said(b"HEAD", "/api/two/npm/@a%2fb?x=1") == ["Bearer token-of-two"]
+    assert said(b"GET", "/api/pypi/numpy/") == [basic("ada", "p@ss:word")]
+    for path in (
+        "/api/one/npm/../../two/x",
+        "/api/one/npm/%2e%2e/x",
+        "/api/one/npm/%252e%252e%255cx",
+        "/api/one/npmx",
+    ):
+        assert "Bearer token-of-one" not in said(b"GET", path)
+    for method in (b"PUT", b"POST", b"DELETE", b"PATCH", b"get"):
+        assert said(method, "/api/one/npm/left-pad") == []
 
 
 def test_files_that_are_none_say_nothing(machine: Machine) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_dock_mcp.errors import SandboxBusyError
+from pocket_dock_mcp.errors import SandboxBusyError, StateError
 from pocket_dock_mcp.manager.records import Kept, KeptStore
 from pocket_dock_mcp.manager.sandbox import SandboxRequest, new_id
 from pocket_dock_mcp.models import Limits, Network
@@ -57,6 +57,26 @@ def test_a_network_is_read_back_as_it_was(store: KeptStore, network: Network) ->
     store.add(one).release()
 
     assert store.find("alice", "docker:1", one.id) == one
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "\0" + "dce9", "a\0b", "\ud800", "\\u0000", "é\U0001f600"])
+def test_texts_that_are_not_all_text_are_read_back_as_they_were(store: KeptStore, text: str) -> None:
+    """As a path, a variable or a label may have them."""
+    one = kept()
+    one = replace(one, request=replace(one.request, env={text: text}, project_root=f"/{text}", name=text))
+    store.add(one).release()
+
+    assert store.find("alice", "docker:1", one.id) == one
+    assert store.unreadable() == []
+
+
+def test_what_could_not_be_read_back_is_not_put_on_record(store: KeptStore) -> None:
+    one = kept()
+    one = replace(one, request=replace(one.request, name=5))  # type: ignore[arg-type]
+
+    with pytest.raises(StateError, match="wrong kind"):
+        store.add(one)
+    assert store.empty()
 
 
 @pytest.mark.parametrize("sandbox_id", ["", "../x", "sb-" + "0" * 32, "sb-" + "0" * 31 + "\n", "x" * 10_000])
