@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
+from pocket_dock_mcp.errors import InvalidArgumentError
+
 
 def is_text(value: object) -> bool:
     """Whether it is a string."""
@@ -11,6 +15,31 @@ def is_text(value: object) -> bool:
 def is_whole(value: object) -> bool:
     """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_kinds(given: Mapping[str, object], kinds: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuse arguments that are not of the types that they may be of. None is what is left out.
+
+    Raises:
+        InvalidArgumentError: names the first one.
+    """
+    for name, kind in kinds.items():
+        value = given[name]
+        is_odd = isinstance(value, bool) and bool not in kind
+        if value is not None and (is_odd or not isinstance(value, kind)):
+            wanted = " or ".join(_KINDS.get(one, one.__name__) for one in kind)
+            message = f"{name} is of the type {type(value).__name__}; it must be {wanted}."
+            raise InvalidArgumentError(message)
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse what is none of a few words. None is what is left out. Raises `InvalidArgumentError`."""
+    if value is not None and not (isinstance(value, str) and value in choices):
+        message = f"{name} is {value!r}; it must be {' or '.join(map(repr, choices))}."
+        raise InvalidArgumentError(message)
+
+
+_KINDS = {str: "a string", int: "a whole number", bool: "True or False", list: "a list", tuple: "a tuple"}
 
 
 def is_number(value: object) -> bool:

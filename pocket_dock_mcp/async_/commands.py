@@ -98,6 +98,7 @@ def directory(workdir: str, cwd: str | None) -> str | None:
     """Return where a run begins; None is the home directory."""
     if cwd is None:
         return workdir or None
-    if not workdir or cwd.startswith(("/", "~", "$")):
+    # What is no string is refused where all paths are.
+    if not workdir or not is_text(cwd) or cwd.startswith(("/", "~", "$")):
         return cwd
     return posixpath.join(workdir, cwd)

@@ -6,10 +6,11 @@ import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import anyio
 
-from pocket_dock_mcp.async_.checks import is_number, is_whole
+from pocket_dock_mcp.async_.checks import check_choice, check_kinds, is_number, is_whole
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S, AsyncContainer
 from pocket_dock_mcp.async_.holds import Managed
@@ -34,6 +35,15 @@ logger = logging.getLogger(__name__)
 MIN_CPU_PERCENT, MAX_CPU_PERCENT = 5.0, 102_400.0
 MAX_PIDS = 4096
 MIN_SHM_BYTES = 64 * 1024
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("image", "name", "project", "profile", "workdir", "snapshot", "engine"), (str,)),
+    **dict.fromkeys(("volumes", "env", "labels"), (Mapping,)),
+    "ports": (Mapping, list, tuple),
+    "devices": (list, tuple),
+    "user": (int,),
+    "persist": (bool,),
+}
 
 
 async def create_new_container(
@@ -114,6 +124,9 @@ async def create_new_container(
         EngineError: the engine failed.
         LimitsNotEnforcedError: the engine does not apply a limit.
     """
+    # First of all, when nothing else has a name here.
+    check_kinds(locals(), _KINDS)
+    check_choice("workspace", workspace, get_args(Workspace))
     checked_timeout(timeout)
     host = host_for(engine, socket_path)
     said = project_defaults()
@@ -140,7 +153,7 @@ async def create_new_container(
         max_lifetime_s=FOREVER_S,
         name=name or "",
         workspace=workspace,
-        persist=said.persist if persist is None else bool(persist),
+        persist=said.persist if persist is None else persist,
         container_name=name if name is not None else new_name(),
         user=user,
         labels=dict(labels or {}),

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pocket_dock_mcp.async_.background import in_background
-from pocket_dock_mcp.async_.checks import is_whole
+from pocket_dock_mcp.async_.checks import check_choice, is_whole
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S, AsyncContainer
 from pocket_dock_mcp.async_.create import base_of, limits_of, network_of
@@ -94,6 +94,7 @@ class AsyncContainerPool:
         _check_whole("size", size)
         if memory_mb is not None:
             _check_whole("memory_mb", memory_mb)
+        check_choice("enforce", enforce, ("strict", "best-effort"))
         settings = settings_for(engine, socket_path)
         self._base = base = base_of(settings.profile, image, profile)
         environ = engine_environ(settings, os.environ)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
+from typing import cast
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.errors import InvalidArgumentError
@@ -24,6 +24,11 @@ LANGUAGES: dict[str, Language] = {
     "python": "python", "python3": "python", "py": "python", "shell": "shell", "sh": "shell", "bash": "shell",
     "javascript": "javascript", "js": "javascript", "node": "javascript",
 }  # fmt: skip
+
+
+def is_of(value: object, *kinds: type) -> bool:
+    """Whether a value is of a type. Not everybody has a checker for what is annotated."""
+    return isinstance(value, kinds)
 
 
 def language_of(language: str) -> Language:
@@ -47,7 +52,7 @@ def checked_code(code: str, language: Language) -> str:
         message = "There is nothing to run: the code is empty."
         raise InvalidArgumentError(message)
     _refuse_nul("code", code)
-    size = len(code.encode("utf-8", "surrogateescape"))
+    size = len(encoded("the code", code))
     limit = wire.MAX_CODE if language == "python" else wire.MAX_COMMAND
     if size > limit:
         raise InvalidArgumentError(
@@ -59,6 +64,10 @@ def checked_code(code: str, language: Language) -> str:
 
 def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return environment variables that a program can have. Raises `InvalidArgumentError` otherwise."""
+    if not is_of(env, Mapping):
+        message = f"env is of the type {type(env).__name__}; it must be a mapping of strings to strings."
+        raise InvalidArgumentError(message)
+    size = 0
     for name, value in env.items():
         _require_text("the name of an environment variable", name)
         _require_text(f"the environment variable {name}", value)
@@ -66,9 +75,7 @@ def checked_environment(env: Mapping[str, str]) -> dict[str, str]:
             message = f"{name!r} is no name of an environment variable."
             raise InvalidArgumentError(message)
         _refuse_nul(f"the environment variable {name}", value)
-    size = sum(
-        len(name.encode()) + len(value.encode("utf-8", "surrogateescape")) for name, value in env.items()
-    )
+        size += len(name.encode()) + len(encoded(f"the environment variable {name}", value))
     if size > wire.MAX_ENVIRONMENT:
         message = f"The environment has {size} bytes; it may have {wire.MAX_ENVIRONMENT}."
         raise InvalidArgumentError(message, hint="Write large values to a file with write_file.")
@@ -81,6 +88,7 @@ def checked_path(path: str) -> str:
     Raises:
         InvalidArgumentError: it cannot exist.
     """
+    _require_text("the path", path)
     _refuse_nul("the path", path)
     if not path:
         message = "The path is empty."
@@ -88,7 +96,7 @@ def checked_path(path: str) -> str:
     if path.startswith(("$HOME", "${HOME}")):
         message = f"{path!r} begins with a variable, and no shell expands it here."
         raise InvalidArgumentError(message, hint="Use ~/..., an absolute path, or one relative to the home.")
-    if len(os.fsencode(path)) > wire.MAX_PATH:
+    if len(encoded("the path", path)) > wire.MAX_PATH:
         message = f"The path is longer than {wire.MAX_PATH} bytes."
         raise InvalidArgumentError(message)
     if path == "~" or path.startswith("~/"):
@@ -102,6 +110,24 @@ def _require_text(what: str, value: object) -> None:
         raise InvalidArgumentError(message, hint="Use str(...) of it.")
 
 
+def encoded(what: str, value: str | bytes) -> bytes:
+    """Return text as the bytes that it stands for (PEP 383), and bytes as they are.
+
+    Raises:
+        InvalidArgumentError: it is neither, or has half a surrogate pair, which stands for nothing.
+    """
+    if is_of(value, bytes, bytearray, memoryview):
+        return bytes(cast("bytes", value))
+    if not is_of(value, str):
+        message = f"{what} is of the type {type(value).__name__}; it must be a string or bytes."
+        raise InvalidArgumentError(message)
+    try:
+        return cast("str", value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        message = f"{what} has half a surrogate pair at character {error.start}, which is no text."
+        raise InvalidArgumentError(message, hint="Decode JSON and UTF-16 whole, or give bytes.") from None
+
+
 def _refuse_nul(what: str, text: str) -> None:
     if "\0" in text:
         message = f"{what} contains a NUL character."
@@ -110,7 +136,7 @@ def _refuse_nul(what: str, text: str) -> None:
 
 def input_bytes(stdin: str | bytes | None) -> bytes | None:
     """Return standard input as bytes. Raises `InvalidArgumentError` otherwise."""
-    data = stdin.encode("utf-8", "surrogateescape") if isinstance(stdin, str) else stdin
+    data = None if stdin is None else encoded("stdin", stdin)
     if data is not None and len(data) > MAX_STDIN_BYTES:
         message = f"stdin has {len(data)} bytes; it may have {MAX_STDIN_BYTES}."
         raise InvalidArgumentError(message, hint="Write it to a file with write_file and redirect from it.")
@@ -161,10 +187,18 @@ def checked_terminal(size: tuple[int, int] | None, session: str | None) -> tuple
     if session is not None:
         message = "A session has no terminal."
         raise InvalidArgumentError(message, hint="Give session or tty, not both.")
-    if not all(1 <= side <= MAX_SIDE for side in size):
-        message = f"A terminal of {size[0]} x {size[1]} characters cannot be; each is from 1 to {MAX_SIDE}."
+    if not _is_terminal(size):
+        message = (
+            f"A terminal of {size!r} characters (columns, rows) cannot be; each is from 1 to {MAX_SIDE}."
+        )
         raise InvalidArgumentError(message)
     return size
+
+
+def _is_terminal(size: object) -> bool:
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        return False
+    return all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in size)
 
 
 def check_port(port: int | None) -> None:

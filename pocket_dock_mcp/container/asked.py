@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.arguments import encoded, is_of
 from pocket_dock_mcp.container.forwarding import MOST_PORTS, check_mapping
 from pocket_dock_mcp.errors import HostPathError, InvalidArgumentError
 from pocket_dock_mcp.models import Workspace
@@ -69,7 +70,7 @@ def volumes_of(volumes: Mapping[str, str], base: str | os.PathLike[str] | None =
     if len(volumes) > MOST_VOLUMES:
         message = f"There are {len(volumes)} volumes; at most {MOST_VOLUMES} are possible."
         raise InvalidArgumentError(message)
-    found = tuple(_volume(os.fspath(host), inside, base) for host, inside in volumes.items())
+    found = tuple(_volume(host, inside, base) for host, inside in volumes.items())
     targets = [volume.target for volume in found]
     for one in targets:
         if targets.count(one) > 1 or any(_is_in(other, one) and other != one for other in targets):
@@ -90,7 +91,11 @@ def check_volumes(volumes: tuple[Volume, ...], workspace: Workspace | None) -> N
             raise InvalidArgumentError(message, hint="Mount it elsewhere, such as at /data.")
 
 
-def _volume(host: str, inside: str, base: str | os.PathLike[str] | None) -> Volume:
+def _volume(host: str | os.PathLike[str], inside: str, base: str | os.PathLike[str] | None) -> Volume:
+    if not is_of(host, str, os.PathLike) or not is_of(inside, str):
+        message = f"{host!r}: {inside!r} is no path on this machine with a path inside."
+        raise InvalidArgumentError(message)
+    host = os.fspath(host)
     target, _, option = inside.partition(":")
     if option not in ("", "ro", "rw"):
         message = f"{inside!r} is no path inside: behind it may be ':ro' or ':rw', and nothing else."
@@ -103,6 +108,7 @@ def _source(host: str, base: str | os.PathLike[str] | None) -> str:
         message = f"{host!r} cannot be a volume: engines take no commas, quotes and control characters in it."
         raise InvalidArgumentError(message)
     given = os.path.join(base or os.getcwd(), os.path.expanduser(host))  # noqa: PTH109, PTH111, PTH118
+    encoded("the path of a volume", given)
     try:
         source = os.path.realpath(given, strict=True)
     except OSError as error:
@@ -152,7 +158,7 @@ def devices_of(devices: Sequence[str]) -> tuple[Device, ...]:
 
 
 def _device(text: str) -> Device:
-    match = _DEVICE.fullmatch(text)
+    match = _DEVICE.fullmatch(text) if is_of(text, str) else None
     if match is None or not text.startswith("/") or _UNSAFE.search(text):
         raise _no_device(text)
     source = os.path.realpath(match["source"])

@@ -8,7 +8,7 @@ import anyio.to_thread
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.transport import Transport
-from pocket_dock_mcp.container.arguments import checked_path
+from pocket_dock_mcp.container.arguments import checked_path, encoded, is_of
 from pocket_dock_mcp.container.edits import MAX_EDITED_BYTES, apply_edits, check_edits
 from pocket_dock_mcp.container.finding import Root
 from pocket_dock_mcp.errors import (
@@ -31,14 +31,15 @@ class Files:
 
     async def write(self, path: str, content: str | bytes, *, mode: int | None, append: bool) -> FileWritten:
         """Create or replace a file, or add to its end."""
-        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+        data = encoded("the content", content)
         limit = wire.MAX_APPEND if append else MAX_FILE_BYTES
         if len(data) > limit:
             what = "append" if append else "call"
             message = f"The content has {len(data)} bytes; one {what} takes at most {limit}."
             raise FileTooLargeError(message, hint="Write it in parts.")
-        if mode is not None and not 0 <= mode <= 0o777:
-            message = f"mode is {mode:o}; it must be permission bits from 0 to 777 (octal)."
+        if mode is not None and not (is_of(mode, int) and 0 <= mode <= 0o777):
+            said = f"{mode:o}" if is_of(mode, int) else repr(mode)
+            message = f"mode is {said}; it must be permission bits from 0 to 777 (octal)."
             raise InvalidArgumentError(message)
         return await self._transport.write(self._file(path), data, mode=mode, append=append)
 

@@ -11,7 +11,7 @@ import struct
 
 import anyio
 
-from pocket_dock_mcp.container.arguments import MAX_PORT
+from pocket_dock_mcp.container.arguments import MAX_PORT, is_of
 from pocket_dock_mcp.container.conversation import CHUNK, Conversation
 from pocket_dock_mcp.container.life import Life
 from pocket_dock_mcp.errors import InvalidArgumentError, PortError, PortInUseError
@@ -183,12 +183,16 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 def check_mapping(wanted: PortMapping) -> None:
     """Refuse what can never work. Raises `InvalidArgumentError`."""
+    if not is_of(wanted, PortMapping):
+        message = f"{wanted!r} is no PortMapping."
+        raise InvalidArgumentError(message, hint="Or give ports as {port of the host: port inside}.")
     for what, port, least in (("port", wanted.port, 1), ("host_port", wanted.host_port, 0)):
         if type(port) is not int or not least <= port <= MAX_PORT:
             message = f"{what} is {port!r}; it must be from {least} to {MAX_PORT}."
             raise InvalidArgumentError(message)
     try:
-        ipaddress.ip_address(wanted.address)
+        # Whole numbers are addresses to it, too, and none to sockets.
+        ipaddress.ip_address(str(wanted.address))
     except ValueError:
         message = f"{wanted.address!r} is no IP address."
         hint = "Use '127.0.0.1', or '0.0.0.0' to be reached from other machines."

@@ -35,7 +35,11 @@ _ERRORS: dict[int, tuple[type[HostFileError], str, str]] = {
 
 def host_path(path: str | os.PathLike[str]) -> bytes:
     """Return a path as absolute bytes; a slash at its end stays. Raises `InvalidArgumentError` for none."""
-    raw = os.fsencode(path)
+    try:
+        raw = os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        message = f"{path!r} is no path on this machine."
+        raise InvalidArgumentError(message) from None
     if not raw or b"\0" in raw:
         message = f"{os.fsdecode(raw)!r} is no path on this machine."
         raise InvalidArgumentError(message)

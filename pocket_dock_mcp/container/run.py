@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from pocket_dock_mcp.agent.transport import Process, Program, RunEnd
+from pocket_dock_mcp.container.arguments import encoded
 from pocket_dock_mcp.container.endings import (
     Fate,
     hint_for,
@@ -195,8 +196,9 @@ class AsyncRun:
 
         Raises:
             SandboxLostError: its container is gone.
+            InvalidArgumentError: it is neither text nor bytes.
         """
-        raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        raw = encoded("the input", data)
         self.follow()
         await self._live().feed(raw, end=end)
 

@@ -28,6 +28,7 @@ from pocket_dock_mcp.archive.names import TIME, parted
 from pocket_dock_mcp.archive.outgoing import Counts, LimitError, Limits, Outgoing
 from pocket_dock_mcp.archive.placing import Destination, receiver
 from pocket_dock_mcp.archive.program import program
+from pocket_dock_mcp.container.arguments import is_of
 from pocket_dock_mcp.container.endings import status_of
 from pocket_dock_mcp.container.host_files import host_error, host_path, host_write_error
 from pocket_dock_mcp.container.tar_transfer import pull_tar, push_tar, tar_failed
@@ -379,8 +380,8 @@ def _program(order: dict[str, Any]) -> Program:
 def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:
     """Return the limits of a pull. Raises `InvalidArgumentError` for what can be none."""
     for name, value in (("max_bytes", max_bytes), ("max_files", max_files)):
-        if value is not None and not 0 < value < 1 << 62:
-            message = f"{name} is {value}; it must be more than 0."
+        if value is not None and not (is_of(value, int) and 0 < value < 1 << 62):
+            message = f"{name} is {value!r}; it must be a whole number of more than 0."
             raise InvalidArgumentError(message)
     return Limits(max_files or MAX_FILES, max_bytes or MAX_BYTES)
 

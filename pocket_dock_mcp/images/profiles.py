@@ -94,7 +94,7 @@ def find(name: str, profiles: Sequence[ProfileInfo]) -> ProfileInfo:
     for one in profiles:
         if one.name == name:
             return one
-    names = [one.name for one in profiles]
+    names, name = [one.name for one in profiles], str(name)
     # "minimal-python" is near to nothing by its letters.
     near = [known for known in names if known in name] or difflib.get_close_matches(name, names)
     hint = (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pocket_dock_mcp import policy
+from pocket_dock_mcp.container.arguments import encoded
 from pocket_dock_mcp.engine.base import Engine
 from pocket_dock_mcp.errors import ContainerGoneError, InvalidArgumentError, SandboxNameTakenError
 from pocket_dock_mcp.manager.journal import Journal
@@ -56,7 +57,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
         if key.startswith(OUR_LABELS):
             message = f"The label {key!r} would be taken for one of ours: those begin with {OUR_LABELS!r}."
             raise InvalidArgumentError(message, hint="Use another key.")
-        if "\0" in value or len(value.encode("utf-8", "surrogateescape")) > MAX_LABEL_BYTES:
+        if "\0" in value or len(encoded("a label", value)) > MAX_LABEL_BYTES:
             message = f"The label {key!r} has a NUL character, or more than {MAX_LABEL_BYTES} bytes."
             raise InvalidArgumentError(message)
 

@@ -28,7 +28,7 @@ def find_project_root(start: Path | None = None) -> Path | None:
     try:
         begin = (Path.cwd() if start is None else Path(start)).resolve()
         home = Path.home().resolve()
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, ValueError, TypeError):
         return None
     for directory in (begin, *begin.parents):
         if directory != home and _is_file(config_path(directory)):
@@ -54,15 +54,15 @@ def init_project(path: Path | None = None, *, project_name: str | None = None) -
     try:
         root = (Path.cwd() if path is None else Path(path)).resolve()
         is_home = root == Path.home().resolve()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InvalidArgumentError(f"{path} is no directory: {error}.") from None
     if is_home:
         message = "The home directory cannot be a project: what is in its .pocket-dock is for all projects."
         raise InvalidArgumentError(message, hint="Make a directory for the project.")
     directory = root / DIRECTORY
-    if directory.is_symlink():
-        raise InvalidArgumentError(f"{directory} is a link.", hint="Remove it, or put a directory there.")
     try:
+        if directory.is_symlink():
+            raise InvalidArgumentError(f"{directory} is a link.", hint="Remove it, or put a directory there.")
         directory.mkdir(parents=True, exist_ok=True)
         _put(config_path(root), template(project_name or fitting_name(root)))
         _put(directory / ".gitignore", IGNORED)
