@@ -137,6 +137,8 @@ async def made(
     host = host_for()
     async with _ending(host), host.working() as manager:
         wanted = _wanted(arguments)
+        # Refused before there is anything that would have to be undone.
+        ports = ports_of([PortMapping(inside, host) for host, inside in arguments.port])
         steps = Steps(console, plain(wanted["profile"] or wanted["image"] or host.settings.profile))
         async with AsyncExitStack() as stack:
             stack.enter_context(steps.shown_if_it_fails())
@@ -150,7 +152,7 @@ async def made(
                 sandbox.request,
                 disposable=not is_meant_to_stay,
                 run_timeout_s=limit,
-                ports=ports_of([PortMapping(inside, host) for host, inside in arguments.port]),
+                ports=ports,
             )
             sandbox.claim.update(request=sandbox.request)
         console.clear()

@@ -273,13 +273,15 @@ class Life:
     async def _begin_again(self, fresh: bool) -> None:
         # Before anything is ended: what it sees of its host may not be there any more.
         await admit(self.engine, self.wanted)
+        if fresh:
+            # What cannot be put on record is not begun.
+            self.on_renewal(True)
         self._end_runs("The sandbox was rebooted.")
         self._ended = SandboxClosedError("The sandbox is being rebooted.", hint="Try again in a moment.")
         uid, shared = self.running.transport.facts.uid, self.wanted.has_shared_uid
         wanted = replace(self.wanted, uid=uid, shares_uid=shared)
         try:
             if fresh:
-                self.on_renewal(True)
                 await self.running.transport.farewell("rebooted")
                 await self.running.transport.aclose()
                 await self.engine.remove(self.running.id)

@@ -72,7 +72,7 @@ class Stock:
         self._target = 0
         self._ready: deque[Ready] = deque()
         self._busy = 0
-        """Launches and removals under way."""
+        """Launches, takings and removals under way."""
         self._coming = 0
         self._failures = 0
         """Launches in a row that failed, or made a container that died at once."""
@@ -123,19 +123,30 @@ class Stock:
             # Nothing is awaited between the look and the taking, so no two callers have the same.
             ready = self._ready.popleft()
             ready.watching.cancel()
+            self._busy += 1
             self._notify()
             try:
                 await ready.running.transport.adopt(env, deadline)
             except (AgentError, RemoteError) as error:
                 self._failed(error)
-                self._discard(ready)
+                await self._drop(ready)
                 deadline = NEXT_DEADLINE
             except BaseException:
-                self._discard(ready)
+                await self._drop(ready)
                 raise
             else:
+                self._busy -= 1
+                self._notify()
                 return LiveContainer(ready.engine, replace(ready.wanted, env=env), ready.running, store)
         return None
+
+    async def _drop(self, ready: Ready) -> None:
+        """Give up what was to be taken: nothing else knows of it any more."""
+        self._busy -= 1
+        if self._group is not None:
+            self._discard(ready)
+        else:
+            self._over(ready.wanted.name, await dispose(ready.engine, ready.running))
 
     async def wait_ready(self, count: int) -> None:
         """Wait until so many can be taken."""

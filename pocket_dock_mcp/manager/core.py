@@ -153,7 +153,8 @@ class Manager:
             forks = await self._forker.fork(container, wanted, count, partial(self._store, owner))
             made = sandboxes_of(owner, request, forks, names)
             if names:
-                await keep_all(self._persistence, self._maker, made)
+                async with self._forker.whole():
+                    await keep_all(self._persistence, self._maker, made)
             for one in made:
                 self._hold(one, "fork")
                 reservation.taken()

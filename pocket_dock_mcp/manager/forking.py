@@ -7,7 +7,8 @@ goes away with the last sandbox that lives on it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
@@ -56,6 +57,17 @@ class Forker:
         self._maker = maker
         self._mender = mender
         self._keeper = keeper
+
+    @asynccontextmanager
+    async def whole(self) -> AsyncIterator[None]:
+        """Remove the image of forks that come to nothing after all."""
+        try:
+            yield
+        except BaseException:
+            if (journal := self._access.journal) is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._keeper.remove_deleted(journal)
+            raise
 
     async def fork(
         self, source: LiveContainer, wanted: Launch, count: int, store: Callable[[], OutputStore]

@@ -71,9 +71,18 @@ class Claim:
         self._file = file
 
     def renewal(self, begins: bool) -> None:
-        """Put on record that its container is being replaced by a fresh one, or has been."""
-        if self.kept.renewing != begins and self.is_on_record():
-            self.update(renewing=begins)
+        """Put on record that its container is being replaced by a fresh one, or has been.
+
+        Raises:
+            StateError: that it begins cannot be recorded. That it is over is for the next one to find out.
+        """
+        try:
+            if self.kept.renewing != begins and self.is_on_record():
+                self.update(renewing=begins)
+        except OSError as error:
+            if begins:
+                raise unwritten(error) from error
+            logger.warning("the record %s cannot be written: %s", self._path, error)
 
     def is_on_record(self) -> bool:
         """Whether the sandbox is still there for others to find: nobody has destroyed it meanwhile."""
@@ -111,9 +120,16 @@ class KeptStore:
         self._warned: set[Path] = set()
 
     def add(self, kept: Kept) -> Claim:
-        """Put a sandbox on record, held by this process."""
+        """Put a sandbox on record, held by this process.
+
+        Raises:
+            StateError: it cannot be written, or not be read again.
+        """
         path = self._path(kept.id)
-        return Claim(path, create_locked(path, _text(kept)), kept)
+        try:
+            return Claim(path, create_locked(path, _text(kept)), kept)
+        except OSError as error:
+            raise unwritten(error) from error
 
     def claim(self, sandbox_id: str) -> Claim | None:
         """Hold a record; None if there is none (any more).
@@ -198,6 +214,12 @@ class KeptStore:
 
     def _path(self, sandbox_id: str) -> Path:
         return self._directory / f"{sandbox_id}.json"
+
+
+def unwritten(error: OSError) -> StateError:
+    """Return the error for a record that cannot be written."""
+    message = f"The sandbox cannot be put on record: {error.strerror}."
+    return StateError(message, hint="Make room in the state directory, or make it writable.")
 
 
 def _text(kept: Kept) -> str:

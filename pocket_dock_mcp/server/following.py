@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
@@ -27,8 +28,19 @@ SEARCH_S = 1.0
 WINDOW = 1024 * 1024
 MAX_LINE = 200
 
-Goal = Callable[[], Awaitable[str]]
-"""Returns when it is reached, and says what was found."""
+
+@dataclass(frozen=True)
+class Found:
+    """What had been waited for, if it has come."""
+
+    says: str
+    """In our words."""
+    line: str = ""
+    """Of the output: data, and never to be taken for words of ours."""
+
+
+Goal = Callable[[], Awaitable[Found]]
+"""Returns when it is reached."""
 
 
 def goal_of(
@@ -55,7 +67,7 @@ def goal_of(
     return None
 
 
-async def follow(ctx: Ctx, run: SandboxRun, wait_s: float, goal: Goal | None = None) -> str | None:
+async def follow(ctx: Ctx, run: SandboxRun, wait_s: float, goal: Goal | None = None) -> Found | None:
     """Wait for the goal or the run's end, at most `wait_s` seconds; return what was found.
 
     Raises: what `AsyncRun.wait` raises, and what the goal does.
@@ -71,17 +83,17 @@ async def follow(ctx: Ctx, run: SandboxRun, wait_s: float, goal: Goal | None = N
     return None
 
 
-async def _first(run: SandboxRun, goal: Goal | None) -> str | None:
+async def _first(run: SandboxRun, goal: Goal | None) -> Found | None:
     """Wait for whichever comes first."""
     if goal is None:
         await run.run.wait()
         return None
-    found: list[str] = []
+    found: list[Found] = []
     errors: list[PocketDockError] = []
 
     async def attempt(what: Callable[[], Awaitable[object]]) -> None:
         try:
-            if isinstance(result := await what(), str):
+            if isinstance(result := await what(), Found):
                 found.append(result)
         except PocketDockError as error:
             # Out of the group as it is, and not in a group of its own.
@@ -102,9 +114,12 @@ class _Output:
     def __init__(self, run: SandboxRun, pattern: str | None) -> None:
         self._run = run
         self._pattern = None if pattern is None else compile_pattern(pattern)
-        self._at = dict(run.shown if pattern is None else run.searched)
+        self._at = dict(run.shown)
 
-    async def reached(self) -> str:
+    async def reached(self) -> Found:
+        if self._pattern is not None:
+            # Only now: what was written to the run meanwhile asks for an answer to that, and nothing older.
+            self._at = dict(self._run.searched)
         while True:
             with self._run.run.listening() as news:
                 # In a thread: the output is hostile, and the pattern may be slow on it.
@@ -112,17 +127,17 @@ class _Output:
                     return found
                 await news.wait()
 
-    def _look(self) -> str | None:
+    def _look(self) -> Found | None:
         for stream in STREAMS:
             spool = self._run.run.spool(stream)
             start = max(self._at[stream], spool.total - WINDOW)
             data = spool.read(start, spool.total)
             if data and self._pattern is None:
-                return ""
+                return Found("")
             text = data.decode("utf-8", "surrogateescape")
             if (line := self._search(text)) is not None:
                 self._run.searched[stream] = start + len(text[: line[1]].encode("utf-8", "surrogateescape"))
-                return f"Matched: {text[line[0] : line[1]][:MAX_LINE]}"
+                return Found("A line matches.", text[line[0] : line[1]][:MAX_LINE])
             # From the beginning of the last line on: it may not be whole yet.
             self._at[stream] = start + data.rfind(b"\n") + 1
         return None
@@ -150,11 +165,11 @@ class _Port:
         self._run = run
         self._port = port
 
-    async def reached(self) -> str:
+    async def reached(self) -> Found:
         seen = self._sandbox.ports_seen
         ports = await self._sandbox.container.wait_port(self._port, known=frozenset(seen), run=self._run.run)
         seen.update(ports)
-        return f"Listening on port {', '.join(str(port) for port in ports)}."
+        return Found(f"Listening on port {', '.join(str(port) for port in ports)}.")
 
 
 async def _tell(ctx: Ctx, run: SandboxRun, wait_s: float) -> None:

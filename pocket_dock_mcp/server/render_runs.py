@@ -10,6 +10,7 @@ import base64
 import itertools
 import secrets
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mcp.types import CallToolResult, ImageContent, TextContent
 
@@ -19,6 +20,9 @@ from pocket_dock_mcp.output import escaped, neutralise
 from pocket_dock_mcp.server.render import block
 from pocket_dock_mcp.server.schemas import Change, Changes, RunReply, Session, Usage
 from pocket_dock_mcp.server.sizes import MAX_REPLY, fitted, wire_size, within
+
+if TYPE_CHECKING:
+    from pocket_dock_mcp.server.following import Found
 
 MAX_OUTPUT = 260_000
 """Bytes of value, stdout and stderr together on their way; what runs are shown by default is far less."""
@@ -39,7 +43,7 @@ def run(
     *,
     since: bool = False,
     background: bool = False,
-    found: str | None = None,
+    found: Found | None = None,
     checkpoint: str | None = None,
 ) -> CallToolResult:
     """Render a run.
@@ -60,8 +64,9 @@ def run(
     structured.checkpoint_id = checkpoint
     mark = secrets.token_hex(3)
     parts = [_headline(result, run_id, since=since)]
-    if found:
-        parts.append(_name(found))
+    if found is not None:
+        parts += [found.says] if found.says else []
+        parts += block("matched line", neutralise(found.line)[0], "", mark)
     if checkpoint:
         parts.append(f"Before it: checkpoint {_name(checkpoint)}")
     parts += block("result", structured.result or "", "", mark)

@@ -18,7 +18,7 @@ from pocket_dock_mcp.models import MIB, RunLimits
 from pocket_dock_mcp.server import render_runs
 from pocket_dock_mcp.server.artifacts import with_saved_images
 from pocket_dock_mcp.server.call import Ctx, Tools, told
-from pocket_dock_mcp.server.following import follow, goal_of
+from pocket_dock_mcp.server.following import Found, follow, goal_of
 from pocket_dock_mcp.server.owners import owner_of
 from pocket_dock_mcp.server.schemas import (
     Background,
@@ -195,7 +195,7 @@ class RunTools(Tools):
             await _act(run, stdin, close_stdin, signal)
             found = await follow(ctx, run, _checked_wait(wait_s), goal)
             if found is None and until != "exit":
-                found = "No output matched." if until == "output" else "No such port is listened on."
+                found = Found("No output matched." if until == "output" else "No such port is listened on.")
             return await self._reply(sandbox, run, max_output, since=True, found=found)
 
     # -- shared -----------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class RunTools(Tools):
         max_output: int | None,
         *,
         since: bool = False,
-        found: str | None = None,
+        found: Found | None = None,
     ) -> CallToolResult:
         result = run.told(self._output_bytes(max_output), since=since)
         result = await with_saved_images(sandbox.container, result)

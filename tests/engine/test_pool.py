@@ -171,6 +171,32 @@ async def test_what_does_not_answer_is_not_handed_out(
         await gone(engine, [stuck], 2)
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_one_that_is_just_being_claimed_when_the_pool_is_left_is_ended_too(is_cancelled: bool) -> None:
+    fake = FakeEngine()
+    async with (
+        anyio.create_task_group() as group,
+        LivePool(FakeEngine.IMAGE, size=1, engine=fake) as pool,
+    ):
+        await pool.wait_ready()
+        fake.agent.silent.add("adopt")
+
+        async def claim() -> None:
+            with pytest.raises(SandboxClosedError):
+                await pool.claim()
+
+        group.start_soon(claim)
+
+        async def is_claimed() -> bool:
+            return pool._claims == 1
+
+        await eventually(is_claimed, within=5)
+        if is_cancelled:
+            group.cancel_scope.cancel()
+    assert await fake.containers(POOL_LABEL) == []
+    await fake.aclose()
+
+
 async def test_many_that_do_not_answer_are_not_waited_for_one_by_one() -> None:
     fake = FakeEngine()
     async with LivePool(FakeEngine.IMAGE, size=8, engine=fake) as pool:

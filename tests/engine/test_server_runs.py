@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -85,7 +86,7 @@ async def test_a_background_run_is_waited_for_by_port_and_by_output(server: Clie
     fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8123/').status)"
     assert (await call(server, "run_code", code=fetch))["stdout"] == "200\n"
     matched = await told(server, "wait_run", run_id=run_id, until="output", pattern='"GET / HTTP/1.1" 200')
-    assert "Matched: " in matched
+    assert re.search(r"\n--- matched line (\w+) ---\n.*GET / HTTP/1.1.*\n--- end \1 ---\n", matched)
 
     await call(server, "kill", run_id=run_id)
     assert (await call(server, "wait_run", run_id=run_id))["status"] == "killed"
@@ -126,6 +127,18 @@ async def test_a_background_run_is_fed_and_signalled(server: Client) -> None:
     assert "background=true" in await failure(
         server, "wait_run", run_id=(await call(server, "run_command", command="true"))["run_id"], stdin="x"
     )
+
+
+async def test_what_is_waited_for_after_an_input_is_its_answer_and_no_older_output(server: Client) -> None:
+    script = "printf '>>> '; while read -r line; do echo; sleep 0.3; echo answer $line; printf '>>> '; done"
+    run_id = (await call(server, "run_command", command=script, background=True))["run_id"]
+    await call(server, "wait_run", run_id=run_id, until="output", pattern=">>> ")
+    for number in ("one", "two"):
+        reply = await call(
+            server, "wait_run", run_id=run_id, stdin=f"{number}\n", until="output", pattern=">>> "
+        )
+        assert f"answer {number}" in reply["stdout"]
+    await call(server, "kill", run_id=run_id)
 
 
 async def test_the_same_key_runs_once(server: Client) -> None:

@@ -28,6 +28,7 @@ from pocket_dock_mcp.readings import Readings
 from pocket_dock_mcp.server import output_tools, render, render_diff, render_files, render_live, render_runs
 from pocket_dock_mcp.server.diff_tools import MAX_DIFF, MAX_PATHS
 from pocket_dock_mcp.server.file_tools import MAX_FOUND_BYTES, MAX_RESULTS
+from pocket_dock_mcp.server.following import Found
 from pocket_dock_mcp.server.image_files import MAX_BYTES, Format
 from pocket_dock_mcp.server.output_tools import MOST_BYTES
 from pocket_dock_mcp.server.pictures import Picture
@@ -96,7 +97,7 @@ def test_a_run(char: str, with_images: bool) -> None:
             network_denied=(decoded(char, 300),) * 50,
             notes=(decoded(char, 300),) * 16,
         ),
-        found=decoded(char, 200),
+        found=Found("A line matches.", decoded(char, 200)),
     )
     assert size_of(result) <= MAX_REPLY
     told = structured(result)
