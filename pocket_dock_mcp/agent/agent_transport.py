@@ -24,7 +24,7 @@ from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError, parse_lines
 from pocket_dock_mcp.agent.meter import Meter
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData
+from pocket_dock_mcp.agent.requests import Header, OnBytes
 from pocket_dock_mcp.agent.transport import Found, OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import (
@@ -46,6 +46,8 @@ TIDY_DEADLINE = 20.0
 MAX_PAGES = 256
 """Of the listing of kept runs, before it is one without end."""
 STREAMS = 3
+MAX_ENTRY = 6 * wire.MAX_PATH + 512
+"""Bytes of one line of a listing: a name, whose every byte JSON escapes, and some numbers."""
 _MAX_VERSION = 100
 _MAX_PORT = 65_535
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
@@ -217,11 +219,10 @@ class AgentTransport:
 
     async def read(self, path: str, *, offset: int, length: int) -> FileContent:
         """Read a regular file or a piece of it."""
-        received = bytearray()
         fields = {"op": "read", "path": path, "offset": offset, "length": length}
-        header, payload = await self._file_request(path, fields, lambda _stream, data: received.extend(data))
+        header, data = await self._file_request(path, fields, length)
         return FileContent(
-            data=bytes(received + payload),
+            data=data,
             size=int_of(header, "size"),
             mode=int_of(header, "mode"),
             mtime=number_of(header, "mtime"),
@@ -233,22 +234,24 @@ class AgentTransport:
     ) -> FileWritten:
         """Create or replace a file, or add to its end."""
         fields: Header = {"op": "write", "path": path, "mode": mode, "append": append, "expect": expect}
-        header, _ = await self._file_request(path, fields, None, data)
+        header, _ = await self._file_request(path, fields, 0, data)
         return FileWritten(
             path=str(header.get("path")), size=int_of(header, "size"), overwrote=bool(header.get("overwrote"))
         )
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """List a directory."""
-        received = bytearray()
         fields = {"op": "list", "path": path, "limit": limit}
-        header, _ = await self._file_request(path, fields, lambda _stream, data: received.extend(data))
-        return [_entry(line) for line in parse_lines(bytes(received))], bool(header.get("truncated"))
+        most = min(limit * MAX_ENTRY, wire.MAX_LISTING)
+        header, listing = await self._file_request(path, fields, most)
+        return [_entry(line) for line in parse_lines(listing)], bool(header.get("truncated"))
 
     async def _file_request(
-        self, path: str, fields: Header, on_data: OnData | None, upload: bytes | None = None
+        self, path: str, fields: Header, most: int, upload: bytes | None = None
     ) -> tuple[Header, bytes]:
-        request_id, request = self._link.open(on_data)
+        """Return the reply, and the data before and in it: `most` bytes, or it is an offence."""
+        received = bytearray()
+        request_id, request = self._link.open(lambda _stream, data: received.extend(data), most)
         try:
             if upload is not None and len(upload) <= wire.MAX_PAYLOAD:
                 await self._link.send(request_id, {**fields, "end": True}, upload)
@@ -256,13 +259,14 @@ class AgentTransport:
                 await self._link.send(request_id, fields)
                 if upload is not None:
                     await self._link.upload(request_id, request, upload)
-            return await self._link.finish(request_id, request, DATA_DEADLINE)
+            header, payload = await self._link.finish(request_id, request, DATA_DEADLINE)
         except RemoteError as error:
             raise file_error(error.reason, path, self._facts.home) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
             raise
+        return header, bytes(received + payload)
 
     async def _cancel(self, request_id: int) -> None:
         try:

@@ -141,10 +141,11 @@ class AgentLink:
                 raise
             raise self._given_up(request_id, deadline) from None
 
-    def open(self, on_data: OnData | None) -> tuple[int, Request]:
-        """Begin a request of several frames; go on with `send` and `finish`."""
+    def open(self, on_data: OnData | None, most: int | None = None) -> tuple[int, Request]:
+        """Begin a request of several frames; go on with `send` and `finish`. See `Request`."""
         request_id = self._take_id()
-        return request_id, self.reopen(request_id, on_data)
+        request = self._requests[request_id] = Request(on_data, most)
+        return request_id, request
 
     def open_relay(self, relay: R) -> tuple[int, R]:
         """Likewise, for a connection."""
@@ -266,6 +267,7 @@ class AgentLink:
         if request is None:
             reason = "an answer that nobody asked for"
             raise AgentProtocolError(reason)
+        request.count(len(payload))
         if kind in ("relay", "accepted") and isinstance(request, Relay):
             request.take(header, payload)
         elif kind == "data" and not isinstance(request, Relay):
