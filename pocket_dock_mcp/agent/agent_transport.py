@@ -171,7 +171,7 @@ class AgentTransport:
         """Let programs connect to the way out."""
         sizes = [(path, len(data)) for path, data in files.items()]
         request_id, request = self._link.open(None)
-        with anyio.fail_after(CALL_DEADLINE):
+        with self._link.within(CALL_DEADLINE, request_id):
             await self._link.send(request_id, {"op": "outfit", "env": dict(env), "files": sizes})
             await self._link.upload(request_id, request, b"".join(files.values()))
         await self._link.finish(request_id, request, CALL_DEADLINE)

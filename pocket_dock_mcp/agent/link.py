@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -132,14 +134,9 @@ class AgentLink:
 
     async def _called(self, op: str, deadline: float, fields: Header) -> tuple[Header, bytes]:
         request_id, request = self.open(None)
-        try:
-            with anyio.fail_after(deadline):
-                await self.send(request_id, {"op": op, **fields})
-                return await self.finish(request_id, request, None)
-        except TimeoutError as error:
-            if isinstance(error, AgentError):
-                raise
-            raise self._given_up(request_id, deadline) from None
+        with self.within(deadline, request_id):
+            await self.send(request_id, {"op": op, **fields})
+            return await self.finish(request_id, request, None)
 
     def open(self, on_data: OnData | None, most: int | None = None) -> tuple[int, Request]:
         """Begin a request of several frames; go on with `send` and `finish`. See `Request`."""
@@ -190,13 +187,11 @@ class AgentLink:
             raise self._failure()
         self.release()
         try:
-            with anyio.fail_after(STALL_DEADLINE):
+            with self.within(STALL_DEADLINE, request_id):
                 await self._stream.send(wire.encode({**header, "id": request_id}, payload))
         except StreamLostError as error:
             self._break(error)
             raise self._failure() from error
-        except TimeoutError:
-            raise self._given_up(request_id, STALL_DEADLINE) from None
 
     async def upload(
         self, request_id: int, request: Request, data: bytes | memoryview, *, end: bool = True
@@ -336,20 +331,25 @@ class AgentLink:
     async def _answer(
         self, request: Request, request_id: int, deadline: float | None
     ) -> tuple[Header, bytes]:
+        with self.within(deadline, request_id):
+            return await asyncio.shield(request.answer)
+
+    @contextmanager
+    def within(self, deadline: float | None, request_id: int) -> Iterator[None]:
+        """Break the link for a peer that is too late: what waits for it has so many seconds.
+
+        Raises:
+            AgentTimeoutError: they were over; or what the link was dead of already.
+        """
         try:
             with anyio.fail_after(deadline):
-                return await asyncio.shield(request.answer)
+                yield
         except TimeoutError as error:
             if isinstance(error, AgentError):
                 raise
-            raise self._given_up(request_id, deadline) from None
-
-    def _given_up(self, request_id: int, deadline: float | None) -> AgentError:
-        """Break the link for a peer that is too late, and return the error to raise."""
-        self._break(
-            AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s.")
-        )
-        return self._failure()
+            message = f"The sandbox did not answer request {request_id} within {deadline} s."
+            self._break(AgentTimeoutError(message))
+            raise self._failure() from None
 
 
 class RemoteError(RequestRefusedError):
