@@ -21,6 +21,7 @@ from pocket_dock_mcp.agent.agent_process import (
 from pocket_dock_mcp.agent.agent_relay import AgentRelay
 from pocket_dock_mcp.agent.found import parse_found
 from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.agent.kept_runs import earlier_runs, kept_runs
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError, parse_lines
 from pocket_dock_mcp.agent.meter import Meter
 from pocket_dock_mcp.agent.remote_errors import file_error
@@ -43,9 +44,6 @@ DATA_DEADLINE = 300.0
 HALT_DEADLINE = 0.8
 """Seconds in which an agent that is well has said that it ends."""
 TIDY_DEADLINE = 20.0
-MAX_PAGES = 256
-"""Of the listing of kept runs, before it is one without end."""
-STREAMS = 3
 MAX_ENTRY = 6 * wire.MAX_PATH + 512
 """Bytes of one line of a listing: a name, whose every byte JSON escapes, and some numbers."""
 _MAX_VERSION = 100
@@ -118,13 +116,11 @@ class AgentTransport:
     async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:
         """Learn from an agent that has outlived its link what holds inside, and which runs it knows of."""
         reply = await link.call("rejoin", deadline=CALL_DEADLINE)
-        return cls(link, parse_facts(reply)), await _kept_runs(link)
+        return cls(link, parse_facts(reply)), await earlier_runs(link)
 
     async def others_runs(self) -> list[KeptRun]:
         """Return the runs that the agent knows of and other links have begun."""
-        first = self._link.first_id
-        known = await _kept_runs(self._link)
-        return [run for run in known if not first <= run.id < first + wire.IDS]
+        return [run for run in await kept_runs(self._link) if not self._link.owns(run.id)]
 
     def look_at(self, run: KeptRun, program: Program, on_output: OnOutput) -> AgentProcess:
         """Take up a run of another link without being told of it before it is followed."""
@@ -330,35 +326,6 @@ class AgentTransport:
 
 def _is_port(value: object) -> bool:
     return type(value) is int and 0 < value <= _MAX_PORT
-
-
-async def _kept_runs(link: AgentLink) -> list[KeptRun]:
-    found: list[KeptRun] = []
-    for _ in range(MAX_PAGES):
-        after = found[-1].id if found else 0
-        said = (await link.call("list_runs", deadline=CALL_DEADLINE, after=after)).get("runs")
-        if not isinstance(said, list):
-            break
-        if not said:
-            return found
-        for one in said:
-            found.append(_kept_run(one, after))
-            after = found[-1].id
-    message = "The program in the container sent runs that are none."
-    raise AgentProtocolError(message)
-
-
-def _kept_run(said: object, after: int) -> KeptRun:
-    if isinstance(said, dict) and isinstance(missing := said.get("missing"), list):
-        counts = [count for count in missing if type(count) is int and count >= 0]
-        number = int_of(said, "id")
-        if number > after and len(counts) == len(missing) == STREAMS:
-            lost = (counts[0], counts[1], counts[2])
-            ended, heard_of = said.get("ended") is True, said.get("heard") is True
-            attended = said.get("attended") is True
-            return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost, attended)
-    message = "The program in the container sent a run that is none."
-    raise AgentProtocolError(message)
 
 
 def _entry(line: Header) -> FileEntry:

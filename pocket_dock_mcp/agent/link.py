@@ -63,10 +63,9 @@ class AgentLink:
         """Why the link is dead, or None while it lives."""
         return self._broken
 
-    @property
-    def first_id(self) -> int:
-        """The lowest number of a request of this link; others of this and higher numbers are later links'."""
-        return self._first_id
+    def owns(self, request_id: int) -> bool:
+        """Whether it is one of the numbers that this link gives; the others are other links'."""
+        return self._first_id <= request_id < self._first_id + wire.IDS
 
     @property
     def diagnostics(self) -> str:
@@ -140,28 +139,37 @@ class AgentLink:
 
     def open(self, on_data: OnData | None, most: int | None = None) -> tuple[int, Request]:
         """Begin a request of several frames; go on with `send` and `finish`. See `Request`."""
-        request_id = self._take_id()
-        request = self._requests[request_id] = Request(on_data, most)
-        return request_id, request
+        request = Request(on_data, most)
+        return self._begin(request), request
 
     def open_relay(self, relay: R) -> tuple[int, R]:
         """Likewise, for a connection."""
-        request_id = self._take_id()
-        self._requests[request_id] = relay
-        return request_id, relay
+        return self._begin(relay), relay
 
-    def _take_id(self) -> int:
-        if self._broken is not None:
-            raise self._failure()
+    def _begin(self, request: Request) -> int:
         self._next_id += 1
+        self._add(self._next_id - 1, request)
         return self._next_id - 1
 
     def reopen(self, request_id: int, on_data: OnData | None) -> Request:
-        """Take up a request of an earlier link to the same agent, by its number."""
+        """Take up a request of an earlier link to the same agent, by its number.
+
+        Raises:
+            AgentProtocolError: a request of this number is under way.
+            StreamLostError: the link is dead; or another `AgentError` that it is dead of.
+        """
+        request = Request(on_data)
+        self._add(request_id, request)
+        return request
+
+    def _add(self, request_id: int, request: Request) -> None:
         if self._broken is not None:
             raise self._failure()
-        request = self._requests[request_id] = Request(on_data)
-        return request
+        if request_id in self._requests:
+            # Whoever waits for the other would wait for ever.
+            message = f"The program in the container has given the number {request_id} twice."
+            raise AgentProtocolError(message)
+        self._requests[request_id] = request
 
     def taken(self, request_id: int, relay: Relay, amount: int) -> None:
         """So much of what has come over a connection is in nobody's memory any more. Quiet."""
