@@ -21,10 +21,11 @@ from pocket_dock_mcp.agent.agent_process import (
 from pocket_dock_mcp.agent.agent_relay import AgentRelay
 from pocket_dock_mcp.agent.found import parse_found
 from pocket_dock_mcp.agent.inside import wire
+from pocket_dock_mcp.agent.kept_runs import earlier_runs, kept_runs
 from pocket_dock_mcp.agent.link import AgentLink, RemoteError, parse_lines
 from pocket_dock_mcp.agent.meter import Meter
 from pocket_dock_mcp.agent.remote_errors import file_error
-from pocket_dock_mcp.agent.requests import Header, OnBytes, OnData
+from pocket_dock_mcp.agent.requests import Header, OnBytes
 from pocket_dock_mcp.agent.transport import Found, OnOutput, Process, Program
 from pocket_dock_mcp.errors import AgentError, AgentProtocolError
 from pocket_dock_mcp.models import (
@@ -43,9 +44,8 @@ DATA_DEADLINE = 300.0
 HALT_DEADLINE = 0.8
 """Seconds in which an agent that is well has said that it ends."""
 TIDY_DEADLINE = 20.0
-MAX_PAGES = 256
-"""Of the listing of kept runs, before it is one without end."""
-STREAMS = 3
+MAX_ENTRY = 6 * wire.MAX_PATH + 512
+"""Bytes of one line of a listing: a name, whose every byte JSON escapes, and some numbers."""
 _MAX_VERSION = 100
 _MAX_PORT = 65_535
 _FILE_TYPES: frozenset[FileType] = frozenset({"file", "directory", "symlink", "fifo", "socket", "device"})
@@ -116,13 +116,11 @@ class AgentTransport:
     async def rejoin(cls, link: AgentLink) -> tuple[AgentTransport, list[KeptRun]]:
         """Learn from an agent that has outlived its link what holds inside, and which runs it knows of."""
         reply = await link.call("rejoin", deadline=CALL_DEADLINE)
-        return cls(link, parse_facts(reply)), await _kept_runs(link)
+        return cls(link, parse_facts(reply)), await earlier_runs(link)
 
     async def others_runs(self) -> list[KeptRun]:
         """Return the runs that the agent knows of and other links have begun."""
-        first = self._link.first_id
-        known = await _kept_runs(self._link)
-        return [run for run in known if not first <= run.id < first + wire.IDS]
+        return [run for run in await kept_runs(self._link) if not self._link.owns(run.id)]
 
     def look_at(self, run: KeptRun, program: Program, on_output: OnOutput) -> AgentProcess:
         """Take up a run of another link without being told of it before it is followed."""
@@ -169,7 +167,7 @@ class AgentTransport:
         """Let programs connect to the way out."""
         sizes = [(path, len(data)) for path, data in files.items()]
         request_id, request = self._link.open(None)
-        with anyio.fail_after(CALL_DEADLINE):
+        with self._link.within(CALL_DEADLINE, request_id):
             await self._link.send(request_id, {"op": "outfit", "env": dict(env), "files": sizes})
             await self._link.upload(request_id, request, b"".join(files.values()))
         await self._link.finish(request_id, request, CALL_DEADLINE)
@@ -217,11 +215,10 @@ class AgentTransport:
 
     async def read(self, path: str, *, offset: int, length: int) -> FileContent:
         """Read a regular file or a piece of it."""
-        received = bytearray()
         fields = {"op": "read", "path": path, "offset": offset, "length": length}
-        header, payload = await self._file_request(path, fields, lambda _stream, data: received.extend(data))
+        header, data = await self._file_request(path, fields, length)
         return FileContent(
-            data=bytes(received + payload),
+            data=data,
             size=int_of(header, "size"),
             mode=int_of(header, "mode"),
             mtime=number_of(header, "mtime"),
@@ -233,22 +230,24 @@ class AgentTransport:
     ) -> FileWritten:
         """Create or replace a file, or add to its end."""
         fields: Header = {"op": "write", "path": path, "mode": mode, "append": append, "expect": expect}
-        header, _ = await self._file_request(path, fields, None, data)
+        header, _ = await self._file_request(path, fields, 0, data)
         return FileWritten(
             path=str(header.get("path")), size=int_of(header, "size"), overwrote=bool(header.get("overwrote"))
         )
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """List a directory."""
-        received = bytearray()
         fields = {"op": "list", "path": path, "limit": limit}
-        header, _ = await self._file_request(path, fields, lambda _stream, data: received.extend(data))
-        return [_entry(line) for line in parse_lines(bytes(received))], bool(header.get("truncated"))
+        most = min(limit * MAX_ENTRY, wire.MAX_LISTING)
+        header, listing = await self._file_request(path, fields, most)
+        return [_entry(line) for line in parse_lines(listing)], bool(header.get("truncated"))
 
     async def _file_request(
-        self, path: str, fields: Header, on_data: OnData | None, upload: bytes | None = None
+        self, path: str, fields: Header, most: int, upload: bytes | None = None
     ) -> tuple[Header, bytes]:
-        request_id, request = self._link.open(on_data)
+        """Return the reply, and the data before and in it: `most` bytes, or it is an offence."""
+        received = bytearray()
+        request_id, request = self._link.open(lambda _stream, data: received.extend(data), most)
         try:
             if upload is not None and len(upload) <= wire.MAX_PAYLOAD:
                 await self._link.send(request_id, {**fields, "end": True}, upload)
@@ -256,13 +255,14 @@ class AgentTransport:
                 await self._link.send(request_id, fields)
                 if upload is not None:
                     await self._link.upload(request_id, request, upload)
-            return await self._link.finish(request_id, request, DATA_DEADLINE)
+            header, payload = await self._link.finish(request_id, request, DATA_DEADLINE)
         except RemoteError as error:
             raise file_error(error.reason, path, self._facts.home) from None
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(CALL_DEADLINE):
                 await self._cancel(request_id)
             raise
+        return header, bytes(received + payload)
 
     async def _cancel(self, request_id: int) -> None:
         try:
@@ -326,35 +326,6 @@ class AgentTransport:
 
 def _is_port(value: object) -> bool:
     return type(value) is int and 0 < value <= _MAX_PORT
-
-
-async def _kept_runs(link: AgentLink) -> list[KeptRun]:
-    found: list[KeptRun] = []
-    for _ in range(MAX_PAGES):
-        after = found[-1].id if found else 0
-        said = (await link.call("list_runs", deadline=CALL_DEADLINE, after=after)).get("runs")
-        if not isinstance(said, list):
-            break
-        if not said:
-            return found
-        for one in said:
-            found.append(_kept_run(one, after))
-            after = found[-1].id
-    message = "The program in the container sent runs that are none."
-    raise AgentProtocolError(message)
-
-
-def _kept_run(said: object, after: int) -> KeptRun:
-    if isinstance(said, dict) and isinstance(missing := said.get("missing"), list):
-        counts = [count for count in missing if type(count) is int and count >= 0]
-        number = int_of(said, "id")
-        if number > after and len(counts) == len(missing) == STREAMS:
-            lost = (counts[0], counts[1], counts[2])
-            ended, heard_of = said.get("ended") is True, said.get("heard") is True
-            attended = said.get("attended") is True
-            return KeptRun(number, said.get("meta"), ended, ended and heard_of, lost, attended)
-    message = "The program in the container sent a run that is none."
-    raise AgentProtocolError(message)
 
 
 def _entry(line: Header) -> FileEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
+from pocket_dock_mcp.agent.exec_answers import understood
 from pocket_dock_mcp.agent.inside.filtered import MARK
 from pocket_dock_mcp.agent.inside.provisions import parse_mounts as options_of
 from pocket_dock_mcp.agent.transport import Found, MountFound
@@ -58,8 +59,13 @@ cat /proc/self/mountinfo
 """
 
 
+@understood()
 def parse_mounts(text: str, paths: list[str]) -> Found:
-    """Return what a shell has answered of what is mounted at these paths."""
+    """Return what a shell has answered of what is mounted at these paths.
+
+    Raises:
+        AgentProtocolError: it makes no sense.
+    """
     lines = text.split("\n") + [""] * (len(paths) + 1)
     identities, boot, options = lines[: len(paths)], lines[len(paths)], options_of(lines[len(paths) + 1 :])
     volumes: dict[str, MountFound | None] = {}
@@ -70,8 +76,13 @@ def parse_mounts(text: str, paths: list[str]) -> Found:
     return Found(volumes, {}, boot or None)
 
 
+@understood()
 def parse_facts(text: str, uid: int) -> Facts:
-    """Return what a shell has answered."""
+    """Return what a shell has answered.
+
+    Raises:
+        AgentProtocolError: it makes no sense.
+    """
     found: dict[str, str] = {}
     interfaces = []
     for line in text.splitlines():

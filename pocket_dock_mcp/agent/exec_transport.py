@@ -13,11 +13,19 @@ from typing import Literal
 
 import anyio
 
-from pocket_dock_mcp.agent.exec_answers import parse_entry
+from pocket_dock_mcp.agent.exec_answers import (
+    MAX_ANSWER,
+    MAX_HEAD,
+    longest_listing,
+    parse_content,
+    parse_listing,
+    parse_written,
+)
 from pocket_dock_mcp.agent.exec_facts import FACTS, MOUNTS, parse_facts, parse_mounts
 from pocket_dock_mcp.agent.exec_mark import RELEASE, Marked
 from pocket_dock_mcp.agent.exec_pipe import Take, piped
 from pocket_dock_mcp.agent.exec_process import SIGKILL, ExecProcess, no_agent, refuse_what_needs_an_agent
+from pocket_dock_mcp.agent.exec_scripts import APPEND, CODES, LIST, READ, WRITE
 from pocket_dock_mcp.agent.meter import METER, Meter, parse_meter
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import EndedBy, Found, OnOutput, Process, Program, Relayed, RunEnd
@@ -25,6 +33,7 @@ from pocket_dock_mcp.beside import beside
 from pocket_dock_mcp.engine.base import STDOUT, Engine, ExecStream, Stream
 from pocket_dock_mcp.errors import (
     AgentError,
+    AgentProtocolError,
     AgentTimeoutError,
     EngineError,
     InvalidArgumentError,
@@ -37,93 +46,6 @@ CALL_DEADLINE = 30.0
 DATA_DEADLINE = 300.0
 
 _SHELL = "/bin/sh"
-CODES = {
-    100: "ENOENT",
-    101: "EISDIR",
-    102: "not_regular",
-    103: "ELOOP",
-    104: "EACCES",
-    105: "ENOSPC",
-    106: "changed",
-    107: "ENOTDIR",
-}
-"""What the scripts below exit with, and what it means. Only a broken shell answers anything else."""
-
-_CLASSIFY = """
-p=$1
-if [ -L "$p" ] && [ ! -e "$p" ]; then exit 103; fi
-"""
-_READ = (
-    _CLASSIFY
-    + """
-[ -e "$p" ] || exit 100
-[ -d "$p" ] && exit 101
-[ -f "$p" ] || exit 102
-[ -r "$p" ] || exit 104
-stat -L -c '%s %f %Y %i %s %y' "$p" || exit 104
-tail -c "+$2" "$p" | head -c "$3"
-"""
-)
-_WRITE = (
-    _CLASSIFY
-    + """
-[ -d "$p" ] && exit 101
-if [ -e "$p" ]; then
-  [ -f "$p" ] || exit 102
-  p=$(readlink -f "$p") old=1 mode=${3:-$(stat -c %a "$p")}
-else
-  old=0 mode=${3:-644}
-fi
-d=${p%/*}
-mkdir -p "${d:-/}" 2>/dev/null || exit 104
-t=$d/.pocket-dock-$$.tmp
-( umask 077; : > "$t" ) 2>/dev/null || exit 104
-head -c "$2" > "$t"
-if [ "$(wc -c < "$t")" -ne "$2" ]; then rm -f "$t"; exit 105; fi
-if [ -n "$4" ] && [ "$(stat -c '%i %s %y' "$p" 2>/dev/null)" != "$4" ]; then rm -f "$t"; exit 106; fi
-chmod "$mode" "$t" && mv -f "$t" "$p" || { rm -f "$t"; exit 104; }
-echo "$old $2 $p"
-"""
-)
-_APPEND = (
-    _CLASSIFY
-    + """
-[ -d "$p" ] && exit 101
-if [ -e "$p" ]; then
-  [ -f "$p" ] || exit 102
-  [ -w "$p" ] || exit 104
-  p=$(readlink -f "$p") old=1 mode=$3 size=$(stat -c %s "$p")
-else
-  old=0 mode=${3:-644} size=0 d=${p%/*}
-  mkdir -p "${d:-/}" 2>/dev/null || exit 104
-  ( umask 077; : >> "$p" ) 2>/dev/null || exit 104
-fi
-[ -z "$mode" ] || chmod "$mode" "$p" || exit 104
-head -c "$2" >> "$p"
-new=$(stat -c %s "$p")
-if [ "$new" -lt $((size + $2)) ]; then
-  dd if=/dev/null of="$p" bs=1 seek="$size" 2>/dev/null
-  [ "$old" = 1 ] || rm -f "$p"
-  exit 105
-fi
-echo "$old $new $p"
-"""
-)
-_LIST = (
-    _CLASSIFY
-    + """
-[ -e "$p" ] || exit 100
-[ -d "$p" ] || exit 107
-cd "$p" || exit 104
-n=0
-for f in * .[!.]* ..?*; do
-  [ -e "$f" ] || [ -L "$f" ] || continue
-  n=$((n + 1)); [ "$n" -gt "$2" ] && exit 0
-  stat -c '%f %s %Y' "./$f" && printf '%s\\0' "$f"
-done
-exit 0
-"""
-)
 _MAKE_HOME = '[ -d "$1" ] || mkdir -p "$1"; chmod 1777 "$1"'
 _KILL_ALL = 'i=0; while [ "$i" -lt 200 ] && kill -9 -1 2>/dev/null; do i=$((i+1)); done'
 _WITH_INPUT = f'head -c "$2" | {_SHELL} -c "$1"'
@@ -245,27 +167,23 @@ class ExecTransport:
 
     async def read(self, path: str, *, offset: int, length: int) -> FileContent:
         """Read a regular file or a piece of it."""
-        done = await self._file_script(_READ, path, str(offset + 1), str(length))
-        head, _, data = done.stdout.partition(b"\n")
-        size, mode, mtime, version = head.decode("ascii", "replace").split(" ", 3)
-        return FileContent(
-            data=data, size=int(size), mode=int(mode, 16) & 0o7777, mtime=float(mtime), version=version
-        )
+        args = (path, str(offset + 1), str(length))
+        done = await self._file_script(READ, *args, most=MAX_HEAD + length)
+        return parse_content(done.stdout, length)
 
     async def write(
         self, path: str, data: bytes, *, mode: int | None, append: bool = False, expect: str | None = None
     ) -> FileWritten:
         """Create or replace a file, or add to its end."""
         octal = "" if mode is None else f"{mode:o}"
-        script = _APPEND if append else _WRITE
+        script = APPEND if append else WRITE
         done = await self._file_script(script, path, str(len(data)), octal, expect or "", stdin=data)
-        overwrote, size, where = done.stdout.decode("utf-8", "replace").strip().split(" ", 2)
-        return FileWritten(path=where, size=int(size), overwrote=overwrote == "1")
+        return parse_written(done.stdout)
 
     async def list_directory(self, path: str, *, limit: int) -> tuple[list[FileEntry], bool]:
         """List a directory."""
-        done = await self._file_script(_LIST, path, str(limit + 1))
-        entries = [parse_entry(record) for record in done.stdout.split(b"\0") if record]
+        done = await self._file_script(LIST, path, str(limit + 1), most=longest_listing(limit + 1))
+        entries = parse_listing(done.stdout)
         return entries[:limit], len(entries) > limit
 
     async def stats(self) -> Readings:
@@ -308,13 +226,17 @@ class ExecTransport:
 
     # -- execs ------------------------------------------------------------------------------------
 
-    async def _file_script(self, script: str, path: str, *args: str, stdin: bytes = b"") -> _Output:
+    async def _file_script(
+        self, script: str, path: str, *args: str, stdin: bytes = b"", most: int = MAX_ANSWER
+    ) -> _Output:
         try:
             path.encode("utf-8")
         except UnicodeEncodeError:
             message = "In this sandbox paths must be valid UTF-8."
             raise InvalidArgumentError(message) from None
-        done = await self._script(script, self._absolute(path), *args, stdin=stdin, deadline=DATA_DEADLINE)
+        done = await self._script(
+            script, self._absolute(path), *args, stdin=stdin, deadline=DATA_DEADLINE, most=most
+        )
         if done.exit_code != 0:
             raise file_error(CODES.get(done.exit_code, "EIO"), path, self._facts.home)
         return done
@@ -326,12 +248,23 @@ class ExecTransport:
         user: str | None = None,
         stdin: bytes = b"",
         deadline: float = CALL_DEADLINE,
+        most: int = MAX_ANSWER,
     ) -> _Output:
+        """Return what it says, `most` bytes, within so many seconds.
+
+        Raises:
+            AgentProtocolError: it says more: somebody else answers in its place.
+            AgentTimeoutError, StreamLostError: how it has ended is not known.
+        """
         received = bytearray()
 
         def keep(stream: int, data: bytes) -> None:
-            if stream == STDOUT:
-                received.extend(data)
+            if stream != STDOUT:
+                return
+            if len(received) + len(data) > most:
+                message = "A script in the container answered with more than was asked for."
+                raise AgentProtocolError(message)
+            received.extend(data)
 
         try:
             with anyio.fail_after(deadline):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -61,10 +63,9 @@ class AgentLink:
         """Why the link is dead, or None while it lives."""
         return self._broken
 
-    @property
-    def first_id(self) -> int:
-        """The lowest number of a request of this link; others of this and higher numbers are later links'."""
-        return self._first_id
+    def owns(self, request_id: int) -> bool:
+        """Whether it is one of the numbers that this link gives; the others are other links'."""
+        return self._first_id <= request_id < self._first_id + wire.IDS
 
     @property
     def diagnostics(self) -> str:
@@ -132,38 +133,43 @@ class AgentLink:
 
     async def _called(self, op: str, deadline: float, fields: Header) -> tuple[Header, bytes]:
         request_id, request = self.open(None)
-        try:
-            with anyio.fail_after(deadline):
-                await self.send(request_id, {"op": op, **fields})
-                return await self.finish(request_id, request, None)
-        except TimeoutError as error:
-            if isinstance(error, AgentError):
-                raise
-            raise self._given_up(request_id, deadline) from None
+        with self.within(deadline, request_id):
+            await self.send(request_id, {"op": op, **fields})
+            return await self.finish(request_id, request, None)
 
-    def open(self, on_data: OnData | None) -> tuple[int, Request]:
-        """Begin a request of several frames; go on with `send` and `finish`."""
-        request_id = self._take_id()
-        return request_id, self.reopen(request_id, on_data)
+    def open(self, on_data: OnData | None, most: int | None = None) -> tuple[int, Request]:
+        """Begin a request of several frames; go on with `send` and `finish`. See `Request`."""
+        request = Request(on_data, most)
+        return self._begin(request), request
 
     def open_relay(self, relay: R) -> tuple[int, R]:
         """Likewise, for a connection."""
-        request_id = self._take_id()
-        self._requests[request_id] = relay
-        return request_id, relay
+        return self._begin(relay), relay
 
-    def _take_id(self) -> int:
-        if self._broken is not None:
-            raise self._failure()
+    def _begin(self, request: Request) -> int:
         self._next_id += 1
+        self._add(self._next_id - 1, request)
         return self._next_id - 1
 
     def reopen(self, request_id: int, on_data: OnData | None) -> Request:
-        """Take up a request of an earlier link to the same agent, by its number."""
+        """Take up a request of an earlier link to the same agent, by its number.
+
+        Raises:
+            AgentProtocolError: a request of this number is under way.
+            StreamLostError: the link is dead; or another `AgentError` that it is dead of.
+        """
+        request = Request(on_data)
+        self._add(request_id, request)
+        return request
+
+    def _add(self, request_id: int, request: Request) -> None:
         if self._broken is not None:
             raise self._failure()
-        request = self._requests[request_id] = Request(on_data)
-        return request
+        if request_id in self._requests:
+            # Whoever waits for the other would wait for ever.
+            message = f"The program in the container has given the number {request_id} twice."
+            raise AgentProtocolError(message)
+        self._requests[request_id] = request
 
     def taken(self, request_id: int, relay: Relay, amount: int) -> None:
         """So much of what has come over a connection is in nobody's memory any more. Quiet."""
@@ -189,13 +195,11 @@ class AgentLink:
             raise self._failure()
         self.release()
         try:
-            with anyio.fail_after(STALL_DEADLINE):
+            with self.within(STALL_DEADLINE, request_id):
                 await self._stream.send(wire.encode({**header, "id": request_id}, payload))
         except StreamLostError as error:
             self._break(error)
             raise self._failure() from error
-        except TimeoutError:
-            raise self._given_up(request_id, STALL_DEADLINE) from None
 
     async def upload(
         self, request_id: int, request: Request, data: bytes | memoryview, *, end: bool = True
@@ -266,6 +270,7 @@ class AgentLink:
         if request is None:
             reason = "an answer that nobody asked for"
             raise AgentProtocolError(reason)
+        request.count(len(payload))
         if kind in ("relay", "accepted") and isinstance(request, Relay):
             request.take(header, payload)
         elif kind == "data" and not isinstance(request, Relay):
@@ -334,20 +339,25 @@ class AgentLink:
     async def _answer(
         self, request: Request, request_id: int, deadline: float | None
     ) -> tuple[Header, bytes]:
+        with self.within(deadline, request_id):
+            return await asyncio.shield(request.answer)
+
+    @contextmanager
+    def within(self, deadline: float | None, request_id: int) -> Iterator[None]:
+        """Break the link for a peer that is too late: what waits for it has so many seconds.
+
+        Raises:
+            AgentTimeoutError: they were over; or what the link was dead of already.
+        """
         try:
             with anyio.fail_after(deadline):
-                return await asyncio.shield(request.answer)
+                yield
         except TimeoutError as error:
             if isinstance(error, AgentError):
                 raise
-            raise self._given_up(request_id, deadline) from None
-
-    def _given_up(self, request_id: int, deadline: float | None) -> AgentError:
-        """Break the link for a peer that is too late, and return the error to raise."""
-        self._break(
-            AgentTimeoutError(f"The sandbox did not answer request {request_id} within {deadline} s.")
-        )
-        return self._failure()
+            message = f"The sandbox did not answer request {request_id} within {deadline} s."
+            self._break(AgentTimeoutError(message))
+            raise self._failure() from None
 
 
 class RemoteError(RequestRefusedError):

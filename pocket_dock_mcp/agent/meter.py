@@ -13,6 +13,8 @@ MAX_NAME = 15
 SHORTEST_S = 0.2
 """Seconds between two readings below which the earlier share stands: quotas count by the tenth of one."""
 _MOST = 1 << 62
+_DIGITS = 20
+"""Of a number that is larger than any that is believed."""
 
 METER = r"""
 cd /sys/fs/cgroup
@@ -83,18 +85,22 @@ def parse_meter(output: bytes) -> dict[str, Any]:
         name, _, value = line.partition(" ")
         if name == "net":
             fields = value.split()
-            if len(fields) >= 10 and fields[1].isdigit() and fields[9].isdigit():
+            if len(fields) >= 10 and _is_count(fields[1]) and _is_count(fields[9]):
                 told["network"].append(
                     {"name": fields[0], "received": int(fields[1]), "sent": int(fields[9])}
                 )
         elif name == "now":
             told["now"] = _parsed(value)
-        elif value.isdigit() and len(value) < 20:
+        elif _is_count(value):
             told[name] = int(value)
     for name, factor in (("cpu_ns", 1e-9), ("cpu_us", 1e-6)):
         if name in told:
             told["cpu_s"] = told[name] * factor
     return told
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _DIGITS
 
 
 def _parsed(text: str) -> float | None:

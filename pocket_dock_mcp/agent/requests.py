@@ -15,17 +15,30 @@ OnBytes = Callable[[bytes, bool], None]
 
 
 class Request:
-    """One request under way. Its final frame arrives once; data before it goes to `on_data`."""
+    """One request under way. Its final frame arrives once; data before it goes to `on_data`.
 
-    __slots__ = ("answer", "is_held", "on_data", "owed", "upload", "window")
+    There may be `most` bytes of an answer that is kept in memory: windows bound what is under way only.
+    """
 
-    def __init__(self, on_data: OnData | None) -> None:
+    __slots__ = ("_left", "answer", "is_held", "on_data", "owed", "upload", "window")
+
+    def __init__(self, on_data: OnData | None, most: int | None = None) -> None:
         self.on_data = on_data
+        self._left = most
         self.answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self.window = wire.WINDOW
         self.owed = 0
         self.is_held = False
         self.upload = UploadWindow()
+
+    def count(self, amount: int) -> None:
+        """So many bytes more have come. Raises `AgentProtocolError` for more than there may be."""
+        if self._left is None:
+            return
+        self._left -= amount
+        if self._left < 0:
+            reason = "more than was asked for"
+            raise AgentProtocolError(reason)
 
 
 class Relay(Request):

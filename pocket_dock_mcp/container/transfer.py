@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from pocket_dock_mcp.agent.exec_transport import CODES, ExecTransport
+from pocket_dock_mcp.agent.exec_scripts import CODES
+from pocket_dock_mcp.agent.exec_transport import ExecTransport
 from pocket_dock_mcp.agent.remote_errors import file_error
 from pocket_dock_mcp.agent.transport import Process, Program, Transport
 from pocket_dock_mcp.archive import inside

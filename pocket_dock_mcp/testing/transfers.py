@@ -14,8 +14,6 @@ from pocket_dock_mcp.testing.streams import Credit
 if TYPE_CHECKING:
     from pocket_dock_mcp.testing.agent import FakeAgent
 
-MAX_LISTING = 900 * 1024
-
 
 class RefusedError(Exception):
     """Refused for a reason that has no errno."""
@@ -133,7 +131,7 @@ def list_directory(agent: FakeAgent, header: wire.Header) -> tuple[list[bytes], 
     size = 0
     for line in lines:
         size += len(line)
-        if len(kept) >= header["limit"] or size > MAX_LISTING:
+        if len(kept) >= header["limit"] or size > wire.MAX_LISTING:
             break
         kept.append(line)
     return pieces(b"".join(kept)), len(kept) < len(lines)

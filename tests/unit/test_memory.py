@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pocket_dock_mcp.agent.agent_transport import _kept_run
+from pocket_dock_mcp.agent.kept_runs import _kept_run
 from pocket_dock_mcp.agent.transport import Program
 from pocket_dock_mcp.container.memory import MAX_META, recalled, remembered
 from pocket_dock_mcp.errors import AgentProtocolError, InvalidArgumentError

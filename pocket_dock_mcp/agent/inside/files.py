@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40
 """Symbolic links in one path, as in Linux (see path_resolution(7))."""
-MAX_LISTING = 900 * 1024
-"""Bytes of a directory listing: within one window, so that it needs no credit."""
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking, so that a FIFO that takes a file's place cannot hang the agent between check and open.
@@ -246,7 +244,7 @@ def list_directory(agent: Agent, header: wire.Header) -> Tuple[wire.Header, List
                     if line is None:
                         continue
                     size += len(line)
-                    if len(lines) >= header["limit"] or size > MAX_LISTING:
+                    if len(lines) >= header["limit"] or size > wire.MAX_LISTING:
                         truncated = True
                         break
                     lines.append(line)

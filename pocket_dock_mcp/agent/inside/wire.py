@@ -44,6 +44,8 @@ MAX_APPEND = 8 * 1024 * 1024
 """Bytes of one append: they are held in memory, so that they can be written at once."""
 MAX_PATH = 4096
 """Bytes of a path: Linux's PATH_MAX."""
+MAX_LISTING = 900 * 1024
+"""Bytes of a directory listing: within one window, so that it needs no credit."""
 
 READY, FORKED, THREADS, FAILED = b"ready", b"forked", b"threads %d", b"failed %d"
 """What is said of a fork for a checkpoint: by the fork, and by who has forked it or could not."""
