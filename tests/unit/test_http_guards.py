@@ -238,11 +238,11 @@ def refused(tmp_path: Path, *options: str) -> str:
     return str(caught.value)
 
 
-def started(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def started(tmp_path: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a server that is not to start."""
     return subprocess.run(
         [sys.executable, "-m", "tests.fake_server", *options],
-        env=environment(FAKE, tmp_path, ""),
+        env=environment(FAKE, tmp_path, "") | variables,
         cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -374,3 +374,22 @@ def test_what_is_allowed_is_allowed() -> None:
     )
     assert names.allow_origin("https://app.example")
     assert not any(names.allow_origin(page) for page in ("http://app.example", "https://app.example:1"))
+
+
+@pytest.mark.parametrize("options", [[], ["--transport", "http", "--port", "0"]])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POCKET_DOCK_NETWORK_MAX", "internet"),
+        ("POCKET_DOCK_PACKAGE_HOSTS", "no/host"),
+        ("POCKET_DOCK_SECRETS_FILE", "/no/such/file"),
+    ],
+)
+def test_what_a_network_setting_cannot_be_is_told_before_anybody_is_served(
+    tmp_path: Path, options: list[str], name: str, value: str
+) -> None:
+    done = started(tmp_path, *options, **{name: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pocket-dock-mcp: ")
+    assert value in line
