@@ -239,5 +239,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return text on one line that cannot act on a terminal: an engine or a program may have written it."""
-    return neutralise(text.replace("\n", " "))[0]
+    """Return text on one line that cannot act on a terminal: an engine or a program may have written it.
+
+    Surrogates, which no stream takes, stand escaped.
+    """
+    return neutralise(text.replace("\n", " "))[0].encode("utf-8", "backslashreplace").decode("utf-8")
