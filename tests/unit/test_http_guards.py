@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from pocket_dock_mcp.__main__ import environ_with, parse
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.server.admission import Admission
 from pocket_dock_mcp.server.guards import Names
 from pocket_dock_mcp.server.http import HttpFront
 from pocket_dock_mcp.server.listening import listen
@@ -269,6 +270,24 @@ def test_what_makes_no_sense_or_is_not_safe_is_told_at_the_start(
     tmp_path: Path, options: list[str], told: str
 ) -> None:
     assert told in refused(tmp_path, "--transport", "http", *options)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("https://box.example:8443/mcp", ["box.example", "box.example:8443", "BOX.example"]),
+        ("https://Box.Example/mcp", ["box.example", "box.example:443"]),
+        ("https://[2001:db8::1]:8443/mcp", ["[2001:db8::1]", "[2001:db8::1]:8443"]),
+    ],
+)
+def test_the_name_that_clients_are_told_is_answered_with_its_port_and_without(
+    tmp_path: Path, url: str, hosts: list[str]
+) -> None:
+    """A reverse proxy may pass either on."""
+    settings = Settings.from_environ(environment(FAKE, tmp_path, "") | {"POCKET_DOCK_HTTP_URL": url})
+    names = Names.of(Admission(settings).own_hosts, [])
+    assert [host for host in hosts if not names.allow_host(host)] == []
+    assert not names.allow_host("evil.example")
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
