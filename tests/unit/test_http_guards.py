@@ -148,6 +148,14 @@ async def test_requests_for_this_machine_of_its_own_pages_are_answered(
     assert (status, answer.splitlines()[-1]) == (200, '{"status":"ok"}')
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_request_of_two_callers_is_refused(server: HttpServer, path: str) -> None:
+    for second in (token(server) or f"Authorization: Bearer {TOKEN}\n", "authorization: Basic eDp5\n"):
+        request = f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n{second}\n"
+        status, answer = said(server, request)
+        assert (status, TOKEN in answer) == (400, False), answer
+
+
 async def test_no_page_may_read_answers_unless_it_is_allowed_to(server: HttpServer) -> None:
     preflight = (
         "OPTIONS /mcp HTTP/1.1\nHost: localhost\nOrigin: http://localhost:3000\n"
