@@ -60,17 +60,31 @@ def run(arguments: argparse.Namespace, connect: Connect | None) -> None:
         os.environ.pop("POCKET_DOCK_TOKEN", None)
         # Only to see that it can be meant; no engine is touched before it is needed.
         candidates(os.environ, uid=os.getuid(), home=Path.home(), platform=sys.platform)
-        if settings.secrets_file is not None:
-            from pocket_dock_mcp.gate.secrets import read_secrets
-
-            # Its mistakes are told to who has made them, and not to whoever first uses it.
-            read_secrets(settings.secrets_file)
+        _check_networks(settings)
         connect = connect or (lambda: engines.connect(os.environ))
         serve = _front(arguments.transport, settings)
     except ConfigError as error:
         print(f"pocket-dock-mcp: {error}", file=sys.stderr)  # noqa: T201  # before serving, to the terminal
         raise SystemExit(USAGE_ERROR) from None
     anyio.run(serve, connect)
+
+
+def _check_networks(settings: Settings) -> None:
+    """Read what is used later: its mistakes are told to who has made them, and not to whoever first uses it.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    from pocket_dock_mcp.gate.ceiling import Ceiling
+    from pocket_dock_mcp.gate.domains import configured_domains
+    from pocket_dock_mcp.settings import variable
+
+    Ceiling(settings.network_max, variable("network_max"))
+    configured_domains(settings.package_hosts, variable("package_hosts"))
+    if settings.secrets_file is not None:
+        from pocket_dock_mcp.gate.secrets import read_secrets
+
+        read_secrets(settings.secrets_file)
 
 
 def _front(transport: str, settings: Settings) -> Callable[[Connect], Awaitable[None]]:

@@ -159,37 +159,45 @@ class Console:
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._colours else text
 
 
-_IN_OUR_WORDS = (
-    ("timeout_s", "--timeout"),
-    ("timeout=", "--timeout "),
-    ("memory_mb", "--mem-limit"),
-    ("mem_limit", "--mem-limit"),
-    ("cpu_percent", "--cpu-percent"),
-    ("pids_limit", "--pids-limit"),
-    ("disk_mb", "--disk-limit"),
-    ("disk_limit", "--disk-limit"),
-    ("shm_size", "--shm-size"),
-    ("idle_timeout", "--idle-timeout"),
-    ("background=true", "--detach"),
-    ("detach=True", "--detach"),
-    ("write_file", "pocket-dock write"),
-    ("persist=True", "--persist"),
-)
+# As Python shows texts. An apostrophe in a word begins none.
+_QUOTED = r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)"""
+
+_IN_OUR_WORDS = {
+    "timeout_s": "--timeout",
+    "timeout=": "--timeout ",
+    "memory_mb": "--mem-limit",
+    "mem_limit": "--mem-limit",
+    "cpu_percent": "--cpu-percent",
+    "pids_limit": "--pids-limit",
+    "disk_mb": "--disk-limit",
+    "disk_limit": "--disk-limit",
+    "shm_size": "--shm-size",
+    "idle_timeout": "--idle-timeout",
+    "background=true": "--detach",
+    "detach=True": "--detach",
+    "write_file": "pocket-dock write",
+    "persist=True": "--persist",
+}
 """What is called otherwise in the tools and in the SDK."""
 
-_COMMANDS = (
-    ("run_command", "pocket-dock run"),
-    ("run_code", "pocket-dock run"),
-    ("read_file", "pocket-dock read"),
-)
+_COMMANDS = {
+    "run_command": "pocket-dock run",
+    "run_code": "pocket-dock run",
+    "read_file": "pocket-dock read",
+}
 """What does in a shell what a tool does, for advice only: a message may be about a file of such a name."""
 
 
 def in_our_words(text: str) -> str:
     """Return what is said to a model or in the SDK with the names of the command line."""
-    for name, ours in _IN_OUR_WORDS:
-        text = text.replace(name, ours)
-    return text
+    return _replaced(text, _IN_OUR_WORDS)
+
+
+def _replaced(text: str, words: Mapping[str, str]) -> str:
+    """Return a text with other words, but not within quotes or longer names: those are the user's."""
+    whole = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    found = re.compile(rf"{_QUOTED}|(?<![\w./\\-])(?:{whole})(?:(?<==)|(?![\w/\\-]|\.\w))")
+    return found.sub(lambda match: words.get(match[0], match[0]), text)
 
 
 def denied(denials: Sequence[str]) -> str:
@@ -219,10 +227,7 @@ def advice(error: PocketDockError) -> str:
     ours = [sentence for sentence in sentences if not _TOOL.search(sentence)]
     if len(ours) < len(sentences):
         ours.append("To see what there is: pocket-dock list")
-    said = in_our_words(" ".join(ours))
-    for tool, command in _COMMANDS:
-        said = said.replace(tool, command)
-    return said
+    return _replaced(" ".join(ours), {**_IN_OUR_WORDS, **_COMMANDS})
 
 
 def _is_utf8(stream: io.TextIOWrapper) -> bool:
@@ -234,5 +239,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return text on one line that cannot act on a terminal: an engine or a program may have written it."""
-    return neutralise(text.replace("\n", " "))[0]
+    """Return text on one line that cannot act on a terminal: an engine or a program may have written it.
+
+    Surrogates, which no stream takes, stand escaped.
+    """
+    return neutralise(text.replace("\n", " "))[0].encode("utf-8", "backslashreplace").decode("utf-8")

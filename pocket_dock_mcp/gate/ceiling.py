@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
-from pocket_dock_mcp.gate.domains import LOCALHOST, Domain, parse_domain
+from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.gate.domains import LOCALHOST, Domain, configured_domains, parse_domain
 from pocket_dock_mcp.models import Network
 
 WORDS = ("none", "packages", "open")
@@ -28,10 +28,9 @@ class Ceiling:
         self._where = where
         self._text = ", ".join(entries)
         self._words = {"none", *(entry for entry in entries if entry in WORDS)}
-        self._domains: list[Domain] = []
-        for entry in entries:
-            if entry not in WORDS:
-                self._domains.append(_domain(entry, where))
+        problem = f"which is neither one of {', '.join(WORDS)} nor a domain"
+        named = (entry for entry in entries if entry not in WORDS)
+        self._domains = configured_domains(named, where, problem=problem)
 
     def require(self, network: Network) -> None:
         """Refuse what is more than that.
@@ -64,11 +63,3 @@ def _is_within(wanted: Domain, domain: Domain) -> bool:
     if wanted.is_wildcard:
         return domain.is_wildcard and (wanted.name == domain.name or domain.covers(wanted.name))
     return domain.covers(wanted.name)
-
-
-def _domain(entry: str, where: str) -> Domain:
-    try:
-        return parse_domain(entry)
-    except InvalidArgumentError as error:
-        message = f"{where} has {entry[:100]!r}, which is neither one of {', '.join(WORDS)} nor a domain."
-        raise ConfigError(message, hint=error.hint) from None

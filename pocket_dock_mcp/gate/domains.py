@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pocket_dock_mcp.errors import InvalidArgumentError
+from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
 
 DEFAULT_PORTS = (80, 443)
 """Of an entry that names none."""
@@ -111,6 +112,24 @@ def parse_domain(text: str) -> Domain:
     name = (host[2:] if is_wildcard else host).removesuffix(".")
     _require_name(text, name, is_wildcard=is_wildcard)
     return Domain(name, is_wildcard, port)
+
+
+def configured_domains(
+    entries: Iterable[str], where: str, *, problem: str = "which is no domain"
+) -> list[Domain]:
+    """Read the domains of a setting; `where` is the setting, `problem` what is said of an entry that is none.
+
+    Raises:
+        ConfigError: an entry is none.
+    """
+    return [_configured(entry, where, problem) for entry in entries]
+
+
+def _configured(entry: str, where: str, problem: str) -> Domain:
+    try:
+        return parse_domain(entry)
+    except InvalidArgumentError as error:
+        raise ConfigError(f"{where} has {entry[:100]!r}, {problem}.", hint=error.hint) from None
 
 
 def _split(text: str, said: str) -> tuple[str, int | None]:

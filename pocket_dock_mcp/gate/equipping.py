@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pocket_dock_mcp.errors import ConfigError, InvalidArgumentError
+from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.gate.core import Gate, Surroundings
 from pocket_dock_mcp.gate.denials import Denial
-from pocket_dock_mcp.gate.domains import Domain, parse_domain
+from pocket_dock_mcp.gate.domains import configured_domains
 from pocket_dock_mcp.gate.host_proxy import HostProxies
 from pocket_dock_mcp.gate.limits import GateLimits
 from pocket_dock_mcp.gate.registries import Registries, read_registries
@@ -59,13 +59,7 @@ def _listed(network: Network) -> Registries:
 
 
 def _registries(settings: Settings, environ: Mapping[str, str], root: Path) -> Registries:
-    more: list[Domain] = []
-    for host in settings.package_hosts:
-        try:
-            more.append(parse_domain(host))
-        except InvalidArgumentError as error:
-            message = f"{variable('package_hosts')} has {host[:100]!r}, which is no domain."
-            raise ConfigError(message, hint=error.hint) from None
+    more = configured_domains(settings.package_hosts, variable("package_hosts"))
     return read_registries(environ, more, root)
 
 

@@ -23,8 +23,9 @@ MAX_READ = 64 * 1024 * 1024
 _PATIENCE = 0.02
 """Seconds that a writer waits for one who replaces the file."""
 DAY_S = 86_400.0
-_END_OF_TIME = 253_402_300_799.0
-"""The last second that has a date of four digits."""
+_END_OF_TIME = 253_402_300_799.0 - 2 * DAY_S
+"""A second that has a date of four digits in every time zone, and is among the last."""
+_LONGEST_MS = _END_OF_TIME * 1000
 
 Clock = Callable[[], float]
 
@@ -161,7 +162,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and _is_ours(entry):
-                yield entry
+                yield _without_nonsense(entry)
 
 
 def _is_ours(entry: dict[str, Any]) -> bool:
@@ -170,6 +171,15 @@ def _is_ours(entry: dict[str, Any]) -> bool:
     if not isinstance(moment, (int, float)) or not 0 <= moment <= _END_OF_TIME:
         return False
     return isinstance(entry.get("id"), str) and entry.get("type") in KINDS
+
+
+def _without_nonsense(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry without a duration that is none."""
+    duration = entry.get("duration_ms", 0)
+    is_number = isinstance(duration, (int, float)) and not isinstance(duration, bool)
+    if not is_number or not 0 <= duration <= _LONGEST_MS:
+        return {name: value for name, value in entry.items() if name != "duration_ms"}
+    return entry
 
 
 def _time(entry: dict[str, Any]) -> float:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from pocket_dock_mcp.errors import ConfigError
 from pocket_dock_mcp.server.guards import Either, LocalCaller, authenticated
+from pocket_dock_mcp.server.listening import shown
 from pocket_dock_mcp.server.oauth import Issuer, OAuthTokens, trusted_url
 from pocket_dock_mcp.server.sse import MESSAGES_PATH, SSE_PATH
 from pocket_dock_mcp.server.tokens import Tokens, configured_tokens
@@ -45,8 +46,9 @@ class Admission:
 
     @property
     def own_hosts(self) -> list[str]:
-        """Names by which clients are told to reach this server."""
-        return [] if self._settings.http_url is None else [urlsplit(self._settings.http_url).netloc]
+        """Names by which clients are told to reach this server, without ports: a proxy may leave them out."""
+        parts = urlsplit(self._settings.http_url or "")
+        return [shown(parts.hostname)] if parts.hostname else []
 
     def check(self, url: str) -> None:
         """See whether tokens can be issued for a server at `url`, unless the settings say where it is.

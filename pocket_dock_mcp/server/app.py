@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 # Before pydantic is imported: its errors reach the model, and a link to its website tells the model nothing.
@@ -25,6 +25,7 @@ from pocket_dock_mcp.server.owners import Lifespan, ServerState, connection_life
 from pocket_dock_mcp.server.sizes import check_size
 from pocket_dock_mcp.server.slim import slim
 from pocket_dock_mcp.server.tools import register
+from pocket_dock_mcp.server.wording import filled, filled_schema, words_of
 from pocket_dock_mcp.settings import Settings
 from pocket_dock_mcp.version import __version__
 
@@ -38,14 +39,19 @@ INSTRUCTIONS = (
 class _Server(MCPServer[ServerState]):
     """The SDK's server, with tools whose schemas say what is needed and no more."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, words: Mapping[str, str], **options: Any) -> None:
         super().__init__(*args, **options)
+        self._words = words
         self._parameters: dict[str, Collection[str]] = {}
 
     async def list_tools(self) -> list[Tool]:
-        """List the tools."""
-        tools = await super().list_tools()
-        return [tool.model_copy(update={"input_schema": slim(tool.input_schema)}) for tool in tools]
+        """List the tools, as they are with what is configured."""
+        return [self._as_configured(tool) for tool in await super().list_tools()]
+
+    def _as_configured(self, tool: Tool) -> Tool:
+        description = filled(tool.description or "", self._words)
+        schema = filled_schema(slim(tool.input_schema), self._words)
+        return tool.model_copy(update={"description": description, "input_schema": schema})
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[ServerState, Any] | None = None
@@ -89,6 +95,7 @@ def create_server(
         version=__version__,
         instructions=INSTRUCTIONS,
         lifespan=lifespan or connection_lifespan(manager),
+        words=words_of(settings),
         log_level="WARNING",
         cache_hints={"tools/list": CacheHint(ttl_ms=3_600_000, scope="public")},
     )

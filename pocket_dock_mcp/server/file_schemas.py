@@ -38,6 +38,7 @@ class EditReply(BaseModel):
     replacements: list[int] = Field(description="By edit.")
     diff: str = Field(description="Unified, without a file header.")
     diff_truncated: bool
+    control_chars_removed: bool = Field(description="Whether the diff is without some that the file has.")
 
 
 class ReadReply(BaseModel):
@@ -47,6 +48,9 @@ class ReadReply(BaseModel):
     path: str
     content: str = Field(description="Empty for an image, which comes as image content.")
     encoding: Literal["utf-8", "base64", "image"]
+    control_chars_removed: bool = Field(
+        description="From the content; encoding='base64' returns exact bytes."
+    )
     size: int = Field(description="Bytes of the whole file.")
     total_lines: int | None = Field(description="Null where it is no text or too long to count.")
     start_line: int | None = Field(description="Of the content, from 1; null if not by lines.")

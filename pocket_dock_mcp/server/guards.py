@@ -75,7 +75,7 @@ class Names:
 
 
 class NameGuard:
-    """Refuses requests for other names (421), and from pages of other origins (403)."""
+    """Refuses requests for other names (421), from pages of other origins (403), or said twice (400)."""
 
     def __init__(self, app: ASGIApp, names: Names) -> None:
         self._app = app
@@ -102,6 +102,9 @@ class NameGuard:
                 "Web pages of that Origin may not call this server.",
                 "Start it with --allowed-origin ORIGIN to allow them.",
             )
+        if len(_values(scope, b"authorization")) > 1:
+            # A proxy before us may have gone by the other one.
+            return refused(400, "A request has one Authorization, not several.")
         if _values(scope, b"content-length") and _values(scope, b"transfer-encoding"):
             return refused(400, "A request has a Content-Length or a Transfer-Encoding, not both.")
         return None

@@ -104,7 +104,7 @@ class Issuer:
         try:
             self.name, where = await self._about()
             self._keys = _public(await self._fetch(where))
-        except (httpx2.HTTPError, _UnusableError, TimeoutError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, _UnusableError, TimeoutError) as error:
             logger.warning("The keys of %s cannot be fetched: %r", self.url, error)
         else:
             self._fetched = self._clock()
@@ -152,9 +152,16 @@ def _checked(about: dict[str, Any], url: SplitResult) -> tuple[str, str]:
     name, where = about.get("issuer"), about.get("jwks_uri")
     if not isinstance(name, str) or name.rstrip("/") != url.geturl().rstrip("/"):
         raise _UnusableError(f"it calls itself {name!r}")
-    if not isinstance(where, str) or not _is_trustworthy(urlsplit(where)):
+    if not isinstance(where, str) or not _can_be_asked(where):
         raise _UnusableError(f"its keys are at {where!r}")
     return name, where
+
+
+def _can_be_asked(url: str) -> bool:
+    try:
+        return _is_trustworthy(urlsplit(url))
+    except ValueError:
+        return False
 
 
 def _public(document: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -227,9 +234,11 @@ def _is_for(key: dict[str, Any], algorithm: str) -> bool:
 
 
 def _scopes(claims: dict[str, Any]) -> list[str]:
-    """Return the scopes of a token: a string with spaces, by RFC 9068, or what others make of it."""
-    given = claims.get("scope", claims.get("scp", []))
-    return given.split() if isinstance(given, str) else [scope for scope in given if isinstance(scope, str)]
+    """Return the scopes of a token: a string with spaces, by RFC 9068, or the list that others make of it."""
+    given = claims.get("scope", claims.get("scp"))
+    if isinstance(given, str):
+        return given.split()
+    return [scope for scope in given if isinstance(scope, str)] if isinstance(given, list) else []
 
 
 def trusted_url(url: str, option: str) -> SplitResult:

@@ -1,7 +1,7 @@
 """Pure: what was done with files as text for a model to read, as images, and as structured data.
 
 What is in a file is data: it stands between marks that it cannot have known, and without characters that
-could act on a terminal. The structured result has it as it is.
+could act on a terminal or hide something. So it is in the structured result, which says whether it had any.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def written(sandbox_id: str, result: FileWritten, appended: int | None) -> CallT
 def edited(sandbox_id: str, result: FileEdited) -> CallToolResult:
     """Render edits."""
     path, counts = plain(result.path), result.replacements
+    diff, is_changed = _harmless(result.diff)
     structured = EditReply(
         sandbox_id=sandbox_id,
         path=path,
         size=result.size,
         replacements=list(counts),
-        diff=result.diff,
+        diff=diff,
         diff_truncated=result.diff_truncated,
+        control_chars_removed=is_changed,
     )
     by_edit = f" (by edit: {', '.join(map(str, counts))})" if len(counts) > 1 else ""
     parts = [f"Edited {path}: {count(sum(counts), 'replacement')}{by_edit}."]
@@ -73,11 +75,13 @@ def _lines(sandbox_id: str, asked: Asked, found: FileLines) -> CallToolResult:
     end = found.start_byte + len(data)
     shown = found.end_line - found.start_line + 1
     cut = found.more and (found.partial or asked.lines is None or shown < asked.lines)
+    content, is_changed = _harmless(data.decode("utf-8", "replace"))
     structured = ReadReply(
         sandbox_id=sandbox_id,
         path=asked.path,
-        content=data.decode("utf-8", "replace"),
+        content=content,
         encoding="utf-8",
+        control_chars_removed=is_changed,
         size=found.size,
         total_lines=found.total_lines,
         start_line=found.start_line,
@@ -114,12 +118,16 @@ def _headline(path: str, found: FileLines) -> str:
 
 def _part(sandbox_id: str, asked: Asked, found: Part) -> CallToolResult:
     end = found.start_byte + len(found.data)
-    content = found.data.decode("utf-8", "replace")
+    if found.is_text:
+        content, is_changed = _harmless(found.data.decode("utf-8", "replace"))
+    else:
+        content, is_changed = base64.b64encode(found.data).decode("ascii"), False
     structured = ReadReply(
         sandbox_id=sandbox_id,
         path=asked.path,
-        content=content if found.is_text else base64.b64encode(found.data).decode("ascii"),
+        content=content,
         encoding="utf-8" if found.is_text else "base64",
+        control_chars_removed=is_changed,
         size=found.size,
         total_lines=None,
         start_line=None,
@@ -145,19 +153,32 @@ def _part(sandbox_id: str, asked: Asked, found: Part) -> CallToolResult:
     return reply("\n".join(parts), structured)
 
 
+def _harmless(text: str) -> tuple[str, bool]:
+    """Return a text, as it is unless it has control characters, which are removed; and whether it has any."""
+    clean, is_changed = neutralise(text)
+    return (clean if is_changed else text), is_changed
+
+
 def _text(structured: ReadReply, data: bytes) -> list[str]:
-    """Return a file's content between marks, and what is to be known of it."""
-    content = structured.content
-    text, changed = neutralise(content)
+    """Return a file's content between marks, and what is to be known of it. `data` is the same, unchanged."""
     # Of a file of empty lines there is something to show, too.
-    parts = block("file", text or "\n") if data else []
-    if "\r\n" in content:
+    parts = block("file", neutralise(structured.content)[0] or "\n") if data else []
+    is_text = structured.encoding == "utf-8"
+    if is_text and b"\r\n" in data:
         parts.append("Lines end with CRLF.")
-    if changed:
+    if structured.control_chars_removed:
         parts.append("Control characters are not shown here; encoding='base64' has them.")
-    if structured.encoding == "utf-8" and content.encode("utf-8") != data:
+    if is_text and not _is_utf8(data):
         parts.append("Bytes that are not UTF-8 are shown as \ufffd; encoding='base64' has them.")
     return parts
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _image(sandbox_id: str, asked: Asked, found: Image) -> CallToolResult:
@@ -171,6 +192,7 @@ def _image(sandbox_id: str, asked: Asked, found: Image) -> CallToolResult:
         path=asked.path,
         content="",
         encoding="image",
+        control_chars_removed=False,
         size=found.size,
         total_lines=None,
         start_line=None,

@@ -52,18 +52,20 @@ class SandboxTools(Tools):
         profile: Annotated[
             str | None,
             Field(
-                description="'minimal' (Debian, Python 3, pip, bash; the default), 'agent' (adds numpy, pandas, matplotlib, Pillow, node, git), 'dev' (gcc, make, git), 'node' (and npm), 'embedded' (ARM cross gcc), or an OCI image reference."
+                description="'minimal' (Debian, Python 3, pip, bash), 'agent' (adds numpy, pandas, matplotlib, Pillow, node, git), 'dev' (gcc, make, git), 'node' (and npm), 'embedded' (ARM cross gcc), or an OCI image reference. Default '{profile}'."
             ),
         ] = None,
         snapshot: Annotated[
             str | None, Field(description="A snapshot_id: start from its files instead of a profile.")
         ] = None,
         memory_mb: Annotated[
-            int | None, Field(description="Memory limit in MiB, from 32. Default 512.")
+            int | None, Field(description="Memory limit in MiB, from 32. Default {memory_mb}.")
         ] = None,
-        cpus: Annotated[float | None, Field(description="CPU limit in cores, from 0.05. Default 1.")] = None,
+        cpus: Annotated[
+            float | None, Field(description="CPU limit in cores, from 0.05. Default {cpus}.")
+        ] = None,
         pids: Annotated[
-            int | None, Field(description="Limit on processes and threads, from 16. Default 128.")
+            int | None, Field(description="Limit on processes and threads, from 16. Default {pids}.")
         ] = None,
         network: Annotated[
             NetworkWord | list[str],
@@ -75,11 +77,12 @@ class SandboxTools(Tools):
         ttl_s: Annotated[
             float | None,
             Field(
-                description="Seconds without a call after which it ends, up to a day. Default 1800, unless configured otherwise."
+                description="Seconds without a call after which it ends, up to {max_lifetime_s}. Default {idle_ttl_s}."
             ),
         ] = None,
         disk_mb: Annotated[
-            int | None, Field(description="MiB of files, from 16. Default 4096. Over it runs are killed.")
+            int | None,
+            Field(description="MiB of files, from 16. Default {disk_mb}. Over it runs are killed."),
         ] = None,
         workspace: Annotated[
             Workspace | None,
@@ -102,7 +105,7 @@ class SandboxTools(Tools):
         ] = None,
     ) -> Annotated[CallToolResult, SandboxReply]:
         """Create an isolated Linux sandbox (a container) to run code and shell commands in and keep files.
-        Returns its sandbox_id and the limits in force. It ends after {idle} minutes without a call, when the
+        Returns its sandbox_id and the limits in force. It ends after {idle} without a call, when the
         session ends, or by kill; its files end with it unless it persists or you take a snapshot. The first call
         on a machine may build the image, which takes a minute."""
         request = self._request(

@@ -54,7 +54,7 @@ IdempotencyKey = Annotated[
 MaxOutput = Annotated[
     int | None,
     Field(
-        description="Bytes of each of stdout and stderr to return: head and tail. Default 8192, up to 65536."
+        description="Bytes of each of stdout and stderr to return: head and tail. Default {output_bytes}, up to 65536."
     ),
 ]
 

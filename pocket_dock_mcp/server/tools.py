@@ -24,12 +24,11 @@ from pocket_dock_mcp.settings import Settings
 def register(server: MCPServer[Any], manager: Manager, settings: Settings) -> None:
     """Add all tools to the server, in the order in which a model should meet them."""
     sandboxes, runs, files = SandboxTools(manager, settings), RunTools(manager, settings), FileTools(manager)
-    idle = round(settings.idle_ttl_s / 60)
 
     def add(tool: Callable[..., Awaitable[CallToolResult]], title: str, **hints: bool) -> None:
         annotations = ToolAnnotations(title=title, open_world_hint=False, **hints)
-        description = (tool.__doc__ or "").replace("{idle}", str(idle))
-        server.add_tool(tool, title=title, description=" ".join(description.split()), annotations=annotations)
+        description = " ".join((tool.__doc__ or "").split())
+        server.add_tool(tool, title=title, description=description, annotations=annotations)
 
     add(
         sandboxes.create_sandbox,

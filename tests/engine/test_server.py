@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -152,11 +153,16 @@ async def test_no_engine_is_told_within_two_seconds_and_mended_later(
 
 
 async def test_unicode_and_binary_files_round_trip(environ: dict[str, str]) -> None:
-    content = "ünï\u2028cødé 🐳\n" * 10
+    content, hidden = "ünï cødé 🐳\n" * 10, "a\u2028\x1b[2Jb\r\n"
     async with client(environ) as server:
         await call(server, "create_sandbox")
         await call(server, "write_file", path="t", content=content)
         assert (await call(server, "read_file", path="t"))["content"] == content
+        await call(server, "write_file", path="h", content=hidden)
+        shown = await call(server, "read_file", path="h")
+        assert (shown["content"], shown["control_chars_removed"]) == ("ab\n", True)
+        exact = await call(server, "read_file", path="h", encoding="base64")
+        assert base64.b64decode(exact["content"]).decode() == hidden
         await call(server, "write_file", path="b", content="AP8B/g==", encoding="base64")
         assert (await call(server, "read_file", path="b"))["content"] == "AP8B/g=="
 

@@ -299,6 +299,38 @@ def test_advice_for_people_names_no_tools() -> None:
     assert "'run_command'" in told(file_error("ENOENT", "run_command"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "write_file", "write_file.py", "memory_mb.txt", "a/timeout_s", "timeout_s/a", "my-write_file",
+        "it's write_file", "write_file it's", 'say "mem_limit"', "back\\slash' disk_mb",
+    ],
+)  # fmt: skip
+def test_what_a_user_calls_something_is_not_changed_in_a_message(name: str) -> None:
+    message = f"There is no {name!r}, and memory_mb is 1."
+    assert told(InvalidArgumentError(message, hint=f"Write it with write_file, not {name!r}.")) == (
+        f"There is no {name!r}, and --mem-limit is 1. Write it with pocket-dock write, not {name!r}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("read write_file.py", "read write_file.py"),
+        ("/home/write_file, x/memory_mb and -timeout_s", "/home/write_file, x/memory_mb and -timeout_s"),
+        ("my_timeout_s, timeout_so", "my_timeout_s, timeout_so"),
+        (
+            "the sandbox's memory_mb, and others' memory_mb",
+            "the sandbox's --mem-limit, and others' --mem-limit",
+        ),
+        ("(timeout_s=5) or timeout=5; idle_timeout=5.", "(--timeout=5) or --timeout 5; --idle-timeout=5."),
+        ("run(..., detach=True), background=true.", "run(..., --detach), --detach."),
+    ],
+)
+def test_only_whole_words_are_said_otherwise(text: str, expected: str) -> None:
+    assert told(InvalidArgumentError(text, hint="Stop.")) == f"{expected} Stop."
+
+
 def test_a_name_is_also_known_as_it_is_shown_and_no_name_is_nobodys() -> None:
     def one(name: str) -> KeptSandbox:
         request = SandboxRequest(image="minimal", name=name, persist=True)

@@ -236,6 +236,29 @@ def test_a_hostile_history_cannot_act_on_a_terminal(root: Path) -> None:
     assert len(done.stdout.splitlines()) == 5
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"duration_ms": 10**400},
+        {"time": 253_402_300_799.0},
+        {"command": "\ud800\udcff"},
+        {"id": "run-\ud800", "status": "\udfff"},
+        {"exit_code": 10**400, "pid": 10**400},
+    ],
+)
+def test_no_line_of_a_history_keeps_the_others_from_being_shown(change: dict[str, Any], root: Path) -> None:
+    log = logged(root)
+    line = {"time": 1_800_000_000, "id": "run-ab", "type": "run", "status": "ok", "command": "x"} | change
+    with (log.directory / "logs" / "history.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+    for argv in (["logs"], ["logs", "box"], ["logs", "box", "00ff"], ["logs", "--json"], ["status"]):
+        done = dock(root, *argv, TZ="Asia/Tokyo")
+        assert b"Traceback" not in done.stderr, argv
+        assert done.returncode == 0, (argv, done.stderr)
+    assert b"command 2" in dock(root, "logs", "box", TZ="Asia/Tokyo").stdout
+
+
 def test_the_log_level_is_heeded(root: Path) -> None:
     script = (
         "import logging; from pocket_dock_mcp.cli.surroundings import heed_log_level\n"

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from pocket_dock_mcp.__main__ import environ_with, parse
 from pocket_dock_mcp.errors import ConfigError
+from pocket_dock_mcp.server.admission import Admission
 from pocket_dock_mcp.server.guards import Names
 from pocket_dock_mcp.server.http import HttpFront
 from pocket_dock_mcp.server.listening import listen
@@ -147,6 +148,14 @@ async def test_requests_for_this_machine_of_its_own_pages_are_answered(
     assert (status, answer.splitlines()[-1]) == (200, '{"status":"ok"}')
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_request_of_two_callers_is_refused(server: HttpServer, path: str) -> None:
+    for second in (token(server) or f"Authorization: Bearer {TOKEN}\n", "authorization: Basic eDp5\n"):
+        request = f"GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {TOKEN}\n{second}\n"
+        status, answer = said(server, request)
+        assert (status, TOKEN in answer) == (400, False), answer
+
+
 async def test_no_page_may_read_answers_unless_it_is_allowed_to(server: HttpServer) -> None:
     preflight = (
         "OPTIONS /mcp HTTP/1.1\nHost: localhost\nOrigin: http://localhost:3000\n"
@@ -238,11 +247,11 @@ def refused(tmp_path: Path, *options: str) -> str:
     return str(caught.value)
 
 
-def started(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def started(tmp_path: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a server that is not to start."""
     return subprocess.run(
         [sys.executable, "-m", "tests.fake_server", *options],
-        env=environment(FAKE, tmp_path, ""),
+        env=environment(FAKE, tmp_path, "") | variables,
         cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -269,6 +278,24 @@ def test_what_makes_no_sense_or_is_not_safe_is_told_at_the_start(
     tmp_path: Path, options: list[str], told: str
 ) -> None:
     assert told in refused(tmp_path, "--transport", "http", *options)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("https://box.example:8443/mcp", ["box.example", "box.example:8443", "BOX.example"]),
+        ("https://Box.Example/mcp", ["box.example", "box.example:443"]),
+        ("https://[2001:db8::1]:8443/mcp", ["[2001:db8::1]", "[2001:db8::1]:8443"]),
+    ],
+)
+def test_the_name_that_clients_are_told_is_answered_with_its_port_and_without(
+    tmp_path: Path, url: str, hosts: list[str]
+) -> None:
+    """A reverse proxy may pass either on."""
+    settings = Settings.from_environ(environment(FAKE, tmp_path, "") | {"POCKET_DOCK_HTTP_URL": url})
+    names = Names.of(Admission(settings).own_hosts, [])
+    assert [host for host in hosts if not names.allow_host(host)] == []
+    assert not names.allow_host("evil.example")
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
@@ -374,3 +401,22 @@ def test_what_is_allowed_is_allowed() -> None:
     )
     assert names.allow_origin("https://app.example")
     assert not any(names.allow_origin(page) for page in ("http://app.example", "https://app.example:1"))
+
+
+@pytest.mark.parametrize("options", [[], ["--transport", "http", "--port", "0"]])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POCKET_DOCK_NETWORK_MAX", "internet"),
+        ("POCKET_DOCK_PACKAGE_HOSTS", "no/host"),
+        ("POCKET_DOCK_SECRETS_FILE", "/no/such/file"),
+    ],
+)
+def test_what_a_network_setting_cannot_be_is_told_before_anybody_is_served(
+    tmp_path: Path, options: list[str], name: str, value: str
+) -> None:
+    done = started(tmp_path, *options, **{name: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pocket-dock-mcp: ")
+    assert value in line

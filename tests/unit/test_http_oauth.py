@@ -197,6 +197,17 @@ async def test_scopes_are_told(
     assert found.scopes == ["a", "b"]
 
 
+@pytest.mark.parametrize("scope", [None, 5, True, {"a": 1}, [5, None]], ids=str)
+@pytest.mark.parametrize("name", ["scope", "scp"])
+async def test_scopes_that_are_none_give_none(
+    issuer: AuthorisationServer, tokens: OAuthTokens, name: str, scope: object
+) -> None:
+    claims = jwt.decode(issuer.token(HERE), options={"verify_signature": False}) | {name: scope}
+    found = await tokens.verify_token(jwt.encode(claims, issuer.key, "RS256", {"kid": "one"}))
+    assert found is not None
+    assert found.scopes == []
+
+
 async def test_keys_are_fetched_once_and_again_for_a_new_one(
     issuer: AuthorisationServer, tokens: OAuthTokens, clock: Clock
 ) -> None:
@@ -245,6 +256,10 @@ async def test_an_issuer_that_is_down_is_no_reason_to_let_anybody_in_nor_to_forg
         (METADATA, {"issuer": "{url}"}),
         (METADATA, {"issuer": "{url}", "jwks_uri": "http://keys.example/keys"}),
         (METADATA, {"issuer": "{url}", "jwks_uri": "file:///etc/passwd"}),
+        (METADATA, {"issuer": "{url}", "jwks_uri": "https://[::1"}),
+        (METADATA, {"issuer": "{url}", "jwks_uri": "https://keys.example:bad/keys"}),
+        (METADATA, {"issuer": "{url}", "jwks_uri": "https://keys.example:99999/keys"}),
+        (METADATA, {"issuer": "{url}", "jwks_uri": "https://keys.ex ample\x00/keys"}),
         (METADATA, b"no JSON"),
         (METADATA, b"[]"),
         (METADATA, b"[" * 100_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_an_edit_says_how_often_and_shows_the_diff() -> None:
     assert (
         text(one) == "Edited /a: 1 replacement.\n--- diff MARK ---\n@@ -1,1 +1,1 @@\n-a\n+b\n--- end MARK ---"
     )
-    assert data(one)["diff"].endswith("+b\x1b[2J\n")
+    assert (data(one)["diff"][-4:], data(one)["control_chars_removed"]) == ("\n+b\n", True)
+    assert data(two)["control_chars_removed"] is False
     assert (
         text(two) == "Edited /a: 4 replacements (by edit: 1, 3).\nThe diff is longer; this is its beginning."
     )
@@ -106,6 +108,29 @@ def test_lines_come_with_where_they_are_and_how_to_go_on(
     assert shown[:2] == [headline, "--- file MARK ---"]
     assert (shown[-1] if end else None) == end
     assert end or shown[-1] == "--- end MARK ---"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "is_changed"),
+    [
+        (b"a\x1b]52;c;aGk=\x07\xe2\x80\xaeb\r\n", "ab\n", True),
+        (b"a\tb\r\n", "a\tb\r\n", False),
+        (b"a\xff\n", "a\ufffd\n", False),
+    ],
+)
+def test_structured_text_is_as_harmless_as_what_is_shown_and_says_so(
+    content: bytes, expected: str, is_changed: bool
+) -> None:
+    part = Part(content, len(content), 0, is_text=True)
+    for what in (lines(content), part):
+        result = render_files.read("sb", Asked("f"), what)
+        assert (data(result)["content"], data(result)["control_chars_removed"]) == (expected, is_changed)
+        assert ("Control characters are not shown" in text(result)) is is_changed
+        assert ("not UTF-8" in text(result)) is ("\ufffd" in expected)
+
+    encoded = render_files.read("sb", Asked("f"), Part(content, len(content), 0, is_text=False))
+    assert base64.b64decode(data(encoded)["content"]) == content
+    assert data(encoded)["control_chars_removed"] is False
 
 
 @pytest.mark.parametrize(

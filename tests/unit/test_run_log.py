@@ -136,6 +136,20 @@ def test_what_is_no_line_of_ours_is_passed_over(directory: Path) -> None:
     assert [entry["status"] for entry in log.entries()] == ["ok", "ok"]
 
 
+def test_numbers_that_mean_nothing_are_not_believed(directory: Path) -> None:
+    log = RunLog(directory, LogPolicy())
+    run(log)
+    line = '{{"time": {}, "id": "run-{}", "type": "run", "duration_ms": {}}}\n'
+    durations = ["1" + "0" * 400, "1e400", "NaN", "-1", "true", '"long"', "2.5", "7"]
+    lines = [line.format(1_800_000_000, number, said) for number, said in enumerate(durations)]
+    # In some time zone it is in the year 10000.
+    lines += [line.format(moment, "late", 1) for moment in ("253402300799", "253402300799.0")]
+    (directory / "logs" / "history.jsonl").write_text("".join(lines))
+
+    found = {entry["id"]: entry.get("duration_ms") for entry in log.entries()}
+    assert found == {f"run-{number}": None for number in range(6)} | {"run-6": 2.5, "run-7": 7}
+
+
 def test_old_entries_go_even_if_nothing_is_run(directory: Path, clock: Clock) -> None:
     log = RunLog(directory, LogPolicy(retention_days=2), clock=clock)
     run(log, "old")
