@@ -382,8 +382,7 @@ def checked_limits(max_bytes: int | None, max_files: int | None) -> Limits:
     """Return the limits of a pull. Raises `InvalidArgumentError` for what can be none."""
     for name, value in (("max_bytes", max_bytes), ("max_files", max_files)):
         if value is not None and not (is_of(value, int) and 0 < value < 1 << 62):
-            message = f"{name} is {value!r}; it must be a whole number of more than 0."
-            raise InvalidArgumentError(message)
+            raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of more than 0.")
     return Limits(max_files or MAX_FILES, max_bytes or MAX_BYTES)
 
 
