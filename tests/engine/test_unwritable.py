@@ -33,12 +33,17 @@ async def manager(target: Target, tmp_path: Path, image: str) -> AsyncIterator[M
     settings = Settings(state_dir=tmp_path, profile=image, pool_mb=0)
     async with Manager(settings, lambda: connect(target)) as manager:
         yield manager
-        for found in await manager.list_kept(ALICE):
-            await manager.kill(ALICE, found.kept.id)
+        for one in manager.list_sandboxes(ALICE):
+            await manager.kill(ALICE, one.id)
 
 
 async def made(manager: Manager, image: str) -> Sandbox:
     return await manager.create(ALICE, SandboxRequest(image=image, persist=True), lambda _line: None)
+
+
+async def fork_images(engine: Engine) -> set[str]:
+    images = await engine.images(NONCE_LABEL)
+    return {tag for image in images for tag in image.tags if tag.startswith(FORKS)}
 
 
 async def test_a_fresh_reboot_that_cannot_be_recorded_ends_nothing(
@@ -60,7 +65,7 @@ async def test_a_fresh_reboot_that_cannot_be_recorded_ends_nothing(
 async def test_nothing_is_left_of_sandboxes_and_forks_that_cannot_be_recorded(
     manager: Manager, engine: Engine, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = await made(manager, image)
+    source, before = await made(manager, image), await fork_images(engine)
     monkeypatch.setattr("pocket_dock_mcp.manager.records.create_locked", full)
     with pytest.raises(StateError, match="No space left"):
         await made(manager, image)
@@ -68,8 +73,7 @@ async def test_nothing_is_left_of_sandboxes_and_forks_that_cannot_be_recorded(
         await manager.fork(ALICE, source.id, 2, names=["one", "two"])
 
     async def are_gone() -> bool:
-        images = await engine.images(NONCE_LABEL)
-        return not [tag for image in images for tag in image.tags if tag.startswith(FORKS)]
+        return await fork_images(engine) <= before
 
     await eventually(are_gone, within=20)
     assert [one.id for one in manager.list_sandboxes(ALICE)] == [source.id]
