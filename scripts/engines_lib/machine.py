@@ -58,9 +58,6 @@ KERNEL_ARGUMENTS = (
     "console=ttyS0",
     "quiet",
     "mitigations=off",
-    # Else the kernel rewrites sched_clock_cpu() late in its start, while the other processor runs it. The
-    # emulator's stale translation of it then ends one start in twenty with "Oops: int3".
-    "tsc=unstable",
     # With -no-reboot a panic ends the emulator, and is seen at once.
     "panic=-1",
 )
@@ -234,7 +231,12 @@ class RootlessPodman(Engine):
         self._emulator.start(machine.qemu(self._disk(machine), port))
 
     def _boot(self) -> None:
-        """Try more than once: an emulated kernel may panic where a real one does not."""
+        """Try more than once: an emulated kernel may panic where a real one does not.
+
+        One start in twenty ends with "Oops: int3" in sched_clock_cpu(), which the kernel rewrites while the
+        other processor runs the emulator's stale translation. ``tsc=unstable`` avoids that, and makes the
+        machine's clock, and with it all tests, slower.
+        """
         for attempt in range(1, BOOTS + 1):
             if self._emulator.pid() is None:
                 self._start(self._built())
