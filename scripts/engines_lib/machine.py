@@ -234,8 +234,7 @@ class RootlessPodman(Engine):
         """Try more than once: an emulated kernel may panic where a real one does not.
 
         One start in twenty ends with "Oops: int3" in sched_clock_cpu(), which the kernel rewrites while the
-        other processor runs the emulator's stale translation. ``tsc=unstable`` avoids that, and makes the
-        machine's clock, and with it all tests, slower.
+        other processor runs the emulator's stale translation.
         """
         for attempt in range(1, BOOTS + 1):
             if self._emulator.pid() is None:
