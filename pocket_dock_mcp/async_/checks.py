@@ -6,15 +6,24 @@ from collections.abc import Collection, Mapping
 
 from pocket_dock_mcp.errors import InvalidArgumentError
 
-
-def is_text(value: object) -> bool:
-    """Whether it is a string."""
-    return isinstance(value, str)
+_IN_WORDS = {str: "a string", int: "a whole number", bool: "True or False", list: "a list", tuple: "a tuple"}
 
 
 def is_whole(value: object) -> bool:
     """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number."""
+    return is_whole(value) or isinstance(value, float)
+
+
+def check_whole(name: str, value: object) -> None:
+    """Refuse what is no whole number. Raises `InvalidArgumentError`."""
+    if not is_whole(value):
+        message = f"{name} is {value!r}; it must be a whole number."
+        raise InvalidArgumentError(message)
 
 
 def check_kinds(given: Mapping[str, object], kinds: Mapping[str, tuple[type, ...]]) -> None:
@@ -27,7 +36,7 @@ def check_kinds(given: Mapping[str, object], kinds: Mapping[str, tuple[type, ...
         value = given[name]
         is_odd = isinstance(value, bool) and bool not in kind
         if value is not None and (is_odd or not isinstance(value, kind)):
-            wanted = " or ".join(_KINDS.get(one, one.__name__) for one in kind)
+            wanted = " or ".join(_IN_WORDS.get(one, one.__name__) for one in kind)
             message = f"{name} is of the type {type(value).__name__}; it must be {wanted}."
             raise InvalidArgumentError(message)
 
@@ -37,11 +46,3 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     if value is not None and not (isinstance(value, str) and value in choices):
         message = f"{name} is {value!r}; it must be {' or '.join(map(repr, choices))}."
         raise InvalidArgumentError(message)
-
-
-_KINDS = {str: "a string", int: "a whole number", bool: "True or False", list: "a list", tuple: "a tuple"}
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a number."""
-    return is_whole(value) or isinstance(value, float)

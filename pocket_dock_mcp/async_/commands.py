@@ -7,8 +7,8 @@ import posixpath
 import shlex
 from collections.abc import Sequence
 
-from pocket_dock_mcp.async_.checks import is_number, is_text, is_whole
-from pocket_dock_mcp.container.arguments import LANGUAGES, MAX_OUTPUT_BYTES, MAX_TIMEOUT_S
+from pocket_dock_mcp.async_.checks import is_number, is_whole
+from pocket_dock_mcp.container.arguments import LANGUAGES, MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, is_of
 from pocket_dock_mcp.errors import InvalidArgumentError
 
 
@@ -46,7 +46,7 @@ def shell_command(argv: Sequence[str]) -> str:
         message = "There is nothing to run: the program has no name."
         raise InvalidArgumentError(message)
     for argument in argv:
-        if not is_text(argument):
+        if not is_of(argument, str):
             message = f"An argument is of the type {type(argument).__name__}; it must be a string."
             raise InvalidArgumentError(message, hint="Use str(...) of it.")
         if "\0" in argument:
@@ -66,7 +66,7 @@ def language_of(lang: str | None) -> str:
     """
     if lang is None:
         return "shell"
-    found = LANGUAGES.get(lang.lower()) if is_text(lang) else None
+    found = LANGUAGES.get(lang.lower()) if is_of(lang, str) else None
     if found is None:
         message = f"lang is {lang!r}; it must be one of: {', '.join(sorted(LANGUAGES))}."
         raise InvalidArgumentError(message)
@@ -99,6 +99,6 @@ def directory(workdir: str, cwd: str | None) -> str | None:
     if cwd is None:
         return workdir or None
     # What is no string is refused where all paths are.
-    if not workdir or not is_text(cwd) or cwd.startswith(("/", "~", "$")):
+    if not workdir or not is_of(cwd, str) or cwd.startswith(("/", "~", "$")):
         return cwd
     return posixpath.join(workdir, cwd)

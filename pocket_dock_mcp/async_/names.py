@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pocket_dock_mcp.async_.checks import is_text
 from pocket_dock_mcp.async_.host import Host
+from pocket_dock_mcp.container.arguments import is_of
 from pocket_dock_mcp.engine.base import ContainerState
 from pocket_dock_mcp.errors import InvalidArgumentError, SandboxNotFoundError, SandboxStateError
 from pocket_dock_mcp.images.references import is_id, is_reference
@@ -33,7 +33,7 @@ def checked_image_name(name: str) -> str:
     Raises:
         InvalidArgumentError: it is none, or one of ours.
     """
-    if not is_text(name) or not is_reference(name) or is_id(name) or "@" in name:
+    if not is_of(name, str) or not is_reference(name) or is_id(name) or "@" in name:
         message = f"{name!r} is no name for an image."
         raise InvalidArgumentError(message, hint="Use one such as 'my-tools' or 'localhost/my-tools:v2'.")
     if name.startswith(_OURS):
@@ -76,7 +76,7 @@ async def find(host: Host, manager: Manager, wanted: str) -> str:
         SandboxStateError: another process holds it, and it is not kept.
         InvalidArgumentError: several are meant, or no name is given.
     """
-    if not is_text(wanted) or not wanted.strip():
+    if not is_of(wanted, str) or not wanted.strip():
         message = f"{wanted!r} is neither a name nor an id."
         raise InvalidArgumentError(message, hint="list_containers() shows what there is.")
     candidates = list(known(manager.list_sandboxes(host.owner), await manager.list_kept(host.owner)))

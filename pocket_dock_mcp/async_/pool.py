@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pocket_dock_mcp.async_.background import in_background
-from pocket_dock_mcp.async_.checks import check_choice, is_whole
+from pocket_dock_mcp.async_.checks import check_choice, check_whole
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.container import DEFAULT_TIMEOUT_S, AsyncContainer
 from pocket_dock_mcp.async_.create import base_of, limits_of, network_of
@@ -27,7 +27,7 @@ from pocket_dock_mcp.async_.pieces import Piece
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.pool import LivePool
 from pocket_dock_mcp.engine.connect import connect
-from pocket_dock_mcp.errors import InvalidArgumentError, SandboxClosedError
+from pocket_dock_mcp.errors import SandboxClosedError
 from pocket_dock_mcp.gate.opening import gates
 from pocket_dock_mcp.images.references import kept_as
 from pocket_dock_mcp.models import MIB
@@ -91,9 +91,9 @@ class AsyncContainerPool:
             InvalidArgumentError: an argument that can never work.
         """
         checked_timeout(timeout)
-        _check_whole("size", size)
+        check_whole("size", size)
         if memory_mb is not None:
-            _check_whole("memory_mb", memory_mb)
+            check_whole("memory_mb", memory_mb)
         check_choice("enforce", enforce, ("strict", "best-effort"))
         settings = settings_for(engine, socket_path)
         self._base = base = base_of(settings.profile, image, profile)
@@ -190,12 +190,6 @@ class AsyncContainerPool:
             await self._pool.aclose()
         else:
             await asyncio.wait([self._task])
-
-
-def _check_whole(name: str, value: object) -> None:
-    if not is_whole(value):
-        message = f"{name} is {value!r}; it must be a whole number."
-        raise InvalidArgumentError(message)
 
 
 class Claimed:

@@ -12,11 +12,11 @@ import anyio
 
 from pocket_dock_mcp.async_.background import abandon, in_background
 from pocket_dock_mcp.async_.callbacks import Listeners, Remove
-from pocket_dock_mcp.async_.checks import is_text
 from pocket_dock_mcp.async_.commands import checked_timeout
 from pocket_dock_mcp.async_.errors import in_result
 from pocket_dock_mcp.async_.process import Unread
 from pocket_dock_mcp.async_.stream import decoders
+from pocket_dock_mcp.container.arguments import is_of
 from pocket_dock_mcp.container.core import LiveContainer
 from pocket_dock_mcp.container.run import STREAMS, AsyncRun
 from pocket_dock_mcp.errors import (
@@ -145,7 +145,7 @@ class AsyncSession:
 
     async def _start(self, cmd: str, timeout: float | None) -> AsyncRun:
         self._require_open()
-        if not is_text(cmd):
+        if not is_of(cmd, str):
             message = f"cmd is of the type {type(cmd).__name__}; it must be text."
             raise InvalidArgumentError(message)
         with self._use() as live:

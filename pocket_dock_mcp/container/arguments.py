@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from typing import cast
 
 from pocket_dock_mcp.agent.inside import wire
 from pocket_dock_mcp.errors import InvalidArgumentError
@@ -110,19 +109,19 @@ def _require_text(what: str, value: object) -> None:
         raise InvalidArgumentError(message, hint="Use str(...) of it.")
 
 
-def encoded(what: str, value: str | bytes) -> bytes:
+def encoded(what: str, value: object) -> bytes:
     """Return text as the bytes that it stands for (PEP 383), and bytes as they are.
 
     Raises:
         InvalidArgumentError: it is neither, or has half a surrogate pair, which stands for nothing.
     """
-    if is_of(value, bytes, bytearray, memoryview):
-        return bytes(cast("bytes", value))
-    if not is_of(value, str):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if not isinstance(value, str):
         message = f"{what} is of the type {type(value).__name__}; it must be a string or bytes."
         raise InvalidArgumentError(message)
     try:
-        return cast("str", value).encode("utf-8", "surrogateescape")
+        return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         message = f"{what} has half a surrogate pair at character {error.start}, which is no text."
         raise InvalidArgumentError(message, hint="Decode JSON and UTF-16 whole, or give bytes.") from None

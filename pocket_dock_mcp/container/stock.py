@@ -135,14 +135,14 @@ class Stock:
                 await self._drop(ready)
                 raise
             else:
+                return LiveContainer(ready.engine, replace(ready.wanted, env=env), ready.running, store)
+            finally:
                 self._busy -= 1
                 self._notify()
-                return LiveContainer(ready.engine, replace(ready.wanted, env=env), ready.running, store)
         return None
 
     async def _drop(self, ready: Ready) -> None:
         """Give up what was to be taken: nothing else knows of it any more."""
-        self._busy -= 1
         if self._group is not None:
             self._discard(ready)
         else:

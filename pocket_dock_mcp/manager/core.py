@@ -153,7 +153,7 @@ class Manager:
             forks = await self._forker.fork(container, wanted, count, partial(self._store, owner))
             made = sandboxes_of(owner, request, forks, names)
             if names:
-                async with self._forker.whole():
+                async with self._forker.whole(self._access.journal):
                     await keep_all(self._persistence, self._maker, made)
             for one in made:
                 self._hold(one, "fork")

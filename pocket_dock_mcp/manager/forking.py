@@ -20,6 +20,7 @@ from pocket_dock_mcp.container.stock import Ready
 from pocket_dock_mcp.container.store import OutputStore
 from pocket_dock_mcp.errors import InvalidArgumentError
 from pocket_dock_mcp.manager.access import Access, EngineAccess
+from pocket_dock_mcp.manager.journal import Journal
 from pocket_dock_mcp.manager.keeping import SnapshotKeeper
 from pocket_dock_mcp.manager.making import Maker
 from pocket_dock_mcp.manager.mending import Mender
@@ -59,12 +60,12 @@ class Forker:
         self._keeper = keeper
 
     @asynccontextmanager
-    async def whole(self) -> AsyncIterator[None]:
-        """Remove the image of forks that come to nothing after all."""
+    async def whole(self, journal: Journal | None) -> AsyncIterator[None]:
+        """Remove the image of forks, of which `journal` knows, if they come to nothing after all."""
         try:
             yield
         except BaseException:
-            if (journal := self._access.journal) is not None:
+            if journal is not None:
                 with anyio.CancelScope(shield=True):
                     await self._keeper.remove_deleted(journal)
             raise
@@ -83,13 +84,9 @@ class Forker:
         COMPILED.inherit(access.engine.info.identity, wanted.image, image)
         # From here on the image belongs to those who live on it.
         self._keeper.leave(tag, access.engine)
-        try:
+        async with self.whole(access.journal):
             wanted = replace(wanted, image=image, uid=source.uid)
             made = await self._launch(replace(wanted, at_ease=True), count)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._keeper.remove_deleted(access.journal)
-            raise
         for one in made:
             one.running.transport.wake()
         telemetry.instruments().created.add(count, {"source": "fork"})

@@ -162,7 +162,7 @@ def _harmless(text: str) -> tuple[str, bool]:
 def _text(structured: ReadReply, data: bytes) -> list[str]:
     """Return a file's content between marks, and what is to be known of it. `data` is the same, unchanged."""
     # Of a file of empty lines there is something to show, too.
-    parts = block("file", neutralise(structured.content)[0] or "\n") if data else []
+    parts = block("file", structured.content.replace("\r\n", "\n") or "\n") if data else []
     is_text = structured.encoding == "utf-8"
     if is_text and b"\r\n" in data:
         parts.append("Lines end with CRLF.")
